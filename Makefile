@@ -1,0 +1,43 @@
+# Every target makes its own .venv with what it needs; PYTHON chooses the interpreter.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# A run of the tests is spread over the cores; each process then computes with one thread.
+WORKERS ?= auto
+
+.PHONY: help demo test check format bench clean
+
+help:
+	@echo "make demo    train on a small made-up product and look at what it finds (minutes)"
+	@echo "make test    run all tests"
+	@echo "make check   lint, formatting, types"
+	@echo "make format  put the sources into shape"
+	@echo "make bench   train and score a real data set: make bench DATA=folder [ARGS='...']"
+	@echo "make clean   remove the virtual environment and what the tools left"
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade-strategy only-if-needed --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/destseg demo
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	$(BIN)/python benchmarks/train_and_score.py $(DATA) $(ARGS)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,89 @@
+"""Train on a data set in MVTec layout, score its test pictures, and append a row of results.
+
+    python benchmarks/train_and_score.py DATA --output DIR [--change TEXT] [flags of destseg train]
+
+The final weights are scored; nothing is chosen on the test pictures.  A finished model in DIR is
+scored as it is; an interrupted one goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import destseg
+from destseg.cli.flags import add_settings_flags, base_settings, settings_from
+from destseg.data.samples import test_samples
+from destseg.evaluation.evaluate import evaluate
+
+RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
+
+
+def main() -> int:
+    words = sys.argv[1:]
+    base = base_settings(words)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("data", help="data set in MVTec layout")
+    parser.add_argument("--output", required=True, help="folder of the model")
+    parser.add_argument("--results", default=str(RESULTS), help="file that the row is added to")
+    parser.add_argument("--change", default="", help="what is new in this run, for the row")
+    add_settings_flags(parser, base)
+    parsed = parser.parse_args(words)
+    settings = settings_from(parsed, base)
+    folder = Path(parsed.output)
+    begun = (folder / "manifest.json").exists() or (folder / "checkpoint.safetensors").exists()
+    predictor = destseg.train(parsed.data, output=folder, settings=settings, resume=begun)
+    row = result_row(parsed.data, predictor, parsed.change)
+    print(json.dumps(row, indent=1))
+    with Path(parsed.results).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    return 0
+
+
+def result_row(data: str, predictor: destseg.Predictor, change: str) -> dict[str, object]:
+    settings, training = predictor.bundle.settings, predictor.bundle.training
+    scores = {
+        name: value if not isinstance(value, float) or math.isfinite(value) else None
+        for name, value in asdict(evaluate(predictor, test_samples(data))).items()
+    }
+    textures = settings.damage.textures
+    return {
+        "data": Path(data).resolve().name,
+        "preset": settings.preset,
+        "teacher": settings.model.teacher,
+        "textures": textures if textures == "builtin" else Path(textures).resolve().name,
+        "seed": settings.training.seed,
+        **scores,
+        "minutes": training["minutes"],
+        "pictures_per_s": training["pictures_per_s"],
+        "device": training["device"],
+        "threads": training["threads"],
+        "versions": training["versions"],
+        "commit": _commit(),
+        "change": change,
+        "settings": {
+            name: value
+            for name, value in settings.flat().items()
+            if value != destseg.Settings().flat()[name] and name not in ("textures", "device")
+        },
+    }
+
+
+def _commit() -> str:
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""``destseg damage``: look at the synthetic damage before training on it."""
+
+from __future__ import annotations
+
+import argparse
+
+from destseg.cli.flags import add_settings_flags, base_settings, settings_from
+from destseg.errors import MissingExtraError, SettingsError
+
+DESCRIPTION = """Draw a sheet of good pictures, each beside its damaged version and the mask.
+
+Training shows the networks pictures like these.  Look whether the damage lies on the part, is
+about as large as defects can be, and whether --rotation suits the product.
+"""
+
+EPILOG = """examples:
+  destseg damage parts/good --output damage.png
+  destseg damage parts/good --damage pixels --damage-scale 20 60 --damage-area 0.02 0.1
+"""
+
+GROUPS = ("data", "damage")
+
+
+def run(words: list[str]) -> int:
+    """Run the command with its arguments and return the exit code."""
+    base = base_settings(words)
+    parser = argparse.ArgumentParser(
+        "destseg damage",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("data", metavar="DATA", help="folder or list of good pictures")
+    parser.add_argument(
+        "--output", metavar="FILE", default="damage.png", help="the sheet (default: damage.png)"
+    )
+    parser.add_argument(
+        "--count", type=int, default=8, metavar="N", help="number of pictures (default: 8)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed (default: 0)")
+    add_settings_flags(parser, base, GROUPS)
+    parsed = parser.parse_args(words)
+    if parsed.count < 1:
+        raise SettingsError(f"--count: expected at least 1, got {parsed.count}")
+    settings = settings_from(parsed, base, GROUPS).replace(seed=parsed.seed)
+
+    from destseg.data.images import write_image
+
+    try:
+        from destseg.training.preview import damage_sheet
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("train", "destseg damage", str(error.name)) from error
+    write_image(parsed.output, damage_sheet(parsed.data, settings, parsed.count))
+    print(f"{parsed.output}: picture, damaged picture and mask")
+    return 0

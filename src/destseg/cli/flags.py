@@ -1,0 +1,129 @@
+"""Settings as command-line flags: names, help and defaults come from the settings classes."""
+
+from __future__ import annotations
+
+import argparse
+import types
+import typing
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from destseg.config import GROUPS, PRESETS, Settings, field_types, flag, settings_fields
+
+TITLES = {
+    "data": "pictures",
+    "model": "networks",
+    "damage": "synthetic damage",
+    "training": "training",
+    "decision": "score and threshold",
+}
+
+
+def base_settings(arguments: Sequence[str], fallback: Path | None = None) -> Settings:
+    """Return the settings that the flags change: a YAML file's, a preset's or a fallback file's.
+
+    Raises:
+        SettingsError: if the file or the preset is not valid.
+    """
+    scout = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_sources(scout)
+    found, _ = scout.parse_known_args(arguments)
+    if found.settings:
+        return Settings.from_yaml(found.settings)
+    if found.preset:
+        return Settings.from_preset(found.preset)
+    return Settings.from_yaml(fallback) if fallback and fallback.is_file() else Settings()
+
+
+def add_settings_flags(
+    parser: argparse.ArgumentParser, base: Settings, groups: Collection[str] = GROUPS
+) -> None:
+    """Add ``--preset``, ``--settings`` and a flag for each field of some groups of settings."""
+    _add_sources(parser)
+    for group in groups:
+        values = getattr(base, group)
+        section = parser.add_argument_group(TITLES[group])
+        for name, expected in field_types(values).items():
+            _add_flag(section, name, expected, values)
+
+
+def settings_from(
+    parsed: argparse.Namespace, base: Settings, groups: Collection[str] = GROUPS
+) -> Settings:
+    """Return the base settings with what the flags say.
+
+    Raises:
+        SettingsError: naming every flag whose value does not fit.
+    """
+    names = [item.name for group, item in settings_fields() if group in groups]
+    return base.replace(**{name: getattr(parsed, name) for name in names})
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--preset", choices=list(PRESETS), help="settings to start from (default: fast)"
+    )
+    source.add_argument(
+        "--settings", metavar="FILE", help="YAML file to start from, as training writes it"
+    )
+
+
+def _add_flag(section: Any, name: str, expected: Any, values: Any) -> None:
+    default = getattr(values, name)
+    text = values.__dataclass_fields__[name].metadata["help"].rstrip(".")
+    shown = " ".join(f"{part:g}" for part in default) if isinstance(default, tuple) else default
+    shown = f"{shown:.6g}" if isinstance(shown, float) else shown
+    help_text = text if default is None else f"{text} (default: {shown})"
+    help_text = help_text.replace("%", "%%")
+    if expected is bool:
+        section.add_argument(
+            flag(name), action=argparse.BooleanOptionalAction, default=default, help=help_text
+        )
+        return
+    options: dict[str, Any] = {"default": default, "help": help_text, "type": _reader(expected)}
+    if get_origin(expected) is Literal:
+        options["metavar"] = "{" + ",".join(get_args(expected)) + "}"
+    elif get_origin(expected) is tuple:
+        several = get_args(expected)
+        options |= {"nargs": "+" if several[-1] is Ellipsis else len(several), "action": _Tuple}
+        options["type"] = _reader(several[0])
+        options["metavar"] = _METAVARS[several[0]]
+    else:
+        options["metavar"] = _METAVARS.get(expected, "FILE")
+    section.add_argument(flag(name), **options)
+
+
+_METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
+
+
+class _Tuple(argparse.Action):
+    """Store several values as a tuple, as the settings have them."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        del parser, option_string
+        setattr(namespace, self.dest, tuple(values))
+
+
+def _reader(expected: Any) -> Any:
+    """Return a function that reads a value, or leaves the text for the settings to refuse.
+
+    The settings name every wrong flag at once; argparse would stop at the first.
+    """
+    if get_origin(expected) in (typing.Union, types.UnionType):
+        expected = get_args(expected)[0]
+
+    def read(text: str) -> Any:
+        try:
+            return expected(text) if expected in (int, float) else text
+        except ValueError:
+            return text
+
+    return read

@@ -1,0 +1,74 @@
+"""``destseg COMMAND``: finds the command, runs it, turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import destseg
+from destseg.errors import DestsegError, TrainingInterrupted
+
+COMMANDS = {
+    "demo": "train and inspect a small made-up product, to see the whole path in minutes",
+    "train": "learn from a folder of good pictures",
+    "predict": "say of pictures how anomalous they are, where, and whether they are defective",
+    "damage": "draw a sheet of synthetically damaged pictures, to look at before training",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0 is success, 1 work that failed in whole or in part, 2 arguments that make no sense, and
+    128 + n the end by signal n.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"destseg {destseg.__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        expected = ", ".join(COMMANDS)
+        print(f"destseg: expected a command ({expected}), got {words[0]!r}", file=sys.stderr)
+        return 2
+    try:
+        return _run(words[0], words[1:])
+    except TrainingInterrupted as stop:
+        print(f"destseg: {stop}", file=sys.stderr)
+        return 128 + stop.signal_number
+    except DestsegError as error:
+        print(f"destseg: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe went away, as `head` does: nothing is wrong, nothing can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(command: str, words: list[str]) -> int:
+    try:
+        module = importlib.import_module(f"destseg.cli.{command}")
+        code: int = module.run(words)
+    except SystemExit as stop:  # argparse: 0 after --help, 2 after a wrong flag
+        return stop.code if isinstance(stop.code, int) else 2
+    return code
+
+
+def _usage() -> str:
+    listed = "\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items())
+    return (
+        "usage: destseg COMMAND ...\n\n"
+        "Finds surface defects in pictures of parts after learning from good parts only.\n\n"
+        f"commands:\n{listed}\n\n"
+        "destseg COMMAND --help tells a command's arguments; destseg --version the version."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""``destseg predict``: pictures in, JSON lines and overlays out."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from destseg.errors import SettingsError
+
+DESCRIPTION = """Say of pictures how anomalous they are, where, and whether they are defective.
+
+PICTURES are files, folders (searched to any depth) or lists (.txt, .csv); a folder in MVTec AD's
+layout means its test pictures.  One JSON line a picture is written, in the order of the input:
+score and p_value, is_defective, and regions as boxes in pixels.  A picture that cannot be read
+gets a line with its error; the others are done all the same, and the exit code is 1.
+"""
+
+EPILOG = """examples:
+  destseg predict runs/parts part.png
+  destseg predict runs/parts incoming/ --output results.jsonl --overlays overlays/
+"""
+
+
+def run(words: list[str]) -> int:
+    """Run the command with its arguments and return the exit code."""
+    parser = argparse.ArgumentParser(
+        "destseg predict",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
+    parser.add_argument("pictures", metavar="PICTURES", nargs="+", help="files, folders or lists")
+    parser.add_argument(
+        "--output", metavar="FILE", help="file for the JSON lines (default: standard output)"
+    )
+    parser.add_argument(
+        "--overlays",
+        metavar="DIR",
+        help="also write each picture with its heatmap, on the fixed scale 0 to 1, and its regions",
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps (default: auto)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default: 8)"
+    )
+    parsed = parser.parse_args(words)
+    if parsed.batch_size < 1:
+        raise SettingsError(f"--batch-size: expected at least 1, got {parsed.batch_size}")
+
+    from destseg.cli.progress import track
+    from destseg.inference.predictor import load
+    from destseg.inference.result import Failure
+
+    named = list(_named_pictures(parsed.pictures))
+    predictor = load(parsed.bundle, device=parsed.device, batch_size=parsed.batch_size)
+    failed = 0
+    with _destination(parsed.output) as out:
+        answers = predictor.stream(path for path, _ in named)
+        for (path, name), answer in zip(named, track(answers, len(named)), strict=True):
+            out.write(json.dumps(answer.to_json()) + "\n")
+            if isinstance(answer, Failure):
+                failed += 1
+                print(f"destseg: {answer.error}", file=sys.stderr)
+            elif parsed.overlays:
+                from destseg.inference.drawing import draw_result, write_image
+
+                target = Path(parsed.overlays) / name
+                write_image(target, draw_result(path, answer))
+    if failed:
+        print(f"destseg: {failed} of {len(named)} pictures could not be read", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _named_pictures(sources: list[str]) -> Iterator[tuple[Path, str]]:
+    """Yield each picture with a name for its overlay, unique and like its place in the source."""
+    from destseg.data.samples import find_pictures, test_samples
+
+    used: set[str] = set()
+    for source in map(Path, sources):
+        if (source / "test").is_dir() and (source / "ground_truth").is_dir():
+            paths = [sample.path for sample in test_samples(source)]
+        else:
+            paths = find_pictures(source) if not _is_picture(source) else [source]
+        for path in paths:
+            inside = path.relative_to(source) if source in path.parents else Path(path.name)
+            name = inside.with_suffix(".png").as_posix()
+            number = 1
+            while name in used:
+                number += 1
+                name = inside.with_name(f"{inside.stem}-{number}.png").as_posix()
+            used.add(name)
+            yield path, name
+
+
+def _is_picture(source: Path) -> bool:
+    """Return whether a source is one picture, which may be missing: that is an error record."""
+    return not source.is_dir() and source.suffix.lower() not in (".txt", ".csv")
+
+
+@contextlib.contextmanager
+def _destination(output: str | None) -> Iterator[TextIO]:
+    """Give standard output, or a file that appears under its name only when it is complete."""
+    if output is None:
+        yield sys.stdout
+        return
+    target = Path(output)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        yield file
+    part.replace(target)

@@ -1,0 +1,60 @@
+"""``destseg train``: from good pictures to a model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import destseg
+from destseg.cli.flags import add_settings_flags, base_settings, settings_from
+
+DESCRIPTION = """Learn from pictures of good parts and save a model in a folder.
+
+DATA is a folder in MVTec AD's layout (its train/good is used), any folder of good pictures, or a
+list of them (.txt, or .csv with a column path).  Some of the pictures are held out and fit the
+threshold; nothing defective is needed.
+"""
+
+EPILOG = """examples:
+  destseg train parts/good --output runs/parts
+  destseg train parts/good --output runs/parts --textures dtd --rotation turn
+  destseg train parts/good --output runs/parts --resume
+"""
+
+
+def run(words: list[str]) -> int:
+    """Run the command with its arguments and return the exit code."""
+    scout = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    scout.add_argument("data", nargs="?", default="data")
+    scout.add_argument("--output")
+    scout.add_argument("--resume", action="store_true")
+    early, _ = scout.parse_known_args(words)
+    # A resumed run goes on with the settings that it began with.
+    earlier = Path(early.output) / "settings.yaml" if early.resume and early.output else None
+    base = base_settings(words, earlier)
+
+    parser = argparse.ArgumentParser(
+        "destseg train",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("data", metavar="DATA", help="folder or list of good pictures")
+    parser.add_argument("--output", metavar="DIR", required=True, help="folder for the model")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what an earlier run left in the folder"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    add_settings_flags(parser, base)
+    parsed = parser.parse_args(words)
+    destseg.train(
+        parsed.data,
+        output=parsed.output,
+        settings=settings_from(parsed, base),
+        resume=parsed.resume,
+        overwrite=parsed.overwrite,
+        quiet=parsed.quiet,
+    )
+    return 0

@@ -1,0 +1,227 @@
+"""Frozen, validated, documented settings; presets; YAML in and out.
+
+One set of dataclasses gives the Python names, the flags of the command line, the keys of the
+YAML file and the table in the docs.  Field names are unique over all groups, so that a flag needs
+no group in front of it: ``damage.opacity`` in YAML is ``--opacity`` on the command line.
+
+Defaults of the fields are the preset ``fast``; the preset ``paper`` is the published recipe
+(Zhang et al., CVPR 2023, section 4.1) in every figure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from destseg.errors import SettingsError
+from destseg.fields import (
+    DamageSettings,
+    DataSettings,
+    DecisionSettings,
+    ModelSettings,
+    TrainingSettings,
+    setting,
+)
+from destseg.validation import one_of, problem
+
+__all__ = [
+    "GROUPS",
+    "PRESETS",
+    "DamageSettings",
+    "DataSettings",
+    "DecisionSettings",
+    "ModelSettings",
+    "PresetName",
+    "Settings",
+    "TrainingSettings",
+    "field_types",
+    "flag",
+    "settings_fields",
+]
+
+PresetName = Literal["fast", "paper"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a training run; raises ``SettingsError`` naming every wrong one at once."""
+
+    preset: PresetName = setting(
+        "fast", "Where the defaults come from: fast (machines without a GPU) or paper."
+    )
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    damage: DamageSettings = DamageSettings()
+    training: TrainingSettings = TrainingSettings()
+    decision: DecisionSettings = DecisionSettings()
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{flag(item.name)}: {wrong}"
+            for group, item in settings_fields()
+            if (wrong := self._problem(group, item))
+        ]
+        if problems:
+            raise SettingsError("\n".join(problems))
+
+    def _problem(self, group: str, item: dataclasses.Field[Any]) -> str | None:
+        values = getattr(self, group)
+        return problem(
+            getattr(values, item.name), field_types(values)[item.name], item.metadata["rule"]
+        )
+
+    @classmethod
+    def from_preset(cls, preset: str = "fast", **changes: Any) -> Settings:
+        """Return a preset with some fields changed.
+
+        Args:
+            preset: ``fast`` or ``paper``.
+            **changes: new values by field name, of any group: ``image_size=128``.
+
+        Raises:
+            SettingsError: for an unknown preset or name, or a value that does not fit.
+        """
+        if preset not in PRESETS:
+            raise SettingsError(f"--preset: expected {one_of(PRESETS)}, got {preset!r}")
+        return cls(preset=typing.cast(PresetName, preset)).replace(**{**PRESETS[preset], **changes})
+
+    def replace(self, **changes: Any) -> Settings:
+        """Return settings with some fields changed, named without their group."""
+        owners = {item.name: group for group, item in settings_fields()}
+        unknown = [_unknown_key(name, owners) for name in changes if name not in owners]
+        if unknown:
+            raise SettingsError("\n".join(unknown))
+        grouped: dict[str, dict[str, Any]] = {}
+        for name, value in changes.items():
+            grouped.setdefault(owners[name], {})[name] = value
+        return dataclasses.replace(
+            self,
+            **{
+                group: dataclasses.replace(getattr(self, group), **values)
+                for group, values in grouped.items()
+            },
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """Return settings from nested plain values, on top of the preset that they name.
+
+        Raises:
+            SettingsError: for unknown keys and for values that do not fit.
+        """
+        flat: dict[str, Any] = {}
+        problems: list[str] = []
+        members = {group: field_types(getattr(cls, group)) for group in GROUPS}
+        for key, value in values.items():
+            if key == "preset":
+                continue
+            if key not in members:
+                problems.append(_unknown_key(key, ["preset", *GROUPS]))
+            elif not isinstance(value, Mapping):
+                problems.append(f"{key}: expected a group of settings, got {value!r}")
+            else:
+                problems += [
+                    _unknown_key(f"{key}.{name}", [f"{key}.{known}" for known in members[key]])
+                    for name in value
+                    if name not in members[key]
+                ]
+                flat.update({name: _tuples(item) for name, item in value.items()})
+        if problems:
+            raise SettingsError("\n".join(problems))
+        return cls.from_preset(values.get("preset", "fast"), **flat)
+
+    def flat(self) -> dict[str, Any]:
+        """Return the value of every field of every group by the field's name."""
+        return {
+            item.name: getattr(getattr(self, group), item.name) for group, item in settings_fields()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as nested plain values for JSON and YAML."""
+        return typing.cast(dict[str, Any], _lists(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Settings:
+        """Read settings from a YAML file; unknown keys are refused."""
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(
+                f"{path}: expected a YAML file with settings, got {error}"
+            ) from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path}: expected YAML, got {error}") from None
+        if not isinstance(values, Mapping):
+            raise SettingsError(f"{path}: expected groups of settings, got {values!r}")
+        try:
+            return cls.from_dict(values)
+        except SettingsError as error:
+            raise SettingsError(f"{path}:\n{error}") from None
+
+    def to_yaml(self) -> str:
+        """Return the settings as YAML text that ``from_yaml`` reads back to equal settings."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+GROUPS = ("data", "model", "damage", "training", "decision")
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {},
+    "paper": {
+        "teacher": "resnet18.tv_in1k",
+        "student": "resnet18",
+        "decoder": "residual",
+        "head": "aspp",
+        "head_width": 256,
+        "batch_size": 32,
+        "denoise_steps": 1000,
+        "segment_steps": 4000,
+        "optimizer": "sgd",
+        "lr_student": 0.4,
+        "lr_head_blocks": 0.1,
+        "lr_head": 0.01,
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "denoise_loss_scale": 32.0,
+    },
+}
+
+
+def settings_fields() -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    """Yield (group, field) of every setting, in the order of the classes."""
+    for group in GROUPS:
+        for item in dataclasses.fields(getattr(Settings, group)):
+            yield group, item
+
+
+def flag(name: str) -> str:
+    """Return the command line's flag of a field: ``image_size`` is ``--image-size``."""
+    return "--" + name.replace("_", "-")
+
+
+def field_types(group: object) -> dict[str, Any]:
+    """Return the resolved type of every field of a settings class or instance."""
+    return typing.get_type_hints(group if isinstance(group, type) else type(group))
+
+
+def _unknown_key(key: str, known: Any) -> str:
+    near = difflib.get_close_matches(key, list(known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown setting {key!r}{hint}"
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, tuple) else value

@@ -1,0 +1,1 @@
+"""What goes in: samples, pixels and drawings of them; numpy only, no torch."""

@@ -1,0 +1,218 @@
+"""Bounded, tolerant reading to uint8 RGB [H, W, 3], and the only functions that resize.
+
+One rule for depth holds everywhere: 16-bit values v become round(v / 257), so that 65535 is 255;
+nothing is ever stretched to a picture's own range.  Alpha is dropped, not blended: cameras write
+none, and a background colour would be an invention.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from destseg.config import DataSettings
+from destseg.data.decoding import EXPECTED, array_to_rgb, decode, pil_to_rgb
+from destseg.data.files import write_atomically
+from destseg.data.ordered import in_order
+from destseg.errors import ImageError
+
+_FORMATS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+}
+_WRITING: dict[str, dict[str, object]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
+
+
+def read_image(path: str | Path, *, max_pixels: int = DataSettings.max_pixels) -> NDArray[np.uint8]:
+    """Read a picture file, upright as its EXIF orientation says.
+
+    The content decides about the format, not the suffix.  Grey, palette, 1-bit and CMYK pictures
+    become RGB, alpha is dropped, of several frames the first is read.  16-bit pictures become
+    round(v / 257).
+
+    Args:
+        path: a JPEG, PNG, BMP, TIFF or WebP file.
+        max_pixels: width times height above which the file is refused before it is decoded.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+
+    Raises:
+        ImageError: the file is missing, unreadable, no picture, damaged, too large, or its values
+            are neither 8 nor 16 bits.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise ImageError(path, f"{EXPECTED}, got {_not_a_file(path)}; check the path")
+        with path.open("rb") as file:
+            return decode(file, path, max_pixels)
+    except ImageError:
+        raise
+    except PermissionError:
+        reason = f"{EXPECTED}, got a file that may not be read; change its permissions"
+        raise ImageError(path, reason) from None
+    except Exception as error:
+        # Decoders raise nearly anything for damaged files, and one file must not stop a batch.
+        reason = f"{EXPECTED}, got a damaged one ({error}); save or copy it again, or remove it"
+        raise ImageError(path, reason) from error
+
+
+def as_image(picture: object) -> NDArray[np.uint8]:
+    """Return an array or a PIL picture as ``read_image`` would give it.
+
+    Args:
+        picture: uint8 or uint16 array [H, W] or [H, W, 1] grey, [H, W, 3] RGB or [H, W, 4] RGBA,
+            or a PIL picture of any mode.  PIL itself cuts 16-bit colour files to their high
+            byte, which can differ by 1 from ``read_image``.
+
+    Returns:
+        uint8 [H, W, 3], RGB; the array itself where it is that already.
+
+    Raises:
+        ImageError: another type, dtype or shape, or a PIL picture that cannot be decoded.
+    """
+    if isinstance(picture, np.ndarray):
+        return array_to_rgb(picture)
+    if not isinstance(picture, Image.Image):
+        expected = "expected a uint8 array [H, W, 3] or a PIL picture"
+        raise ImageError("picture", f"{expected}, got {type(picture).__name__}")
+    name = getattr(picture, "filename", "") or "PIL picture"
+    try:
+        picture.load()
+        return pil_to_rgb(picture, name)
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(name, f"expected a picture that decodes, got: {error}") from error
+
+
+def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize a picture bilinearly with antialiasing, without keeping its aspect (the paper's).
+
+    Args:
+        image: uint8 [H, W, 3].
+        size: (height, width) in pixels.
+
+    Returns:
+        uint8 [height, width, 3]; the picture itself where it has that size.
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    height, width = size
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize an anomaly map bilinearly (half-pixel centres), for drawing at a picture's size.
+
+    The image score is never computed from the result: it would depend on the picture's size.
+
+    Args:
+        anomaly_map: float32 [h, w]; any range, nothing is clipped.
+        size: (height, width) in pixels.
+
+    Returns:
+        float32 [height, width].
+    """
+    height, width = size
+    resized = cv2.resize(anomaly_map, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, dtype=np.float32)
+
+
+def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
+    """Write a picture in the format of its suffix, whole or not at all.
+
+    PNG, BMP, TIFF and WebP are written without loss, JPEG with quality 95.  Missing folders are
+    made.
+
+    Args:
+        path: file to write or replace.
+        image: uint8 [H, W, 3] RGB or [H, W] grey.
+
+    Raises:
+        ImageError: the suffix names no format, the array is no picture, or writing fails.
+    """
+    path = Path(path)
+    file_format = _FORMATS.get(path.suffix.lower())
+    if file_format is None:
+        raise ImageError(path, f"expected a name ending in {', '.join(_FORMATS)}, got another")
+    shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+    if image.dtype != np.uint8 or not shaped or image.size == 0:
+        expected = "expected a uint8 array [H, W, 3] or [H, W] to write"
+        raise ImageError(path, f"{expected}, got {image.dtype} {list(image.shape)}")
+    try:
+        encoded = io.BytesIO()
+        Image.fromarray(image).save(encoded, file_format, **_WRITING.get(file_format, {}))
+        write_atomically(path, encoded.getvalue())
+    except (OSError, ValueError) as error:
+        raise ImageError(path, f"expected a place to write to, got {error}") from error
+
+
+def read_many(
+    paths: Iterable[str | Path],
+    *,
+    size: tuple[int, int] | None,
+    max_pixels: int = DataSettings.max_pixels,
+    threads: int = 2,
+) -> Iterator[NDArray[np.uint8] | ImageError]:
+    """Read pictures in threads, a few ahead of the consumer, so that memory stays bounded.
+
+    Args:
+        paths: picture files.
+        size: (height, width) to resize to, or ``None`` to keep each picture's own.
+        max_pixels: as for ``read_image``.
+        threads: readers; at most 2 * threads + 1 pictures wait at any time.
+
+    Returns:
+        For each path, in order, uint8 [H, W, 3] or the error (not raised).
+    """
+
+    def read(path: str | Path) -> NDArray[np.uint8] | ImageError:
+        try:
+            image = read_image(path, max_pixels=max_pixels)
+            return image if size is None else resize(image, size)
+        except ImageError as error:
+            # A new one: the caught one's traceback keeps half-decoded pictures in memory.
+            return ImageError(error.path, error.reason)
+
+    return in_order(read, paths, threads=threads, ahead=2 * threads)
+
+
+def check_images(
+    paths: Iterable[str | Path],
+    *,
+    max_pixels: int = DataSettings.max_pixels,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[ImageError]:
+    """Read every file whole and return the errors, in the order of the paths.
+
+    Args:
+        paths: picture files.
+        max_pixels: as for ``read_image``.
+        on_progress: called after each file with the number of files read so far.
+    """
+    errors = []
+    for done, outcome in enumerate(read_many(paths, size=None, max_pixels=max_pixels), start=1):
+        if isinstance(outcome, ImageError):
+            errors.append(outcome)
+        if on_progress is not None:
+            on_progress(done)
+    return errors
+
+
+def _not_a_file(path: Path) -> str:
+    if path.is_dir():
+        return "a folder"
+    return "something that is no regular file" if path.exists() else "nothing there"

@@ -1,0 +1,35 @@
+"""Work in threads, results in order, memory bounded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Output = TypeVar("Output")
+
+
+def in_order(
+    function: Callable[[Item], Output], items: Iterable[Item], *, threads: int = 2, ahead: int = 4
+) -> Iterator[Output]:
+    """Yield ``function(item)`` in the order of the items, a few ahead of the consumer.
+
+    Args:
+        function: called in threads; what it raises is raised here, in its turn.
+        items: taken only as they are needed.
+        threads: number of threads.
+        ahead: at most this many results wait at any time.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="destseg-read")
+    waiting: deque[Future[Output]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

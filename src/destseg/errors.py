@@ -1,0 +1,111 @@
+"""The error tree: every failure that a user can cause or mend is one of these.
+
+::
+
+    DestsegError
+    ├── SettingsError          a setting is unknown, of the wrong type or out of range
+    ├── DataError              a folder, list or set of pictures cannot be used
+    │   ├── ImageError         one picture cannot be read (has .path and .reason)
+    │   └── BatchError         some of several pictures failed (has .results and .failures)
+    ├── WeightsError           pretrained weights are missing, changed or do not fit
+    ├── BundleError            a trained model on disk is missing, changed or too new
+    ├── TrainingError          training cannot go on or cannot be resumed
+    │   └── TrainingInterrupted    a signal stopped it after its state was saved
+    └── MissingExtraError      a part of the package needs an extra that is not installed
+
+Each message says what was expected, what came, and what to do.  ``exit_code`` is what the
+command line exits with: 1 for work that failed, 2 for settings that make no sense, and
+128 + the signal's number where a signal ended it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+class DestsegError(Exception):
+    """Anything that destseg raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class SettingsError(DestsegError):
+    """Settings that are unknown, of the wrong type or out of range; lists all of them at once."""
+
+    exit_code = 2
+
+
+class DataError(DestsegError):
+    """A folder, a list or a set of pictures that cannot be used as it is."""
+
+
+class ImageError(DataError):
+    """One picture that cannot be read.
+
+    Attributes:
+        path: the file, or a short name of the object where there was no file.
+        reason: what was expected, what came and what to do, without the path.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = str(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        return type(self), (self.path, self.reason)
+
+
+class BatchError(DataError):
+    """Some of several pictures failed; what could be done was done.
+
+    Attributes:
+        results: one entry a picture in input order, ``None`` where it failed.
+        failures: the errors, in input order.
+    """
+
+    def __init__(self, results: Sequence[Any], failures: Sequence[ImageError]) -> None:
+        listed = "\n".join(f"  {failure}" for failure in failures)
+        super().__init__(
+            f"{len(failures)} of {len(results)} pictures could not be read:\n{listed}\n"
+            "The results of the others are in the error's `results`."
+        )
+        self.results = tuple(results)
+        self.failures = tuple(failures)
+
+
+class WeightsError(DestsegError):
+    """Pretrained weights that are missing, changed or do not fit the network."""
+
+
+class BundleError(DestsegError):
+    """A trained model on disk that is missing, changed, incomplete or of a newer format."""
+
+
+class TrainingError(DestsegError):
+    """Training that cannot start, go on or be resumed."""
+
+
+class TrainingInterrupted(TrainingError):  # noqa: N818 - an interruption, not a fault
+    """A signal stopped the training after its state was saved.
+
+    Attributes:
+        signal_number: the signal that asked for it.
+    """
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+class MissingExtraError(DestsegError):
+    """A part of the package whose optional dependencies are not installed."""
+
+    def __init__(self, extra: str, what_for: str, missing: str) -> None:
+        super().__init__(
+            f"{what_for} needs the package {missing!r}, which is not installed. "
+            f"Install it with: pip install 'destseg[{extra}]'"
+        )
+        self.extra = extra

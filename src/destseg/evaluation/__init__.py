@@ -1,0 +1,1 @@
+"""How good the decisions and the maps are; numpy only, no torch."""

@@ -1,0 +1,201 @@
+"""Every setting of a run, in groups: its default, its documentation and its range.
+
+The defaults are the preset ``fast``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from destseg.validation import (
+    ANY,
+    DILATIONS,
+    POSITIVE,
+    SHARE,
+    SHARE_ABOVE_0,
+    Rule,
+    at_least,
+    multiple_of,
+    rising,
+)
+
+Rotation = Literal["none", "tilt", "turn"]
+
+
+def setting(default: Any, text: str, rule: Rule = ANY) -> Any:
+    """Return a field with its documentation, which the flags and the docs show, and its range."""
+    return field(default=default, metadata={"help": text, "rule": rule})
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The pictures: how they are read, turned and held in memory."""
+
+    image_size: int = setting(
+        256, "Side in pixels that every picture is resized to.", multiple_of(32, 64)
+    )
+    max_pixels: int = setting(
+        100_000_000,
+        "Refuse a picture with more pixels than this before it is decoded (decompression bombs).",
+        at_least(1),
+    )
+    skip_unreadable: bool = setting(
+        False, "Train without the pictures that cannot be read instead of stopping."
+    )
+    rotation: Rotation = setting(
+        "none",
+        "Turn good pictures at random: none; tilt: up to 5 degrees either way; turn: also by "
+        "quarter turns, for parts that lie in any direction. The new corners are grey (114).",
+    )
+    cache_gib: float = setting(
+        4.0,
+        "Memory in GiB for decoded pictures; those beyond it are read again at every use.",
+        at_least(0),
+    )
+    held_out_fraction: float = setting(
+        0.1, "Share of the good pictures that is not trained on and fits the threshold.", SHARE
+    )
+    held_out_minimum: int = setting(
+        10,
+        "Hold out at least this many good pictures, but never more than half of them.",
+        at_least(1),
+    )
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The networks: frozen teacher, denoising student, segmentation head."""
+
+    teacher: str = setting(
+        "tf_efficientnet_lite0",
+        "Pretrained backbone: any timm name that offers features at strides 4, 8 and 16.",
+    )
+    teacher_weights: str | None = setting(
+        None,
+        "File with the teacher's pretrained weights (.safetensors, .pth, .pt or .bin); without it "
+        "an installed weight package is used, then the model hub.",
+    )
+    student: str = setting(
+        "tf_efficientnet_lite0",
+        "Encoder of the student, with random weights: any timm name with strides 4, 8, 16, 32.",
+    )
+    decoder: Literal["plain", "residual"] = setting(
+        "plain",
+        "Stages of the student's decoder: two plain 3x3 convolutions or two residual blocks each.",
+    )
+    head: Literal["light", "aspp"] = setting(
+        "light",
+        "Segmentation head: light (separable blocks at strides 4 to 32) or aspp (the paper's: two "
+        "residual blocks and atrous spatial pyramid pooling).",
+    )
+    head_width: int = setting(96, "Channels inside the head.", at_least(8))
+    head_dilations: tuple[int, ...] = setting(
+        (6, 12, 18), "head=aspp: dilations of the parallel 3x3 convolutions.", DILATIONS
+    )
+
+
+@dataclass(frozen=True)
+class DamageSettings:
+    """The synthetic damage that good pictures are given (section 3.1)."""
+
+    textures: str = setting(
+        "builtin",
+        "Where the damage takes its pictures from: a folder (searched to any depth, for example "
+        "DTD), or builtin: the photographs that scikit-image carries.",
+    )
+    damage: Literal["cells", "pixels"] = setting(
+        "cells",
+        "How masks are drawn from Perlin noise: cells (the paper's: 2^k cells a side, fixed "
+        "threshold, rotated) or pixels (cells of damage-scale pixels, threshold set so that "
+        "damage-area of the picture is hit).",
+    )
+    damage_octaves: tuple[int, int] = setting(
+        (0, 5),
+        "damage=cells: smallest and largest k of the 2^k cells per side, drawn per axis.",
+        rising(0, 10),
+    )
+    damage_threshold: float = setting(0.5, "damage=cells: noise above this is damage.", SHARE)
+    damage_scale: tuple[float, float] = setting(
+        (50.0, 150.0), "damage=pixels: smallest and largest cell side in pixels.", rising(1, 1e6)
+    )
+    damage_area: tuple[float, float] = setting(
+        (0.15, 0.30),
+        "damage=pixels: smallest and largest share of the picture that is damaged.",
+        rising(0, 1, above=True),
+    )
+    opacity: tuple[float, float] = setting(
+        (0.2, 1.0),
+        "Smallest and largest weight of the texture where it covers the picture (1 - beta).",
+        rising(0, 1),
+    )
+    damage_probability: float = setting(
+        1.0, "Share of the training pictures that are damaged.", SHARE_ABOVE_0
+    )
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The two phases and their optimiser (section 4.1)."""
+
+    batch_size: int = setting(16, "Pictures in a step.", at_least(2))
+    denoise_steps: int = setting(300, "Steps of phase 1, in which the student learns.", at_least(1))
+    segment_steps: int = setting(400, "Steps of phase 2, in which the head learns.", at_least(1))
+    optimizer: Literal["adamw", "sgd"] = setting("adamw", "Optimiser of both phases.")
+    lr_student: float = setting(2e-3, "Learning rate of the student in phase 1.", POSITIVE)
+    lr_head_blocks: float = setting(
+        2e-3, "Learning rate of the head's first blocks in phase 2.", POSITIVE
+    )
+    lr_head: float = setting(2e-3, "Learning rate of the rest of the head in phase 2.", POSITIVE)
+    momentum: float = setting(0.9, "Momentum of optimizer=sgd.", SHARE)
+    weight_decay: float = setting(1e-4, "Weight decay of the optimiser.", at_least(0))
+    schedule: Literal["cosine", "constant"] = setting(
+        "cosine", "Learning rate over a phase: annealed by a half cosine to eta-min, or constant."
+    )
+    warmup_steps: int = setting(
+        20, "Steps over which the learning rate rises linearly at first.", at_least(0)
+    )
+    eta_min: float = setting(
+        0.0, "schedule=cosine: where the learning rate ends, as a share of where it begins.", SHARE
+    )
+    denoise_loss: Literal["cosine", "mse"] = setting(
+        "cosine", "Distance of student and teacher features: 1 - cosine, or mean square error."
+    )
+    denoise_loss_scale: float = setting(
+        1.0,
+        "Factor on the mean loss of phase 1. The public recipe sums over its batch of 32: the "
+        "preset paper has 32 here, which gives the same steps at any batch size.",
+        POSITIVE,
+    )
+    segment_loss: Literal["focal_l1", "bce"] = setting(
+        "focal_l1", "Loss of the head: focal plus L1, or binary cross entropy."
+    )
+    focal_gamma: float = setting(4.0, "segment-loss=focal_l1: exponent gamma.", at_least(0))
+    precision: Literal["fp32", "bf16", "fp16"] = setting(
+        "fp32", "Arithmetic of the networks in training; fp16 scales the loss and needs a GPU."
+    )
+    gradient_checkpointing: bool = setting(
+        False, "Recompute activations in the backward pass: less memory, more time."
+    )
+    device: str = setting("auto", "Where to train: auto, cpu, cuda or mps.")
+    seed: int = setting(0, "Seed of everything random.", at_least(0))
+    checkpoint_every: int = setting(100, "Steps between saved states.", at_least(1))
+    log_every: int = setting(10, "Steps between lines of the log.", at_least(1))
+    tensorboard: bool = setting(False, "Also write TensorBoard event files into the output folder.")
+
+
+@dataclass(frozen=True)
+class DecisionSettings:
+    """The score and the threshold."""
+
+    score_fraction: float = setting(
+        100 / 65536,
+        "The image score is the mean over this share of the map's pixels, the highest ones.",
+        SHARE_ABOVE_0,
+    )
+    max_false_alarm_rate: float = setting(
+        0.01,
+        "At most this share of good parts may be called defective; sets the threshold from the "
+        "held-out good pictures.",
+        SHARE_ABOVE_0,
+    )

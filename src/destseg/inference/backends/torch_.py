@@ -1,0 +1,55 @@
+"""The backend that runs a bundle with PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from destseg.errors import BundleError
+from destseg.inference.bundle import Bundle
+from destseg.model.destseg import DeSTSeg, build_model
+from destseg.model.device import resolve_device
+
+
+class TorchBackend:
+    """PyTorch in eval mode on one device; see ``Backend``."""
+
+    def __init__(self, model: DeSTSeg, device: str = "auto") -> None:
+        self.device = resolve_device(device)
+        self._model = model.eval().to(self.device).to(memory_format=torch.channels_last)
+
+    def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return maps [n, h, w] in [0, 1] for RGB pictures [n, h, w, 3]."""
+        batch = torch.from_numpy(np.ascontiguousarray(pictures)).to(self.device)
+        with torch.inference_mode():
+            maps = self._model(batch.permute(0, 3, 1, 2))  # [n, 1, h, w]
+        return np.asarray(maps[:, 0].float().cpu().numpy())
+
+
+def load_model(bundle: Bundle) -> DeSTSeg:
+    """Return a bundle's model with its weights, on the CPU.
+
+    Raises:
+        BundleError: if the weights are missing, changed or do not fit.
+    """
+    model = build_model(bundle.settings.model)
+    weights = {name: torch.from_numpy(value) for name, value in bundle.weights().items()}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BundleError(f"{bundle.folder}: the weights do not fit: {error}") from error
+    return model
+
+
+def untrained_head(bundle: Bundle) -> TorchBackend:
+    """Return a bundle's model with a head of seeded random weights: what training is held against.
+
+    Raises:
+        BundleError: if the weights are missing, changed or do not fit.
+    """
+    model = load_model(bundle)
+    with torch.random.fork_rng():
+        torch.manual_seed(bundle.settings.training.seed)
+        model.head = build_model(bundle.settings.model).head
+    return TorchBackend(model)

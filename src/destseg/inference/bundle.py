@@ -1,0 +1,167 @@
+"""A trained model on disk: manifest, weights and calibration, each with its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+import destseg
+from destseg.config import Settings
+from destseg.data.files import write_atomically
+from destseg.errors import BundleError, SettingsError
+from destseg.inference.scoring import Calibration
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+CALIBRATION = "calibration.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a finished training leaves, and all that inspecting a picture needs.
+
+    Attributes:
+        folder: where it lies.
+        settings: the settings of the training run.
+        weights_sha256: of the weights file.
+        calibration: the held-out scores and the thresholds; ``None`` while training fits them.
+        training: facts about the run: pictures, minutes, device, versions.
+    """
+
+    folder: Path
+    settings: Settings
+    weights_sha256: str
+    calibration: Calibration | None
+    training: Mapping[str, Any]
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """Read the weights, by name.
+
+        Raises:
+            BundleError: if the file is missing or is not the one that was saved.
+        """
+        path = self.folder / WEIGHTS
+        content = _read(path)
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != self.weights_sha256:
+            raise BundleError(
+                f"{path}: expected SHA-256 {self.weights_sha256[:12]}..., got {digest[:12]}...: "
+                "the file was changed or damaged. Copy the bundle again or train anew."
+            )
+        try:
+            return safetensors.numpy.load(content)
+        except safetensors.SafetensorError as error:
+            raise BundleError(f"{path}: expected safetensors, got {error}") from error
+
+
+def save_bundle(
+    folder: Path,
+    settings: Settings,
+    weights: Mapping[str, NDArray[Any]],
+    training: Mapping[str, Any],
+) -> Bundle:
+    """Write manifest and weights; the calibration follows with ``save_calibration``.
+
+    The manifest, which names the weights' hash, comes last: an interruption leaves a folder that
+    is refused, never one that mixes old and new.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = safetensors.numpy.save({k: np.asarray(v, order="C") for k, v in weights.items()})
+    bundle = Bundle(folder, settings, hashlib.sha256(content).hexdigest(), None, dict(training))
+    (folder / MANIFEST).unlink(missing_ok=True)
+    (folder / CALIBRATION).unlink(missing_ok=True)
+    write_atomically(folder / WEIGHTS, content)
+    manifest = {
+        "format": FORMAT,
+        "destseg": destseg.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "weights_sha256": bundle.weights_sha256,
+        "settings": settings.to_dict(),
+        "training": bundle.training,
+    }
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    return bundle
+
+
+def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
+    """Write the calibration beside its weights and return the bundle with it."""
+    text = json.dumps(calibration.to_dict(), indent=1) + "\n"
+    write_atomically(bundle.folder / CALIBRATION, text)
+    return replace(bundle, calibration=calibration)
+
+
+def load_bundle(folder: str | Path) -> Bundle:
+    """Read a bundle's manifest and calibration; the weights are read when a backend opens.
+
+    Raises:
+        BundleError: if it is missing, incomplete, of a newer format, or the calibration was made
+            for other weights or settings.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    try:
+        if manifest["format"] > FORMAT:
+            raise BundleError(
+                f"{folder}: expected bundle format {FORMAT} or older, got {manifest['format']} "
+                f"(written by destseg {manifest.get('destseg')}). Upgrade destseg to read it."
+            )
+        bundle = Bundle(
+            folder=folder,
+            settings=Settings.from_dict(manifest["settings"]),
+            weights_sha256=manifest["weights_sha256"],
+            calibration=None,
+            training=manifest["training"],
+        )
+    except (KeyError, TypeError, SettingsError) as error:
+        raise BundleError(
+            f"{folder / MANIFEST}: expected a manifest of destseg, got {error!r} wrong in it. "
+            "Copy the bundle again or train anew."
+        ) from error
+    try:
+        calibration = Calibration.from_dict(json.loads(_read(folder / CALIBRATION)))
+    except (ValueError, TypeError, KeyError) as error:
+        raise BundleError(
+            f"{folder / CALIBRATION}: expected a calibration of destseg, got {error!r}. "
+            "Copy the bundle again or train anew."
+        ) from error
+    calibration.require_match(bundle.settings, bundle.weights_sha256, folder)
+    return replace(bundle, calibration=calibration)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise BundleError(f"expected the folder of a trained model, got {folder}: no such folder")
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(
+            f"expected a trained model in {folder}, got a folder without {MANIFEST}. "
+            "If its training was interrupted, finish it with --resume."
+        )
+    try:
+        manifest = json.loads(_read(path))
+    except ValueError as error:
+        raise BundleError(f"{path}: expected JSON, got {error}") from error
+    if not isinstance(manifest, dict):
+        raise BundleError(f"{path}: expected a manifest of destseg, got {type(manifest).__name__}")
+    return manifest
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path}: expected a file of the bundle, got {error.strerror}. "
+            "Copy the bundle again; if its training was interrupted, finish it with --resume."
+        ) from error

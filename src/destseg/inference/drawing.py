@@ -1,0 +1,32 @@
+"""A result as a picture for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from destseg.data.drawing import outline, overlay
+from destseg.data.images import read_image, write_image
+from destseg.inference.result import Result
+
+__all__ = ["draw_result", "write_image"]
+
+
+def draw_result(path: Path, result: Result) -> NDArray[np.uint8]:
+    """Return the picture with its heatmap on the fixed scale and its regions outlined.
+
+    Args:
+        path: the picture's file.
+        result: what was said of it.
+
+    Returns:
+        uint8 RGB [height, width, 3].
+    """
+    # It was read once already, so its size is known to be acceptable.
+    image = read_image(path, max_pixels=result.height * result.width)
+    heatmap = result.heatmap
+    thickness = max(1, round(max(image.shape) / 400))
+    drawn = overlay(image, heatmap)
+    return outline(drawn, heatmap > result.pixel_threshold, thickness=thickness)

@@ -1,0 +1,185 @@
+"""The one way through: file, pixels, backend, map, score, decision."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from destseg.data.images import as_image, read_image, resize
+from destseg.data.ordered import in_order
+from destseg.errors import BatchError, ImageError
+from destseg.inference.backends import Backend, open_backend
+from destseg.inference.bundle import Bundle, load_bundle
+from destseg.inference.result import Failure, Result, find_regions
+from destseg.inference.scoring import Calibration, image_score
+
+Picture: TypeAlias = str | Path | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
+"""A path, a PIL picture or an array [h, w] or [h, w, 3] (RGB)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """A picture's map and score, before any decision.
+
+    Attributes:
+        name: the file's path as it was given, or a number for a picture without a file.
+        score: in [0, 1].
+        anomaly_map: float32 [image_size, image_size] in [0, 1].
+        height, width: of the picture in pixels.
+    """
+
+    name: str
+    score: float
+    anomaly_map: NDArray[np.float32]
+    height: int
+    width: int
+
+
+class Predictor:
+    """Inspects pictures with a trained model.
+
+    Args:
+        bundle: the trained model.
+        backend: what runs it; ``None`` opens the best one that is installed.
+        batch_size: pictures that go through the networks together.
+    """
+
+    def __init__(
+        self, bundle: Bundle, backend: Backend | None = None, *, batch_size: int = 8
+    ) -> None:
+        self.bundle = bundle
+        self.batch_size = batch_size
+        self._backend = backend or open_backend(bundle)
+
+    @property
+    def calibration(self) -> Calibration:
+        """Held-out scores and thresholds."""
+        assert self.bundle.calibration is not None, "load_bundle and train always give one"
+        return self.bundle.calibration
+
+    @overload
+    def predict(self, pictures: list[Picture] | tuple[Picture, ...]) -> list[Result]: ...
+    @overload
+    def predict(self, pictures: Picture) -> Result: ...
+    def predict(
+        self, pictures: Picture | list[Picture] | tuple[Picture, ...]
+    ) -> Result | list[Result]:
+        """Return how anomalous pictures are, where, and whether they are defective.
+
+        Args:
+            pictures: one picture or a list or tuple of them; each a path, a PIL picture or an
+                array: uint8 [h, w] grey or [h, w, 3] RGB, of any size.
+
+        Returns:
+            One result, or a list in the order given.
+
+        Raises:
+            ImageError: if the one picture cannot be read.
+            BatchError: if some of several cannot; its ``results`` has all the others.
+        """
+        if not isinstance(pictures, list | tuple):
+            only = next(self.stream([pictures]))
+            if isinstance(only, Failure):
+                raise only.error
+            return only
+        answers = list(self.stream(pictures))
+        results = [answer for answer in answers if isinstance(answer, Result)]
+        if len(results) < len(answers):
+            raise BatchError(
+                [answer if isinstance(answer, Result) else None for answer in answers],
+                [answer.error for answer in answers if isinstance(answer, Failure)],
+            )
+        return results
+
+    def stream(self, pictures: Iterable[Picture]) -> Iterator[Result | Failure]:
+        """Yield a result or a failure for each picture, in order, in bounded memory.
+
+        Args:
+            pictures: any number of pictures as in ``predict``; read as they are needed.
+        """
+        for measured in self.measure(pictures):
+            yield measured if isinstance(measured, Failure) else self._decide(measured)
+
+    def measure(self, pictures: Iterable[Picture]) -> Iterator[Measurement | Failure]:
+        """Yield map and score of each picture, in order, without a decision."""
+        numbered = enumerate(pictures)
+        read = in_order(self._read, numbered, threads=2, ahead=2 * self.batch_size)
+        while batch := list(itertools.islice(read, self.batch_size)):
+            readable = [item for item in batch if not isinstance(item, Failure)]
+            maps = iter(())
+            if readable:
+                maps = iter(self._backend(np.stack([item.pixels for item in readable])))
+            for item in batch:
+                yield item if isinstance(item, Failure) else self._score(item, next(maps))
+
+    def _read(self, numbered: tuple[int, Picture]) -> _Pixels | Failure:
+        number, picture = numbered
+        data = self.bundle.settings.data
+        name = str(picture) if isinstance(picture, str | Path) else f"picture {number}"
+        try:
+            if isinstance(picture, str | Path):
+                image = read_image(picture, max_pixels=data.max_pixels)
+            else:
+                image = as_image(picture)
+        except ImageError as error:
+            return Failure(name, ImageError(name, error.reason))
+        height, width = image.shape[:2]
+        return _Pixels(name, resize(image, (data.image_size, data.image_size)), height, width)
+
+    def _score(self, item: _Pixels, anomaly_map: NDArray[np.float32]) -> Measurement:
+        fraction = self.bundle.settings.decision.score_fraction
+        return Measurement(
+            name=item.name,
+            score=image_score(anomaly_map, fraction),
+            anomaly_map=anomaly_map,
+            height=item.height,
+            width=item.width,
+        )
+
+    def _decide(self, measured: Measurement) -> Result:
+        calibration = self.calibration
+        result = Result(
+            name=measured.name,
+            score=measured.score,
+            p_value=calibration.p_value(measured.score),
+            is_defective=measured.score > calibration.threshold,
+            threshold=calibration.threshold,
+            pixel_threshold=calibration.pixel_threshold,
+            anomaly_map=measured.anomaly_map,
+            height=measured.height,
+            width=measured.width,
+            regions=(),
+        )
+        regions = find_regions(result.heatmap, calibration.pixel_threshold)
+        return replace(result, regions=regions)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    name: str
+    pixels: NDArray[np.uint8]
+    height: int
+    width: int
+
+
+def load(bundle: str | Path, *, device: str = "auto", batch_size: int = 8) -> Predictor:
+    """Return a predictor for a trained model on disk.
+
+    Args:
+        bundle: the folder that training wrote.
+        device: auto, cpu, cuda or mps.
+        batch_size: pictures that go through the networks together.
+
+    Raises:
+        BundleError: if the bundle is missing, changed, incomplete or too new.
+        MissingExtraError: if nothing is installed that can run it.
+    """
+    loaded = load_bundle(bundle)
+    return Predictor(loaded, open_backend(loaded, device), batch_size=batch_size)

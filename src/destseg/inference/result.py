@@ -1,0 +1,131 @@
+"""What inspecting a picture gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from destseg.data.images import resize_map
+from destseg.errors import ImageError
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected part of the map above the pixel threshold, in pixels of the picture.
+
+    Attributes:
+        x, y: left and top of its box.
+        width, height: of its box.
+        area: number of its pixels.
+        peak: highest map value in it, in [0, 1].
+        peak_x, peak_y: where that is.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+    peak: float
+    peak_x: int
+    peak_y: int
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What is said of one picture.
+
+    Attributes:
+        name: the file's path as it was given, or a number for a picture without a file.
+        score: how anomalous, in [0, 1]; higher is worse.
+        p_value: share of good parts expected to look at least as anomalous, in (0, 1].
+        is_defective: whether the score is above the threshold.
+        threshold: the image score's threshold.
+        pixel_threshold: the map's threshold, which bounds the regions.
+        anomaly_map: float32 [image_size, image_size] in [0, 1], as the model gave it.
+        height, width: of the picture in pixels.
+        regions: where the heatmap is above its threshold, the highest peak first.
+    """
+
+    name: str
+    score: float
+    p_value: float
+    is_defective: bool
+    threshold: float
+    pixel_threshold: float
+    anomaly_map: NDArray[np.float32]
+    height: int
+    width: int
+    regions: tuple[Region, ...]
+
+    @property
+    def heatmap(self) -> NDArray[np.float32]:
+        """The map at the picture's own size, float32 [height, width] in [0, 1], never re-scaled.
+
+        Made anew at each use, so that results of large pictures can be kept.
+        """
+        return resize_map(self.anomaly_map, (self.height, self.width))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for JSON; the map is left out."""
+        return {
+            "picture": self.name,
+            "score": self.score,
+            "p_value": self.p_value,
+            "is_defective": self.is_defective,
+            "threshold": self.threshold,
+            "width": self.width,
+            "height": self.height,
+            "regions": [vars(region) for region in self.regions],
+        }
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture of which nothing can be said, and why.
+
+    Attributes:
+        name: as in ``Result``.
+        error: what was expected, what came and what to do.
+    """
+
+    name: str
+    error: ImageError
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"picture": self.name, "error": self.error.reason}
+
+
+def find_regions(heatmap: NDArray[np.float32], threshold: float) -> tuple[Region, ...]:
+    """Return the 8-connected parts of a map above a threshold, the highest peak first.
+
+    Args:
+        heatmap: float [h, w].
+        threshold: pixels above it, not at it, belong to a region.
+    """
+    above = (heatmap > threshold).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    regions = []
+    for label in range(1, count):
+        x, y, width, height, area = (int(value) for value in stats[label])
+        box = (slice(y, y + height), slice(x, x + width))
+        inside = np.where(labels[box] == label, heatmap[box], -np.inf)
+        peak_y, peak_x = divmod(int(inside.argmax()), width)
+        regions.append(
+            Region(
+                x=x,
+                y=y,
+                width=width,
+                height=height,
+                area=area,
+                peak=float(inside[peak_y, peak_x]),
+                peak_x=x + peak_x,
+                peak_y=y + peak_y,
+            )
+        )
+    return tuple(sorted(regions, key=lambda region: -region.peak))

@@ -1,0 +1,1 @@
+"""The networks: teacher, student, head and DeSTSeg composed of them (torch)."""

@@ -1,0 +1,100 @@
+"""A timm network as feature extractor: taps by stride, always [n, c, h, w]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from destseg.errors import SettingsError
+
+
+class Backbone(nn.Module):
+    """Features of a timm network at given strides.
+
+    Args:
+        name: a timm name whose network offers ``features_only``.
+        strides: the strides wanted, rising; of several taps of one stride the last is taken.
+        state_dict: weights of the *whole* timm network; ``None`` leaves them random.
+        hub: take the weights from timm's model hub instead (raises what the hub raises).
+
+    Attributes:
+        channels: number of channels of every tap.
+        mean, std: the colour statistics that the pretrained weights expect, RGB in [0, 1].
+
+    Raises:
+        SettingsError: if timm has no such network or it lacks a stride.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        strides: Sequence[int],
+        *,
+        state_dict: Mapping[str, Tensor] | None = None,
+        hub: bool = False,
+    ) -> None:
+        super().__init__()
+        available = _tap_strides(name)
+        missing = [stride for stride in strides if stride not in available]
+        if missing:
+            raise SettingsError(
+                f"the network {name!r} has features at strides {sorted(set(available))}; expected "
+                f"{list(strides)}. Choose a convolutional or hierarchical timm network."
+            )
+        last = {stride: index for index, stride in enumerate(available)}
+        pretrained: dict[str, Any] = {"pretrained": hub}
+        if state_dict is not None:
+            pretrained = {
+                "pretrained": True,
+                "pretrained_cfg_overlay": {"state_dict": dict(state_dict)},
+            }
+        self.features = timm.create_model(
+            name,
+            features_only=True,
+            out_indices=tuple(last[stride] for stride in strides),
+            **pretrained,
+        )
+        self.channels: list[int] = self.features.feature_info.channels()
+        layout = getattr(self.features, "output_fmt", None)
+        self.channels_are_last = str(getattr(layout, "value", layout)).upper() == "NHWC"
+        config = timm.get_pretrained_cfg(name)
+        self.mean: tuple[float, ...] = tuple(config.mean)
+        self.std: tuple[float, ...] = tuple(config.std)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return taps [n, c_i, h/stride_i, w/stride_i] of normalised pictures [n, 3, h, w]."""
+        taps: list[Tensor] = self.features(x)
+        return [tap.permute(0, 3, 1, 2) for tap in taps] if self.channels_are_last else taps
+
+
+def whole_network_keys(name: str) -> set[str]:
+    """Return the names of all weights of a timm network but those of its classifier."""
+    with torch.device("meta"):
+        network = timm.create_model(name, pretrained=False)
+    classifier = network.pretrained_cfg.get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    return {
+        key
+        for key in network.state_dict()
+        if not key.startswith(tuple(f"{head}." for head in heads))
+        and not key.endswith("num_batches_tracked")
+    }
+
+
+def _tap_strides(name: str) -> list[int]:
+    try:
+        with torch.device("meta"):
+            network = timm.create_model(name, features_only=True, pretrained=False)
+        strides: list[int] = network.feature_info.reduction()
+    except (RuntimeError, AttributeError, NotImplementedError, AssertionError, TypeError) as error:
+        near = timm.list_models(f"*{name.split('.')[0]}*")[:5]
+        hint = f" Similar names: {', '.join(near)}." if near else ""
+        raise SettingsError(
+            f"expected the name of a timm network that offers features_only, got {name!r} "
+            f"({error}).{hint}"
+        ) from None
+    return strides

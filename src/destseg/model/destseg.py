@@ -1,0 +1,104 @@
+"""Teacher, student and head composed into the module that is trained and exported."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from destseg.config import ModelSettings
+from destseg.model.backbone import Backbone
+from destseg.model.head import Head, build_head
+from destseg.model.layers import upsample
+from destseg.model.student import Student
+
+TEACHER_STRIDES = (4, 8, 16)
+
+
+class DeSTSeg(nn.Module):
+    """From pixels to an anomaly map, all arithmetic inside (paper, figure 2).
+
+    Args:
+        teacher: features at strides 4, 8 and 16; frozen, always in eval mode.
+        student: features of the same shapes.
+        head: logits from the compared features.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, teacher: Backbone, student: Student, head: Head) -> None:
+        super().__init__()
+        self.teacher = teacher.requires_grad_(False).eval()
+        self.student = student
+        self.head = head
+        # In pixel values, so that one subtraction and one division normalise a picture.
+        self.register_buffer("mean", 255 * torch.tensor(teacher.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(teacher.std).view(1, 3, 1, 1))
+
+    def train(self, mode: bool = True) -> DeSTSeg:
+        """Set the training mode of student and head; the teacher stays in eval."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return the anomaly map of pictures.
+
+        Args:
+            pictures: RGB [n, 3, h, w], uint8 or float in [0, 255]; h, w multiples of 32.
+
+        Returns:
+            float [n, 1, h, w] in [0, 1], higher is more anomalous.
+        """
+        return upsample(torch.sigmoid(self.segment(pictures).float()), TEACHER_STRIDES[0])
+
+    def segment(self, pictures: Tensor) -> Tensor:
+        """Return the head's logits [n, 1, h/4, w/4] for pictures as in ``forward``."""
+        x = self.normalize(pictures)
+        # Only the head is trained on this path (phase 2): no graph for what is frozen.
+        with torch.no_grad():
+            compared = compare(self.teacher(x), self.student(x))
+        return cast(Tensor, self.head(compared))
+
+    def normalize(self, pictures: Tensor) -> Tensor:
+        """Return float pictures with the teacher's mean and standard deviation taken out."""
+        return (pictures.to(self.mean.dtype) - self.mean) / self.std
+
+
+def compare(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
+    """Return how teacher and student agree, channel by channel (paper, section 3.3).
+
+    Args:
+        teacher: taps [n, c_i, h_i, w_i], finest first.
+        student: the same shapes.
+
+    Returns:
+        [n, sum of c_i, h_1, w_1]: products of the features, each normalised to unit length over
+        its channels, bilinearly brought to the finest stride.  Over the channels of a tap they
+        sum to the cosine similarity.
+    """
+    products = [
+        F.normalize(t.float(), dim=1) * F.normalize(s.float(), dim=1)
+        for t, s in zip(teacher, student, strict=True)
+    ]
+    finest = products[0].shape[-1]
+    return torch.cat([upsample(p, finest // p.shape[-1]) for p in products], dim=1)
+
+
+def build_model(settings: ModelSettings, teacher: Backbone | None = None) -> DeSTSeg:
+    """Return DeSTSeg as the settings say, student and head with random weights.
+
+    Args:
+        settings: the networks' names and widths.
+        teacher: a teacher with its pretrained weights; ``None`` makes one with random weights,
+            for a bundle's weights to be loaded into.
+    """
+    teacher = teacher or Backbone(settings.teacher, TEACHER_STRIDES)
+    student = Student(settings.student, settings.decoder, teacher.channels)
+    head = build_head(
+        settings.head, sum(teacher.channels), settings.head_width, settings.head_dilations
+    )
+    return DeSTSeg(teacher, student, head)

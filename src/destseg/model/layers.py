@@ -1,0 +1,118 @@
+"""The blocks that student and head are made of, and recomputation to save memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TypeVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+Output = TypeVar("Output")
+
+
+def conv_bn_relu(
+    inputs: int, outputs: int, kernel: int = 3, *, dilation: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """Return convolution, batch norm and ReLU that keep height and width."""
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        nn.Conv2d(
+            inputs,
+            outputs,
+            kernel,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            bias=False,
+        ),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def initialize(module: nn.Module) -> None:
+    """Draw the convolutions' weights as the public recipe does: normal, variance 2 / fan out."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+
+
+class ResidualBlock(nn.Module):
+    """ResNet's basic block (He et al., 2016), stride 1: [n, inputs, h, w] -> [n, outputs, h, w]."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first = conv_bn_relu(inputs, outputs)
+        self.second = nn.Sequential(
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs)
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return relu(f(x) + x), with a 1x1 projection of x where the channels differ."""
+        return F.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+class SeparableBlock(nn.Module):
+    """Depthwise, then pointwise convolution with batch norm and ReLU, added to the input.
+
+    One norm and one ReLU a block: on a CPU they cost as much as the convolutions.
+    """
+
+    def __init__(self, channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(
+            channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False
+        )
+        self.pointwise = conv_bn_relu(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [n, channels, h, w] for [n, channels, h, w]."""
+        return x + cast(Tensor, self.pointwise(self.depthwise(x)))
+
+
+def upsample(x: Tensor, factor: int) -> Tensor:
+    """Return x bilinearly up-sampled by a whole factor: [n, c, h, w] -> [n, c, fh, fw]."""
+    if factor == 1:
+        return x
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+def recompute(
+    module: nn.Module, forward: Callable[[Tensor], Output], x: Tensor, enabled: bool
+) -> Output:
+    """Return ``forward(x)``; where enabled, forget its activations and recompute them backward.
+
+    The second pass must not count towards the batch norms' running statistics, or the trained
+    weights would depend on whether memory was saved.
+    """
+    if not (enabled and torch.is_grad_enabled()):
+        return forward(x)
+    output: Output = checkpoint(
+        forward,
+        x,
+        use_reentrant=False,
+        context_fn=lambda: (contextlib.nullcontext(), _without_statistics(module)),
+    )
+    return output
+
+
+@contextlib.contextmanager
+def _without_statistics(module: nn.Module) -> Iterator[None]:
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    tracked = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, was in zip(norms, tracked, strict=True):
+            norm.track_running_stats = was

@@ -1,0 +1,73 @@
+"""Which good pictures a run trains on, and which fit its threshold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from destseg.config import Settings
+from destseg.data.samples import Sample, good_samples, split_held_out
+from destseg.errors import DataError
+from destseg.training.loaders import GoodPictures
+from destseg.training.log import TrainingLog
+
+
+@dataclass(frozen=True)
+class GoodParts:
+    """The good pictures of a run: those it trains on and those held out.
+
+    Attributes:
+        root: folder that their names are relative to.
+        training: decoded, to train on.
+        held_out: for the threshold.
+    """
+
+    root: Path
+    training: GoodPictures
+    held_out: list[Sample]
+
+    @classmethod
+    def read(cls, data: str | Path, settings: Settings, log: TrainingLog) -> GoodParts:
+        """Find, check and split the pictures of a data set.
+
+        Raises:
+            DataError: if there are none, some cannot be read, or they are too few.
+        """
+        samples = good_samples(data)
+        wanted = settings.data
+        log.say(f"checking {len(samples)} pictures in {data}", pictures=len(samples))
+        pictures = GoodPictures([sample.path for sample in samples], wanted)
+        for error in pictures.unreadable:
+            log.say(f"left out: {error}", unreadable=error.path)
+        readable = set(pictures.paths)
+        training, held_out = split_held_out(
+            [sample for sample in samples if sample.path in readable],
+            fraction=wanted.held_out_fraction,
+            minimum=wanted.held_out_minimum,
+            seed=settings.training.seed,
+        )
+        batch = settings.training.batch_size
+        if len(training) < batch or not held_out:
+            raise DataError(
+                f"{data}: expected at least {batch} good pictures to train on (one batch) beside "
+                f"those held out for the threshold, got {len(training)} and {len(held_out)} held "
+                f"out of {len(readable)}. Add good pictures, or lower --batch-size."
+            )
+        log.say(
+            f"{len(training)} pictures to train on, {len(held_out)} held out for the threshold",
+            training=len(training),
+            held_out=len(held_out),
+        )
+        root = Path(data)
+        return cls(
+            root=root if root.is_dir() else root.parent,
+            training=pictures.only([sample.path for sample in training]),
+            held_out=held_out,
+        )
+
+    def names(self, paths: list[Path]) -> list[str]:
+        """Return paths relative to the data set where they lie in it."""
+        return [
+            path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+            for path in paths
+        ]

@@ -1,0 +1,130 @@
+"""What training tells: a bar or plain lines for people, JSON lines for programs, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from destseg.errors import MissingExtraError
+
+PHASE_TITLES = {"denoise": "phase 1 of 2, student", "segment": "phase 2 of 2, head"}
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class TrainingLog:
+    """Reports a run to the terminal, to ``log.jsonl`` and, where asked for, to TensorBoard.
+
+    On a terminal there is a progress bar; elsewhere a plain line about every 15 seconds.
+    """
+
+    def __init__(self, folder: Path, *, tensorboard: bool, quiet: bool) -> None:
+        self._file = (folder / "log.jsonl").open("a", encoding="utf-8")
+        self._board = _open_tensorboard(folder) if tensorboard else None
+        self._console = Console(stderr=True, quiet=quiet)
+        self._bar: Progress | None = None
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end_phase()
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def say(self, text: str, **facts: Any) -> None:
+        """Print one line, and write it with its facts into the JSON log."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._write({"event": "note", "text": text, **facts})
+
+    def start_phase(self, phase: str, done: int, steps: int) -> None:
+        """Begin to report a phase of which some steps are done."""
+        self._write({"event": "phase", "phase": phase, "step": done, "steps": steps})
+        self._last_line = 0.0
+        if self._console.is_terminal and not self._console.quiet:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("loss {task.fields[loss]}, {task.fields[rate]} pictures/s, left"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._bar.start()
+            self._bar.add_task(
+                PHASE_TITLES[phase], total=steps, completed=done, loss="...", rate="..."
+            )
+
+    def advance(self, step: int) -> None:
+        """Move the bar to a number of steps done."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=step)
+
+    def report(
+        self, phase: str, step: int, steps: int, *, loss: float, rate: float, batch: int, lr: float
+    ) -> None:
+        """Report the mean loss and the pictures per second since the last report."""
+        self._write(
+            {
+                "event": "step",
+                "phase": phase,
+                "step": step,
+                "steps": steps,
+                "loss": round(loss, 6),
+                "pictures_per_s": round(rate, 3),
+                "lr": lr,
+            }
+        )
+        if self._board is not None:
+            self._board.add_scalar(f"{phase}/loss", loss, step)
+            self._board.add_scalar(f"{phase}/pictures_per_s", rate, step)
+            self._board.add_scalar(f"{phase}/lr", lr, step)
+        if self._bar is not None:
+            self._bar.update(
+                self._bar.task_ids[0], completed=step, loss=f"{loss:.4f}", rate=f"{rate:.1f}"
+            )
+        elif step == steps or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            left = (steps - step) * batch / rate
+            self._console.print(
+                f"{PHASE_TITLES[phase]}: step {step}/{steps}, loss {loss:.4f}, "
+                f"{rate:.1f} pictures/s, {_duration(left)} left",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def end_phase(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self._file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
+        self._file.flush()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def _open_tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingExtraError("tensorboard", "--tensorboard", "tensorboard") from None
+    return SummaryWriter(str(folder / "tensorboard"))

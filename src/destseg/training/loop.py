@@ -1,0 +1,164 @@
+"""One loop for both phases: steps, log, saved states, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from destseg.config import TrainingSettings
+from destseg.errors import TrainingError, TrainingInterrupted
+from destseg.training.checkpoint import optimizer_tensors, restore_optimizer
+from destseg.training.loaders import Batches
+from destseg.training.log import TrainingLog
+from destseg.training.phases import Phase, build_optimizer, freeze_all_but, rate_factor
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a phase is: steps done, and the state that goes on from there."""
+
+    step: int
+    optimizer: Mapping[str, Tensor]
+    scaler: Mapping[str, float]
+
+
+START = Progress(step=0, optimizer={}, scaler={})
+
+
+class Interruption:
+    """Remembers SIGINT and SIGTERM, so that a run can stop between two steps."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[Interruption]:
+        """Catch the signals inside; a second one ends the program at once as usual."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        watched = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in watched}
+
+        def remember(number: int, frame: FrameType | None) -> None:
+            del frame
+            self.signal = number
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+        for number in watched:
+            signal.signal(number, remember)
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def run_phase(
+    phase: Phase,
+    batches: Batches,
+    accelerator: Accelerator,
+    settings: TrainingSettings,
+    log: TrainingLog,
+    *,
+    start: Progress,
+    save: Callable[[Progress], None],
+    interruption: Interruption,
+) -> None:
+    """Run the steps of a phase that are not done yet, in place on its model.
+
+    Args:
+        phase: what learns.
+        batches: pictures by step.
+        accelerator: device, precision and loss scaling.
+        settings: intervals, rates and steps.
+        log: where it is reported.
+        start: ``START`` or where a saved state stood.
+        save: writes a state; called at intervals, before stopping for a signal, and at the end.
+        interruption: asked after each step.
+
+    Raises:
+        TrainingError: if the loss is not finite; the last saved state is a good one.
+        TrainingInterrupted: after a signal, the state saved.
+    """
+    freeze_all_but(phase)
+    optimizer = build_optimizer(phase, settings)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    restore_optimizer(optimizer, start.optimizer)
+    module, stepper = accelerator.prepare(phase, optimizer)
+    scaler = accelerator.scaler
+    if scaler is not None and start.scaler:
+        scaler.load_state_dict(dict(start.scaler))
+
+    def state(step: int) -> Progress:
+        scale = dict(scaler.state_dict()) if scaler is not None else {}
+        return Progress(step=step, optimizer=optimizer_tensors(optimizer), scaler=scale)
+
+    log.start_phase(phase.name, start.step, phase.steps)
+    losses: list[Tensor] = []
+    since = time.monotonic()
+    for step, batch in enumerate(
+        batches.stream(phase.name, range(start.step, phase.steps)), start.step
+    ):
+        factor = rate_factor(step, phase.steps, settings)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        loss = module(*batch)
+        accelerator.backward(loss)
+        stepper.step()
+        stepper.zero_grad()
+        losses.append(loss.detach())
+
+        done = step + 1
+        saves = done % settings.checkpoint_every == 0 or done == phase.steps
+        stops = interruption.signal is not None
+        log.advance(done)
+        # Looking at a loss waits for the device, so it is done only where something hangs on it.
+        if done % settings.log_every == 0 or saves or stops:
+            mean = _finite_mean(losses, phase.name, done)
+            passed = time.monotonic() - since
+            log.report(
+                phase.name,
+                done,
+                phase.steps,
+                loss=mean,
+                rate=len(losses) * settings.batch_size / passed,
+                batch=settings.batch_size,
+                lr=rates[0] * factor,
+            )
+            losses, since = [], time.monotonic()
+        if saves or stops:
+            save(state(done))
+        if stops:
+            assert interruption.signal is not None
+            raise TrainingInterrupted(
+                interruption.signal,
+                f"stopped by {signal.Signals(interruption.signal).name} after step {done} of "
+                f"{phase.steps} of phase {phase.name}; the state is saved. "
+                "Go on with the same command and --resume.",
+            )
+    log.end_phase()
+    accelerator.free_memory()
+
+
+def _finite_mean(losses: list[Tensor], phase: str, done: int) -> float:
+    values: list[float] = torch.stack(losses).tolist()
+    for back, value in enumerate(reversed(values)):
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss of step {done - back} of phase {phase} is {value}; expected a finite "
+                "number. The last saved state is kept. Lower the learning rate "
+                "(--lr-student, --lr-head), or use --precision fp32 or bf16."
+            )
+    return sum(values) / len(values)

@@ -1,0 +1,56 @@
+"""The losses of the two phases (paper, equations 2 to 6)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def denoise_loss(teacher: list[Tensor], student: list[Tensor], kind: str) -> Tensor:
+    """Return how far the student's features are from the teacher's (section 3.2).
+
+    Args:
+        teacher: the teacher's taps of the clean pictures, [n, c_i, h_i, w_i] each.
+        student: the student's of the damaged ones, same shapes.
+        kind: ``cosine``: 1 - cosine similarity over channels, or ``mse``.
+
+    Returns:
+        Scalar: sum over taps of the mean over pictures and positions, so that neither the batch
+        size nor the picture size changes it.
+    """
+    distances = []
+    for t, s in zip(teacher, student, strict=True):
+        if kind == "mse":
+            distances.append(F.mse_loss(s.float(), t.float()))
+        else:
+            distances.append((1 - F.cosine_similarity(s.float(), t.float(), dim=1)).mean())
+    return torch.stack(distances).sum()
+
+
+def segment_loss(logits: Tensor, masks: Tensor, kind: str, gamma: float) -> Tensor:
+    """Return how far the head's map is from the damage mask (section 3.3).
+
+    Args:
+        logits: the head's [n, 1, h, w].
+        masks: damage in {0, 1}, same shape.
+        kind: ``focal_l1``: focal loss (Lin et al., 2017, without class weights) plus L1 (equations
+            5 and 6), or ``bce``.
+        gamma: the focal loss's exponent.
+
+    Returns:
+        Scalar: mean over pictures and positions.
+    """
+    logits = logits.float()
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    if kind == "bce":
+        return cross_entropy.mean()
+    # exp(-cross entropy) is the probability given to the true class, without a second sigmoid.
+    focal = (1 - torch.exp(-cross_entropy)).clamp_min(0) ** gamma * cross_entropy
+    return focal.mean() + F.l1_loss(torch.sigmoid(logits), masks)
+
+
+def masks_at_stride(masks: Tensor, stride: int) -> Tensor:
+    """Return masks [n, 1, h, w] in {0, 1} at [n, 1, h/stride, w/stride]: bilinear, then >= 0.5."""
+    small = F.interpolate(masks, scale_factor=1 / stride, mode="bilinear", align_corners=False)
+    return (small >= 0.5).float()

@@ -1,0 +1,102 @@
+"""The two phases of training as modules: what learns, from what, and by which loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from destseg.config import TrainingSettings
+from destseg.model.destseg import TEACHER_STRIDES, DeSTSeg
+from destseg.training.losses import denoise_loss, masks_at_stride, segment_loss
+
+
+class DenoisePhase(nn.Module):
+    """Phase 1: the student learns the teacher's clean features from damaged pictures."""
+
+    name = "denoise"
+
+    def __init__(self, model: DeSTSeg, settings: TrainingSettings) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings
+        self.steps = settings.denoise_steps
+        self.learns = model.student
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return the optimiser's parameter groups with their learning rates."""
+        return [{"params": list(self.learns.parameters()), "lr": self.settings.lr_student}]
+
+    def forward(self, clean: Tensor, damaged: Tensor, masks: Tensor) -> Tensor:
+        """Return the loss of a batch as ``Batches.make`` gives it; masks are not looked at."""
+        del masks
+        model = self.model
+        with torch.no_grad():
+            teacher = model.teacher(model.normalize(clean))
+        student = model.student(model.normalize(damaged))
+        loss = denoise_loss(teacher, student, self.settings.denoise_loss)
+        return loss * self.settings.denoise_loss_scale
+
+
+class SegmentPhase(nn.Module):
+    """Phase 2: the head learns to find the damage; teacher and student are frozen."""
+
+    name = "segment"
+
+    def __init__(self, model: DeSTSeg, settings: TrainingSettings) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings
+        self.steps = settings.segment_steps
+        self.learns = model.head
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return the optimiser's parameter groups: the first blocks, then the rest of the head."""
+        blocks = list(cast(nn.Module, self.learns.blocks).parameters())
+        first = {id(parameter) for parameter in blocks}
+        rest = [p for p in self.learns.parameters() if id(p) not in first]
+        return [
+            {"params": blocks, "lr": self.settings.lr_head_blocks},
+            {"params": rest, "lr": self.settings.lr_head},
+        ]
+
+    def forward(self, clean: Tensor, damaged: Tensor, masks: Tensor) -> Tensor:
+        """Return the loss of a batch as ``Batches.make`` gives it; clean is not looked at."""
+        del clean
+        target = masks_at_stride(masks, TEACHER_STRIDES[0])
+        logits = self.model.segment(damaged)
+        return segment_loss(logits, target, self.settings.segment_loss, self.settings.focal_gamma)
+
+
+Phase = DenoisePhase | SegmentPhase
+
+
+def freeze_all_but(phase: Phase) -> None:
+    """Let only the phase's own network learn: the others take no gradient and stay in eval."""
+    phase.model.eval().requires_grad_(False)
+    phase.learns.train().requires_grad_(True)
+
+
+def build_optimizer(phase: Phase, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Return the optimiser of a phase."""
+    groups = phase.groups()
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+
+
+def rate_factor(step: int, steps: int, settings: TrainingSettings) -> float:
+    """Return what the learning rates are multiplied with at a step (from 0) of a phase.
+
+    A pure function of the step, so that there is no scheduler whose state could be lost.
+    """
+    warmup = min(settings.warmup_steps, steps)
+    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    if settings.schedule == "constant":
+        return rise
+    fall = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return rise * (settings.eta_min + (1 - settings.eta_min) * fall)

@@ -1,0 +1,58 @@
+"""What the networks will see: a sheet of damaged pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from destseg.config import Settings
+from destseg.data.drawing import contact_sheet
+from destseg.data.samples import good_samples
+from destseg.training.loaders import Batches, GoodPictures
+from destseg.training.textures import load_textures
+
+
+def damage_sheet(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint8]:
+    """Return a sheet of picture, damaged picture and mask, two of these a row.
+
+    Args:
+        data: good pictures, as for training.
+        settings: how they are read, turned and damaged, and the seed.
+        count: number of pictures; made as a first training batch of that size would be.
+
+    Returns:
+        uint8 RGB [height, width, 3].
+    """
+    side = settings.data.image_size
+    paths = [sample.path for sample in good_samples(data)]
+    # A seeded choice from all of them: neighbouring files often show the same part.
+    chosen = np.random.default_rng(settings.training.seed).permutation(len(paths))[:count]
+    batches = Batches(
+        GoodPictures([paths[i] for i in chosen], settings.data),
+        load_textures(settings.damage.textures, side, max_pixels=settings.data.max_pixels),
+        rotation=settings.data.rotation,
+        damage_settings=settings.damage,
+        batch_size=count,
+        seed=settings.training.seed,
+        device=torch.device("cpu"),
+    )
+    clean, damaged, masks = batches.make("denoise", 0)
+    cells = [
+        [_pixels(picture), _pixels(with_damage), _pixels(255 * mask)]
+        for picture, with_damage, mask in zip(clean, damaged, masks, strict=True)
+    ]
+    columns = 2 if count > 1 else 1
+    rows = [
+        [image for cell in cells[i : i + columns] for image in cell]
+        for i in range(0, count, columns)
+    ]
+    return contact_sheet(rows, captions=["good", "damaged", "mask"] * columns)
+
+
+def _pixels(tensor: torch.Tensor) -> NDArray[np.uint8]:
+    """Return [c, h, w] in 0..255 as uint8 [h, w, c], or [h, w] for one channel."""
+    pixels = tensor.float().round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

@@ -1,0 +1,308 @@
+"""From a folder of good pictures to a bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+
+import destseg
+from destseg.config import Settings, flag
+from destseg.data.files import write_atomically
+from destseg.errors import SettingsError, TrainingError
+from destseg.inference.bundle import MANIFEST, Bundle, save_bundle, save_calibration
+from destseg.inference.predictor import Predictor, load
+from destseg.inference.result import Failure
+from destseg.inference.scoring import Calibration
+from destseg.model.destseg import DeSTSeg, build_model
+from destseg.model.device import resolve_device
+from destseg.model.teacher import pretrained_teacher
+from destseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from destseg.training.good_parts import GoodParts
+from destseg.training.loaders import Batches
+from destseg.training.log import TrainingLog
+from destseg.training.loop import START, Interruption, Progress, run_phase
+from destseg.training.phases import DenoisePhase, Phase, SegmentPhase
+from destseg.training.textures import load_textures
+
+CHECKPOINT = "checkpoint.safetensors"
+SETTINGS = "settings.yaml"
+
+# What may differ between a run and its resumption without changing the weights.
+HARMLESS = {
+    "cache_gib",
+    "checkpoint_every",
+    "log_every",
+    "max_false_alarm_rate",
+    "max_pixels",
+    "skip_unreadable",
+    "teacher_weights",
+    "tensorboard",
+}
+
+
+def train(
+    data: str | Path,
+    *,
+    output: str | Path,
+    settings: Settings | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Predictor:
+    """Learn from good pictures and return the predictor; the bundle is saved in ``output``.
+
+    Args:
+        data: a data set in MVTec's layout, a folder of good pictures, or a list of them.
+        output: folder for the bundle, the log, the settings used and the saved state.
+        settings: ``None`` is the preset ``fast``, or on resuming the settings of that run.
+        resume: go on from the saved state in ``output`` to the same weights as without the break.
+        overwrite: replace what an earlier run left in ``output``.
+        quiet: print nothing; ``log.jsonl`` is written all the same.
+
+    Raises:
+        DataError: if pictures are missing, unreadable or too few.
+        WeightsError: if there are no pretrained weights for the teacher.
+        TrainingError: if ``output`` is taken, the state cannot be resumed or the loss is not
+            finite.
+        TrainingInterrupted: after SIGINT or SIGTERM; the state is saved.
+    """
+    folder = Path(output)
+    saved = _prepare_output(folder, resume, overwrite)
+    if resume and saved is None:
+        return load(folder, device=settings.training.device if settings else "auto")
+    settings = _settled(settings, saved)
+    device = resolve_device(settings.training.device)
+    if settings.training.precision == "fp16" and device.type == "cpu":
+        raise SettingsError("--precision: expected fp32 or bf16 on a CPU, got fp16")
+    folder.mkdir(parents=True, exist_ok=True)
+    with TrainingLog(folder, tensorboard=settings.training.tensorboard, quiet=quiet) as log:
+        source = GoodParts.read(data, settings, log)
+        if saved is not None and saved.pictures != source.names(source.training.paths):
+            raise TrainingError(
+                f"{data}: the training pictures are not those of the run to be resumed "
+                f"({len(source.training)} now, {len(saved.pictures)} then, or other names). "
+                "Restore them, or start anew with --overwrite."
+            )
+        write_atomically(folder / SETTINGS, settings.to_yaml())
+        with _exact(settings.training.seed, device):
+            model, origin = _model(settings, saved)
+            model.to(device).to(memory_format=torch.channels_last)
+            log.say(f"teacher: {origin}; device: {device}; output: {folder}", teacher=origin)
+            seconds = _learn(model, source, settings, folder, saved, device, log)
+        facts = _facts(source, settings, device, seconds, origin)
+        weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+        bundle = save_bundle(folder, settings, weights, facts)
+        predictor = _calibrated(bundle, source, settings.training.device, log)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        calibration = predictor.calibration
+        log.say(
+            f"done in {seconds / 60:.1f} min; threshold {calibration.threshold:.4f}, at most "
+            f"{calibration.promised_rate:.2%} false alarms; model saved in {folder}",
+            threshold=calibration.threshold,
+            promised_rate=calibration.promised_rate,
+        )
+    return predictor
+
+
+def _prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | None:
+    """Return the saved state to go on from, or ``None`` to begin (or to load what is finished)."""
+    if resume and overwrite:
+        raise SettingsError("--resume and --overwrite: expected one of them, got both")
+    finished, begun = (folder / MANIFEST).exists(), (folder / CHECKPOINT).exists()
+    if resume:
+        # The state is removed only after the calibration, the last file, is written.
+        return load_checkpoint(folder / CHECKPOINT) if begun or not finished else None
+    if overwrite:
+        for name in (MANIFEST, CHECKPOINT, "log.jsonl"):
+            (folder / name).unlink(missing_ok=True)
+    elif finished or begun:
+        what = "an unfinished run" if begun else "a trained model"
+        way = "go on with --resume, or " if begun else ""
+        raise TrainingError(
+            f"{folder}: expected a new or empty folder, got {what}. To keep it choose another "
+            f"--output; {way}replace it with --overwrite."
+        )
+    return None
+
+
+def _settled(settings: Settings | None, saved: Checkpoint | None) -> Settings:
+    """Return the settings to run with, refusing those that a resumed run cannot change."""
+    if saved is None:
+        return settings or Settings()
+    earlier = Settings.from_dict(saved.settings)
+    if settings is None:
+        return earlier
+    then, now = earlier.flat(), settings.flat()
+    differing = [
+        f"  {flag(name)}: {then[name]!r} then, {now[name]!r} now"
+        for name in then
+        if name not in HARMLESS and then[name] != now[name]
+    ]
+    if differing:
+        raise TrainingError(
+            "these settings cannot change when a run is resumed:\n"
+            + "\n".join(differing)
+            + "\nLeave them out, or start anew with --overwrite."
+        )
+    return settings
+
+
+def _model(settings: Settings, saved: Checkpoint | None) -> tuple[DeSTSeg, str]:
+    if saved is not None:
+        model = build_model(settings.model)
+        model.load_state_dict(dict(saved.model))
+        origin = "as saved with the state that is resumed"
+    else:
+        teacher, origin = pretrained_teacher(settings.model.teacher, settings.model.teacher_weights)
+        model = build_model(settings.model, teacher)
+    model.student.gradient_checkpointing = settings.training.gradient_checkpointing
+    model.head.gradient_checkpointing = settings.training.gradient_checkpointing
+    return model, origin
+
+
+def _learn(
+    model: DeSTSeg,
+    source: GoodParts,
+    settings: Settings,
+    folder: Path,
+    saved: Checkpoint | None,
+    device: torch.device,
+    log: TrainingLog,
+) -> float:
+    """Run both phases as far as they are not done; return the training's seconds in all."""
+    wanted = settings.training
+    batches = Batches(
+        source.training,
+        load_textures(
+            settings.damage.textures,
+            settings.data.image_size,
+            max_pixels=settings.data.max_pixels,
+        ),
+        rotation=settings.data.rotation,
+        damage_settings=settings.damage,
+        batch_size=wanted.batch_size,
+        seed=wanted.seed,
+        device=device,
+    )
+    phases: list[Phase] = [DenoisePhase(model, wanted), SegmentPhase(model, wanted)]
+    names = [phase.name for phase in phases]
+    first = names.index(saved.phase) if saved else 0
+    before = saved.seconds if saved else 0.0
+    begun = time.monotonic()
+    with Interruption().watch() as interruption, _accelerator(wanted.precision, device) as runner:
+        for phase in phases[first:]:
+            start = START
+            if saved is not None and phase.name == saved.phase:
+                start = Progress(saved.step, saved.optimizer, saved.scaler)
+
+            def save(progress: Progress, name: str = phase.name) -> None:
+                state = Checkpoint(
+                    phase=name,
+                    step=progress.step,
+                    settings=settings.to_dict(),
+                    pictures=source.names(source.training.paths),
+                    model=model.state_dict(),
+                    optimizer=progress.optimizer,
+                    scaler=progress.scaler,
+                    seconds=before + time.monotonic() - begun,
+                )
+                save_checkpoint(folder / CHECKPOINT, state)
+
+            run_phase(
+                phase,
+                batches,
+                runner,
+                wanted,
+                log,
+                start=start,
+                save=save,
+                interruption=interruption,
+            )
+    return before + time.monotonic() - begun
+
+
+@contextlib.contextmanager
+def _accelerator(precision: str, device: torch.device) -> Iterator[Accelerator]:
+    mixed = {"fp32": "no"}.get(precision, precision)
+    try:
+        yield Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
+    finally:
+        # Its settings are global to the process; without this a second run could not have others.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+
+@contextlib.contextmanager
+def _exact(seed: int, device: torch.device) -> Iterator[None]:
+    """Make what is inside the same at every run: seeded weights, deterministic kernels."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        # The CPU's kernels are so anyway, and the switch makes them fill memory for nothing.
+        torch.use_deterministic_algorithms(device.type != "cpu", warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=warned)
+
+
+def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog) -> Predictor:
+    """Fit the threshold with the finished predictor, so that it means what will be measured."""
+    from destseg.inference.backends import open_backend
+
+    backend = open_backend(bundle, device)
+    scores, peaks = [], []
+    for measured in Predictor(bundle, backend).measure([s.path for s in source.held_out]):
+        if isinstance(measured, Failure):
+            raise measured.error
+        scores.append(measured.score)
+        peaks.append(float(measured.anomaly_map.max()))
+    calibration = Calibration.fit(
+        scores,
+        peaks,
+        source.names([sample.path for sample in source.held_out]),
+        bundle.settings,
+        bundle.weights_sha256,
+    )
+    if short := calibration.shortfall():
+        log.say(f"note: {short}")
+    return Predictor(save_calibration(bundle, calibration), backend)
+
+
+def _facts(
+    source: GoodParts, settings: Settings, device: torch.device, seconds: float, origin: str
+) -> dict[str, Any]:
+    pictures = settings.training.batch_size * (
+        settings.training.denoise_steps + settings.training.segment_steps
+    )
+    return {
+        "pictures": len(source.training),
+        "held_out": len(source.held_out),
+        "teacher": origin,
+        "minutes": round(seconds / 60, 2),
+        "pictures_per_s": round(pictures / seconds, 2) if seconds else None,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "versions": {
+            "destseg": destseg.__version__,
+            "torch": str(torch.__version__),
+            "accelerate": str(accelerate.__version__),
+        },
+    }
+
+
+logging.getLogger("destseg").addHandler(logging.NullHandler())

@@ -1,0 +1,113 @@
+"""Whether values fit their types and ranges; each setting states its own range by a rule."""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A range of values of a setting.
+
+    Attributes:
+        holds: whether a value of the right type lies in it.
+        expected: the range in words, for messages and docs.
+    """
+
+    holds: Callable[[Any], bool]
+    expected: str
+
+
+ANY = Rule(lambda _: True, "")
+POSITIVE = Rule(lambda value: value > 0, "a number above 0")
+SHARE = Rule(lambda value: 0 <= value <= 1, "a number in [0, 1]")
+SHARE_ABOVE_0 = Rule(lambda value: 0 < value <= 1, "a number in (0, 1]")
+DILATIONS = Rule(
+    lambda values: len(values) > 0 and all(value >= 1 for value in values),
+    "one whole number or more, each at least 1",
+)
+
+
+def at_least(low: float) -> Rule:
+    """Return the rule that a number is not below ``low``."""
+    return Rule(lambda value: value >= low, f"at least {low:g}")
+
+
+def multiple_of(factor: int, low: int) -> Rule:
+    """Return the rule that a whole number is a multiple of a factor and not below ``low``."""
+    return Rule(
+        lambda value: value >= low and value % factor == 0,
+        f"a multiple of {factor}, at least {low}",
+    )
+
+
+def rising(low: float, high: float, *, above: bool = False) -> Rule:
+    """Return the rule that of two numbers the first is not above the second, both in a range.
+
+    Args:
+        low: not below this, or with ``above`` greater than this.
+        high: not above this.
+        above: whether ``low`` itself is refused.
+    """
+    return Rule(
+        lambda pair: (low < pair[0] if above else low <= pair[0]) and pair[0] <= pair[1] <= high,
+        f"two numbers, {low:g} {'<' if above else '<='} first <= second <= {high:g}",
+    )
+
+
+def problem(value: Any, expected: Any, rule: Rule) -> str | None:
+    """Return what is wrong with a value, "expected ..., got ...", or ``None`` if it fits.
+
+    Args:
+        value: the value.
+        expected: its type as annotated: int, float, str, bool, Literal, a tuple or a union.
+        rule: its range.
+    """
+    if not _fits(value, expected):
+        return f"expected {_describe(expected)}, got {value!r}"
+    if value is not None and not rule.holds(value):
+        return f"expected {rule.expected}, got {value!r}"
+    return None
+
+
+def one_of(options: Iterable[object]) -> str:
+    """Return "one of a, b, c"."""
+    return "one of " + ", ".join(str(option) for option in options)
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    origin, args = get_origin(expected), get_args(expected)
+    if origin is Literal:
+        return isinstance(value, str) and value in args
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in args)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if args[-1] is Ellipsis:
+            return all(_fits(item, args[0]) for item in value)
+        return len(value) == len(args) and all(map(_fits, value, args))
+    if expected in (int, float):
+        kinds = int if expected is int else int | float
+        # A bool is an int to Python, but never meant as a number here.
+        return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, expected)
+
+
+def _describe(expected: Any) -> str:
+    origin, args = get_origin(expected), get_args(expected)
+    if origin is Literal:
+        return one_of(args)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_describe(option) for option in args)
+    if origin is tuple:
+        if args[-1] is Ellipsis:
+            return f"a list, each {_describe(args[0])}"
+        return f"a list of {len(args)}, each {_describe(args[0])}"
+    names = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
+    return names.get(expected, "nothing")

@@ -1,0 +1,249 @@
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from destseg.data import samples
+from destseg.data.samples import Sample, find_pictures, good_samples, split_held_out
+from destseg.errors import DataError
+
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def below(root: Path, paths: list[Path]) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in paths]
+
+
+def test_a_sample_knows_whether_it_is_defective():
+    kinds = ["good", "scratch", None]
+    assert [Sample(Path("a.png"), kind).is_defective for kind in kinds] == [False, True, None]
+
+
+def test_a_folder_is_searched_to_any_depth_in_natural_order(tmp_path):
+    touch(tmp_path, "10.png", "2.PNG", "b/c/1.tiff", "a/1.jpg", "a.webp", "notes.txt", "x.gif")
+    touch(tmp_path, ".hidden.png", ".git/1.png", "a/.thumbs/1.png")
+    expected = ["2.PNG", "10.png", "a/1.jpg", "a.webp", "b/c/1.tiff"]
+    assert below(tmp_path, find_pictures(tmp_path)) == expected
+    assert below(tmp_path, find_pictures(str(tmp_path))) == expected
+
+
+def test_a_hidden_folder_that_is_named_is_searched(tmp_path):
+    touch(tmp_path, ".cache/1.png")
+    assert below(tmp_path, find_pictures(tmp_path / ".cache")) == [".cache/1.png"]
+
+
+def test_links_are_followed_but_never_in_circles_nor_twice(tmp_path):
+    touch(tmp_path, "real/1.png", "elsewhere/2.png")
+    root = tmp_path / "real"
+    (root / "up").symlink_to(root)
+    (root / "away").symlink_to(tmp_path / "elsewhere")
+    (root / "again").symlink_to(tmp_path / "elsewhere")
+    (root / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    assert below(root, find_pictures(root)) == ["1.png", "again/2.png"]
+
+
+def test_a_single_picture_is_a_source(tmp_path):
+    touch(tmp_path, "one.BMP")
+    assert find_pictures(tmp_path / "one.BMP") == [tmp_path / "one.BMP"]
+
+
+def test_a_text_list_keeps_its_order_and_starts_at_its_own_folder(tmp_path):
+    touch(tmp_path, "lists/near.png", "far.png", "abs.png")
+    listing = tmp_path / "lists" / "all.txt"
+    lines = ["\ufeff../far.png", "", "# a comment", "  near.png  ", str(tmp_path / "abs.png")]
+    listing.write_text("\n".join(lines), encoding="utf-8")
+    expected = [tmp_path / "far.png", tmp_path / "lists/near.png", tmp_path / "abs.png"]
+    assert [path.resolve() for path in find_pictures(listing)] == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path\nb.png\na.png\n",
+        "b.png\na.png\n",
+        "id,Path\n1,b.png\n\n2,a.png\n",
+        "id;path\n1;b.png\n2;a.png",
+    ],
+)
+def test_a_csv_list_has_a_path_column_or_one_column(tmp_path, text):
+    touch(tmp_path, "a.png", "b.png")
+    (tmp_path / "list.csv").write_text(text)
+    assert below(tmp_path, find_pictures(tmp_path / "list.csv")) == ["b.png", "a.png"]
+
+
+def test_missing_files_of_a_list_are_named_up_to_ten(tmp_path):
+    touch(tmp_path, "here.png")
+    names = ["here.png", *(f"gone{number:02}.png" for number in range(12))]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    with pytest.raises(DataError, match="12 of 13") as caught:
+        find_pictures(tmp_path / "list.txt")
+    message = str(caught.value)
+    assert [name in message for name in names] == [False] + [True] * 10 + [False] * 2
+    assert "and 2 more" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.txt", b"# nothing\n\n", "empty list"),
+        ("empty.csv", b"", "empty list"),
+        ("only_header.csv", b"path,label\n", "empty list"),
+        ("columns.csv", b"file,kind\na.png,good\n", "column named path, got file, kind"),
+        ("short.csv", b"label,path\ngood\n", "filled cells"),
+        ("latin.txt", b"\xff\xfe\x00", "UTF-8"),
+        ("model.onnx", b"x", r"ending in '\.onnx'"),
+    ],
+)
+def test_sources_that_are_no_list_of_pictures_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        find_pictures(tmp_path / name)
+
+
+def test_folders_without_pictures_say_what_they_hold(tmp_path):
+    with pytest.raises(DataError, match="nothing there"):
+        find_pictures(tmp_path / "missing")
+    with pytest.raises(DataError, match=r"\.bmp, .*\.webp.*no files"):
+        find_pictures(tmp_path)
+    touch(tmp_path, "a.gif", "deep/b.txt")
+    with pytest.raises(DataError, match=r"other files only: a\.gif, deep/b\.txt"):
+        find_pictures(tmp_path)
+
+
+def test_train_good_is_what_a_folder_in_mvtec_layout_trains_on(tmp_path):
+    touch(tmp_path, "train/good/2.png", "train/good/10.png", "test/scratch/1.png", "other.png")
+    expected = [Sample(tmp_path / "train/good" / name, "good") for name in ("2.png", "10.png")]
+    assert good_samples(tmp_path) == expected
+
+
+def test_a_plain_folder_and_a_list_and_a_picture_are_good(tmp_path):
+    touch(tmp_path / "parts", "a.png", "more/b.png")
+    (tmp_path / "list.txt").write_text("parts/more/b.png\n")
+    expected = [Sample(tmp_path / "parts" / name, "good") for name in ("a.png", "more/b.png")]
+    assert good_samples(tmp_path / "parts") == expected
+    assert good_samples(tmp_path / "list.txt") == expected[1:]
+    assert good_samples(tmp_path / "parts/a.png") == expected[:1]
+
+
+def test_a_label_column_picks_the_good_rows(tmp_path):
+    labels = ["good", "Normal", "OK", "0", "scratch", "1", ""]
+    touch(tmp_path, *(f"{index}.png" for index in range(4)))
+    rows = [f"{index}.png,{label}" for index, label in enumerate(labels)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
+    found = [sample.path for sample in good_samples(tmp_path / "list.csv")]
+    assert below(tmp_path, found) == ["0.png", "1.png", "2.png", "3.png"]
+
+
+def test_a_list_without_good_rows_is_refused(tmp_path):
+    touch(tmp_path, "a.png")
+    (tmp_path / "list.csv").write_text("path,label\na.png,dent\n")
+    with pytest.raises(DataError, match="'dent'"):
+        good_samples(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train/good/1.png", "train/dent/1.png"], "only good pictures.*dent"),
+        (["train/dent/1.png"], "only good pictures.*dent"),
+        (["train/1.png"], r"expected train/good.*1\.png"),
+        (["1.png", "test/dent/1.png"], "expected train/good beside test/"),
+        (["1.png", "ground_truth/dent/1.png"], "beside ground_truth/"),
+        (["good/1.png", "dent/1.png"], "only good pictures.*dent"),
+    ],
+)
+def test_defective_pictures_never_get_into_training_unseen(tmp_path, names, message):
+    touch(tmp_path, *names)
+    with pytest.raises(DataError, match=message):
+        good_samples(tmp_path)
+
+
+def test_test_pictures_come_with_their_kind_and_mask(tmp_path):
+    touch(tmp_path, "test/good/1.png", "test/dent/10.jpg", "test/dent/2.png", "test/cut/1.png")
+    touch(tmp_path, "test/cut/3.png", "test/cut/set/1.png", "ground_truth/cut/set/1_mask.png")
+    touch(tmp_path, "ground_truth/good/1_mask.png", "ground_truth/dent/10_mask.png")
+    touch(tmp_path, "ground_truth/dent/2.BMP", "ground_truth/cut/1.png")
+    touch(tmp_path, "ground_truth/cut/1_mask.tif")
+    test, truth = tmp_path / "test", tmp_path / "ground_truth"
+    assert samples.test_samples(tmp_path) == [
+        Sample(test / "cut/1.png", "cut", truth / "cut/1_mask.tif"),
+        Sample(test / "cut/3.png", "cut", None),
+        Sample(test / "cut/set/1.png", "cut", truth / "cut/set/1_mask.png"),
+        Sample(test / "dent/2.png", "dent", truth / "dent/2.BMP"),
+        Sample(test / "dent/10.jpg", "dent", truth / "dent/10_mask.png"),
+        Sample(test / "good/1.png", "good", None),
+    ]
+
+
+def test_test_folders_that_cannot_be_used_are_refused(tmp_path):
+    touch(tmp_path, "a.png")
+    with pytest.raises(DataError, match=r"expected a folder test/.*a\.png"):
+        samples.test_samples(tmp_path)
+    with pytest.raises(DataError, match="no such folder"):
+        samples.test_samples(tmp_path / "missing")
+    touch(tmp_path, "test/1.png")
+    with pytest.raises(DataError, match="straight in test/"):
+        samples.test_samples(tmp_path)
+
+
+@given(
+    count=st.integers(0, 60),
+    fraction=st.floats(0, 1),
+    minimum=st.integers(1, 20),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_split_keeps_every_sample_once_in_order(count, fraction, minimum, seed):
+    pictures = [Sample(Path(f"{index:03}.png"), "good") for index in range(count)]
+    training, held = split_held_out(pictures, fraction=fraction, minimum=minimum, seed=seed)
+    expected = max(int(count * fraction + 0.5), minimum)
+    assert abs(len(held) - min(expected, count // 2)) <= (count * fraction % 1 == 0.5)
+    assert sorted([*training, *held], key=lambda sample: sample.path) == pictures
+    for part in (training, held):
+        assert part == sorted(part, key=lambda sample: sample.path)
+
+
+def test_the_split_depends_on_the_seed_and_not_on_the_folder():
+    def names(root: str, seed: int) -> list[str]:
+        pictures = [Sample(Path(root, f"{index}.png"), "good") for index in range(100)]
+        _, held = split_held_out(pictures, fraction=0.1, minimum=10, seed=seed)
+        return [sample.path.name for sample in held]
+
+    assert names("/a", 0) == names("/somewhere/else", 0)
+    assert len({tuple(names("/a", seed)) for seed in range(5)}) == 5
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_an_error_not_a_gap(tmp_path):
+    touch(tmp_path, "a.png", "closed/b.png")
+    (tmp_path / "closed").chmod(0)
+    try:
+        with pytest.raises(DataError, match="closed: expected a readable folder"):
+            find_pictures(tmp_path)
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+        shutil.rmtree(tmp_path / "closed")
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not there")
+@pytest.mark.parametrize("name", ["mvtec/bottle", "mvtec/grid", "mtd"])
+def test_the_real_folders_are_understood(name):
+    root = DATA / name
+    on_disk = {path.name for path in (root / "train/good").iterdir()}
+    assert {sample.path.name for sample in good_samples(root)} == on_disk
+    found = samples.test_samples(root)
+    kinds = [folder for folder in (root / "test").iterdir() if folder.is_dir()]
+    assert len(found) == sum(len(list(kind.iterdir())) for kind in kinds)
+    assert all((sample.mask is not None) == sample.is_defective for sample in found)
+    masks = {sample.mask for sample in found if sample.mask is not None}
+    assert masks == set((root / "ground_truth").glob("*/*"))
