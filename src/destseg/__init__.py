@@ -9,6 +9,7 @@ True
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from destseg.inference.scoring import Calibration as Calibration
 
 __version__ = "0.1.0"
+
+# A library says nothing by itself; the command line adds a handler.
+logging.getLogger("destseg").addHandler(logging.NullHandler())
 
 # Names are imported when they are first used, so that ``import destseg`` is quick and works
 # without torch.

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -68,6 +70,8 @@ class Settings:
             for group, item in settings_fields()
             if (wrong := self._problem(group, item))
         ]
+        if self.preset not in PRESETS:
+            problems.append(f"--preset: expected {one_of(PRESETS)}, got {self.preset!r}")
         if problems:
             raise SettingsError("\n".join(problems))
 
@@ -88,7 +92,7 @@ class Settings:
         Raises:
             SettingsError: for an unknown preset or name, or a value that does not fit.
         """
-        if preset not in PRESETS:
+        if preset not in tuple(PRESETS):  # YAML may give what cannot be looked up
             raise SettingsError(f"--preset: expected {one_of(PRESETS)}, got {preset!r}")
         return cls(preset=typing.cast(PresetName, preset)).replace(**{**PRESETS[preset], **changes})
 
@@ -151,7 +155,7 @@ class Settings:
     def from_yaml(cls, path: str | Path) -> Settings:
         """Read settings from a YAML file; unknown keys are refused."""
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            values = _Loader(Path(path).read_text(encoding="utf-8")).get_single_data()
         except OSError as error:
             raise SettingsError(
                 f"{path}: expected a YAML file with settings, got {error}"
@@ -208,11 +212,25 @@ def flag(name: str) -> str:
 
 def field_types(group: object) -> dict[str, Any]:
     """Return the resolved type of every field of a settings class or instance."""
-    return typing.get_type_hints(group if isinstance(group, type) else type(group))
+    return dict(_type_hints(group if isinstance(group, type) else type(group)))
+
+
+_type_hints = functools.cache(typing.get_type_hints)  # resolving them takes milliseconds
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that also takes 1e-4 for a number, which YAML 1.1 wants as 1.0e-4."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
 
 
 def _unknown_key(key: str, known: Any) -> str:
-    near = difflib.get_close_matches(key, list(known), n=1)
+    near = difflib.get_close_matches(str(key), list(known), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown setting {key!r}{hint}"
 

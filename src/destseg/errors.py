@@ -30,6 +30,10 @@ class DestsegError(Exception):
 
     exit_code: ClassVar[int] = 1
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Between processes without __init__, whose arguments are not the message.
+        return type(self).__new__, (type(self), *self.args), self.__dict__
+
 
 class SettingsError(DestsegError):
     """Settings that are unknown, of the wrong type or out of range; lists all of them at once."""
@@ -53,9 +57,6 @@ class ImageError(DataError):
         super().__init__(f"{path}: {reason}")
         self.path = str(path)
         self.reason = reason
-
-    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
-        return type(self), (self.path, self.reason)
 
 
 class BatchError(DataError):

@@ -95,7 +95,11 @@ def _fits(value: Any, expected: Any) -> bool:
     if expected in (int, float):
         kinds = int if expected is int else int | float
         # A bool is an int to Python, but never meant as a number here.
-        return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, kinds)
+            and not isinstance(value, bool)
+            and -math.inf < value < math.inf
+        )
     return isinstance(value, expected)
 
 

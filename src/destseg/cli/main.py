@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         expected = ", ".join(COMMANDS)
         print(f"destseg: expected a command ({expected}), got {words[0]!r}", file=sys.stderr)
         return 2
+    warnings = logging.StreamHandler()
+    warnings.setFormatter(logging.Formatter("destseg: %(message)s"))
+    logger = logging.getLogger("destseg")
+    logger.addHandler(warnings)
     try:
         return _run(words[0], words[1:])
     except TrainingInterrupted as stop:
@@ -49,12 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of a pipe went away, as `head` does: nothing is wrong, nothing can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(f"destseg: error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        logger.removeHandler(warnings)
 
 
 def _run(command: str, words: list[str]) -> int:
     try:
         module = importlib.import_module(f"destseg.cli.{command}")
         code: int = module.run(words)
+        sys.stdout.flush()  # here, where a reader that went away is not a trace
     except SystemExit as stop:  # argparse: 0 after --help, 2 after a wrong flag
         return stop.code if isinstance(stop.code, int) else 2
     return code

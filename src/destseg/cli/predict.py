@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from destseg.errors import SettingsError
+from destseg.errors import DataError, SettingsError
 
 DESCRIPTION = """Say of pictures how anomalous they are, where, and whether they are defective.
 
@@ -83,7 +83,7 @@ def _named_pictures(sources: list[str]) -> Iterator[tuple[Path, str]]:
     """Yield each picture with a name for its overlay, unique and like its place in the source."""
     from destseg.data.samples import find_pictures, test_samples
 
-    used: set[str] = set()
+    used: dict[str, int] = {}  # the names, and the last number that was added to each
     for source in map(Path, sources):
         if (source / "test").is_dir() and (source / "ground_truth").is_dir():
             paths = [sample.path for sample in test_samples(source)]
@@ -91,12 +91,11 @@ def _named_pictures(sources: list[str]) -> Iterator[tuple[Path, str]]:
             paths = find_pictures(source) if not _is_picture(source) else [source]
         for path in paths:
             inside = path.relative_to(source) if source in path.parents else Path(path.name)
-            name = inside.with_suffix(".png").as_posix()
-            number = 1
+            name = wanted = inside.with_suffix(".png").as_posix()
             while name in used:
-                number += 1
-                name = inside.with_name(f"{inside.stem}-{number}.png").as_posix()
-            used.add(name)
+                used[wanted] += 1
+                name = inside.with_name(f"{inside.stem}-{used[wanted]}.png").as_posix()
+            used[name] = 1
             yield path, name
 
 
@@ -112,8 +111,16 @@ def _destination(output: str | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     target = Path(output)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{target}: expected a file to write to, got {error}") from error
+    if target.is_dir():
+        raise DataError(f"{target}: expected a file to write to, got a folder")
     part = target.with_name(f".{target.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        yield file
-    part.replace(target)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            yield file
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

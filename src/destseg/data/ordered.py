@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ Output = TypeVar("Output")
 
 def in_order(
     function: Callable[[Item], Output], items: Iterable[Item], *, threads: int = 2, ahead: int = 4
-) -> Iterator[Output]:
+) -> Generator[Output]:
     """Yield ``function(item)`` in the order of the items, a few ahead of the consumer.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
+from destseg.data.lists import existing, read_list, some
 from destseg.errors import DataError
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
@@ -19,7 +19,6 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", 
 GOOD = "good"
 _LIST_SUFFIXES = frozenset({".txt", ".csv"})
 _GOOD_LABELS = frozenset({"good", "normal", "ok", "0"})
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def find_pictures(source: str | Path) -> list[Path]:
             f"{source}: expected a folder, a picture ({_suffixes()}) or a list (.txt, .csv), "
             f"got a file ending in {suffix or 'nothing'!r}."
         )
-    return _existing(source, [path for path, _ in _read_list(source)])
+    return existing(source, [path for path, _ in read_list(source)])
 
 
 def good_samples(source: str | Path) -> list[Sample]:
@@ -85,17 +84,19 @@ def good_samples(source: str | Path) -> list[Sample]:
     """
     source = Path(source)
     if source.is_file() and source.suffix.lower() in _LIST_SUFFIXES:
-        rows = _read_list(source)
+        rows = read_list(source)
         good = [path for path, label in rows if label is None or label.casefold() in _GOOD_LABELS]
         if not good:
             raise DataError(
                 f"{source}: expected rows labelled {', '.join(sorted(_GOOD_LABELS))}, got labels "
-                f"{_some(sorted({repr(label) for _, label in rows}))}; training needs good parts."
+                f"{some(sorted({repr(label) for _, label in rows}))}; training needs good parts."
             )
-        paths = _existing(source, good)
+        paths = existing(source, good)
     else:
         paths = find_pictures(_good_folder(source) if source.is_dir() else source)
-    return [Sample(path, GOOD) for path in paths]
+    # A list may name a picture twice; it must not be trained on and held out at once.
+    unique = {path.resolve(): path for path in reversed(paths)}
+    return [Sample(path, GOOD) for path in reversed(unique.values())]
 
 
 def test_samples(source: str | Path) -> list[Sample]:
@@ -155,7 +156,7 @@ def _pictures_below(folder: Path) -> list[Path]:
         names = [path.relative_to(folder).as_posix() for path in files]
         raise DataError(
             f"{folder}: expected pictures ({_suffixes()}), got "
-            f"{'other files only: ' + _some(names) if names else 'no files'}; check the path."
+            f"{'other files only: ' + some(names) if names else 'no files'}; check the path."
         )
     return sorted(pictures, key=lambda path: _natural(path.relative_to(folder)))
 
@@ -220,7 +221,7 @@ def _only_good(folder: Path) -> None:
     if others:
         raise DataError(
             f"{folder}: only good pictures may be trained on; expected the folder good alone, "
-            f"got also {_some(others)}; move them to test/ or train on {folder / GOOD} itself."
+            f"got also {some(others)}; move them to test/ or train on {folder / GOOD} itself."
         )
 
 
@@ -237,63 +238,11 @@ def _mask(source: Path, picture: PurePath) -> Path | None:
     return None
 
 
-def _read_list(source: Path) -> list[tuple[Path, str | None]]:
-    """Return (path, label) of a list's rows, the label ``None`` without such a column."""
-    try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{source}: expected a list of paths in UTF-8, got {error}.") from None
-    if source.suffix.lower() == ".csv":
-        rows = _read_csv(source, lines)
-    else:
-        stripped = (line.strip() for line in lines)
-        rows = [(line, None) for line in stripped if line and not line.startswith("#")]
-    if not rows:
-        raise DataError(f"{source}: expected one picture a line, got an empty list.")
-    return [(source.parent / path, label) for path, label in rows]
-
-
-def _read_csv(source: Path, lines: list[str]) -> list[tuple[str, str | None]]:
-    # Spreadsheets write semicolons where the comma is the decimal sign.
-    delimiter = ";" if lines and ";" in lines[0] and "," not in lines[0] else ","
-    table = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
-    table = [row for row in table if any(row)]
-    header = [cell.casefold() for cell in table[0]] if table else []
-    if "path" in header:
-        table = table[1:]
-    elif len(header) > 1:
-        raise DataError(
-            f"{source}: expected a column named path, got {', '.join(header)}; "
-            "name the columns in the first line, for example: path,label"
-        )
-    where = header.index("path") if "path" in header else 0
-    label = header.index("label") if "label" in header else None
-    short = [row for row in table if len(row) <= max(where, label or 0) or not row[where]]
-    if short:
-        raise DataError(f"{source}: expected {len(header)} filled cells a row, got {short[0]}.")
-    return [(row[where], None if label is None else row[label]) for row in table]
-
-
-def _existing(source: Path, paths: list[Path]) -> list[Path]:
-    missing = [str(path) for path in paths if not path.is_file()]
-    if missing:
-        raise DataError(
-            f"{source}: expected the files that it lists, {len(missing)} of {len(paths)} are "
-            f"missing: {_some(missing)}; relative paths start at {source.parent.resolve()}."
-        )
-    return paths
-
-
 def _content(folder: Path) -> str:
     if not folder.is_dir():
         return "a file" if folder.exists() else "no such folder"
     names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
-    return _some(names) if names else "an empty folder"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return some(names) if names else "an empty folder"
 
 
 def _suffixes() -> str:

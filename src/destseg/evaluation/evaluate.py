@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from destseg.data.images import read_image, resize
+from destseg.data.images import read_mask, resize
 from destseg.data.samples import Sample
 from destseg.errors import DataError
 from destseg.evaluation.metrics import auroc, ranked_counts
@@ -62,7 +62,7 @@ def evaluate(predictor: Predictor, samples: Sequence[Sample]) -> Evaluation:
             raise measurement.error
         scores.append(measurement.score)
         maps.append(measurement.anomaly_map)
-        masks.append(read_mask(sample, (side, side)))
+        masks.append(mask_of(sample, (side, side)))
     labels = np.array([bool(sample.is_defective) for sample in samples])
     pixels = ranked_counts(np.stack(masks), np.stack(maps))
     return Evaluation(
@@ -74,7 +74,7 @@ def evaluate(predictor: Predictor, samples: Sequence[Sample]) -> Evaluation:
     )
 
 
-def read_mask(sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_]:
+def mask_of(sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return where a sample is defective, bool [h, w] of a size; bilinear, then half or more.
 
     Any value above 0 is a defect, so masks of 0 and 1 and of 0 and 255 mean the same.
@@ -90,5 +90,5 @@ def read_mask(sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_]:
             f"{sample.path}: expected a mask of the defect under ground_truth/{sample.defect}/, "
             "got none. Add it, or leave the picture out."
         )
-    defect = (read_image(sample.mask) > 0).astype(np.uint8) * 255
-    return resize(defect, size)[..., 0] >= 128
+    defect = np.repeat(read_mask(sample.mask)[..., None], 3, axis=2)
+    return resize(defect.astype(np.uint8) * 255, size)[..., 0] >= 128

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import destseg
 from destseg.config import Settings
 from destseg.data.files import write_atomically
-from destseg.errors import BundleError, SettingsError
+from destseg.errors import BundleError, DataError, SettingsError
 from destseg.inference.scoring import Calibration
 
 FORMAT = 1
@@ -121,16 +121,16 @@ def load_bundle(folder: str | Path) -> Bundle:
             settings=Settings.from_dict(manifest["settings"]),
             weights_sha256=manifest["weights_sha256"],
             calibration=None,
-            training=manifest["training"],
+            training={**manifest["training"]},
         )
-    except (KeyError, TypeError, SettingsError) as error:
+    except (KeyError, TypeError, AttributeError, SettingsError) as error:
         raise BundleError(
             f"{folder / MANIFEST}: expected a manifest of destseg, got {error!r} wrong in it. "
             "Copy the bundle again or train anew."
         ) from error
     try:
         calibration = Calibration.from_dict(json.loads(_read(folder / CALIBRATION)))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, DataError, SettingsError) as error:
         raise BundleError(
             f"{folder / CALIBRATION}: expected a calibration of destseg, got {error!r}. "
             "Copy the bundle again or train anew."

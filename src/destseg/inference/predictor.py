@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from PIL import Image
 
 from destseg.data.images import as_image, read_image, resize
 from destseg.data.ordered import in_order
-from destseg.errors import BatchError, ImageError
+from destseg.errors import BatchError, BundleError, ImageError, SettingsError
 from destseg.inference.backends import Backend, open_backend
 from destseg.inference.bundle import Bundle, load_bundle
 from destseg.inference.result import Failure, Result, find_regions
@@ -54,6 +55,8 @@ class Predictor:
     def __init__(
         self, bundle: Bundle, backend: Backend | None = None, *, batch_size: int = 8
     ) -> None:
+        if batch_size < 1:
+            raise SettingsError(f"batch_size: expected at least 1, got {batch_size}")
         self.bundle = bundle
         self.batch_size = batch_size
         self._backend = backend or open_backend(bundle)
@@ -110,7 +113,11 @@ class Predictor:
     def measure(self, pictures: Iterable[Picture]) -> Iterator[Measurement | Failure]:
         """Yield map and score of each picture, in order, without a decision."""
         numbered = enumerate(pictures)
-        read = in_order(self._read, numbered, threads=2, ahead=2 * self.batch_size)
+        reading = in_order(self._read, numbered, threads=2, ahead=2 * self.batch_size)
+        with contextlib.closing(reading) as read:
+            yield from self._measure(read)
+
+    def _measure(self, read: Iterator[_Pixels | Failure]) -> Iterator[Measurement | Failure]:
         while batch := list(itertools.islice(read, self.batch_size)):
             readable = [item for item in batch if not isinstance(item, Failure)]
             maps = iter(())
@@ -134,6 +141,12 @@ class Predictor:
         return _Pixels(name, resize(image, (data.image_size, data.image_size)), height, width)
 
     def _score(self, item: _Pixels, anomaly_map: NDArray[np.float32]) -> Measurement:
+        if not np.isfinite(anomaly_map).all():
+            # NaN is above no threshold, so a broken model would pass every part.
+            raise BundleError(
+                f"{item.name}: expected an anomaly map of finite numbers, got others: the model in "
+                f"{self.bundle.folder} or what runs it is broken. Train anew or use another device."
+            )
         fraction = self.bundle.settings.decision.score_fraction
         return Measurement(
             name=item.name,

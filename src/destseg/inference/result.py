@@ -80,7 +80,7 @@ class Result:
             "threshold": self.threshold,
             "width": self.width,
             "height": self.height,
-            "regions": [vars(region) for region in self.regions],
+            "regions": [dict(vars(region)) for region in self.regions],
         }
 
 

@@ -136,7 +136,7 @@ class Calibration:
         if self.promised_rate <= self.max_false_alarm_rate:
             return None
         n = len(self.scores)
-        needed = math.ceil(1 / self.max_false_alarm_rate) - 1
+        needed = math.ceil(1 / self.max_false_alarm_rate - 1e-9) - 1
         return (
             f"with {n} held-out good pictures a false-alarm rate of "
             f"{self.max_false_alarm_rate:.2%} cannot be promised; the threshold promises "
@@ -157,8 +157,9 @@ class Calibration:
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         """Return the calibration that ``to_dict`` described."""
         plain: dict[str, Any] = {item.name: values[item.name] for item in fields(cls)}
-        for name in ("scores", "peaks", "pictures"):
-            plain[name] = tuple(plain[name])
+        plain["pictures"] = tuple(plain["pictures"])
+        for name in ("scores", "peaks"):
+            plain[name] = tuple(map(float, plain[name]))
         return cls(**plain)
 
     def require_match(self, settings: Settings, weights_sha256: str, where: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
 
+from destseg.config import DataSettings
 from destseg.errors import SettingsError
 
 
@@ -20,6 +23,7 @@ class Backbone(nn.Module):
         strides: the strides wanted, rising; of several taps of one stride the last is taken.
         state_dict: weights of the *whole* timm network; ``None`` leaves them random.
         hub: take the weights from timm's model hub instead (raises what the hub raises).
+        image_size: side of the pictures, for networks that are built for one size (Swin, MaxViT).
 
     Attributes:
         channels: number of channels of every tap.
@@ -36,6 +40,7 @@ class Backbone(nn.Module):
         *,
         state_dict: Mapping[str, Tensor] | None = None,
         hub: bool = False,
+        image_size: int = DataSettings.image_size,
     ) -> None:
         super().__init__()
         available = _tap_strides(name)
@@ -52,12 +57,8 @@ class Backbone(nn.Module):
                 "pretrained": True,
                 "pretrained_cfg_overlay": {"state_dict": dict(state_dict)},
             }
-        self.features = timm.create_model(
-            name,
-            features_only=True,
-            out_indices=tuple(last[stride] for stride in strides),
-            **pretrained,
-        )
+        taps = tuple(last[stride] for stride in strides)
+        self.features: Any = _create(name, image_size, out_indices=taps, **pretrained)
         self.channels: list[int] = self.features.feature_info.channels()
         layout = getattr(self.features, "output_fmt", None)
         self.channels_are_last = str(getattr(layout, "value", layout)).upper() == "NHWC"
@@ -69,6 +70,27 @@ class Backbone(nn.Module):
         """Return taps [n, c_i, h/stride_i, w/stride_i] of normalised pictures [n, 3, h, w]."""
         taps: list[Tensor] = self.features(x)
         return [tap.permute(0, 3, 1, 2) for tap in taps] if self.channels_are_last else taps
+
+
+def _create(name: str, image_size: int, **options: Any) -> Any:
+    with _without_remarks():
+        try:
+            # Only networks with windows have a size; the others refuse the word.
+            return timm.create_model(name, features_only=True, img_size=image_size, **options)
+        except TypeError:
+            return timm.create_model(name, features_only=True, **options)
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep timm from warning that the classifier's weights find no place: none is wanted."""
+    logger = logging.getLogger("timm.models._builder")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def whole_network_keys(name: str) -> set[str]:
@@ -90,7 +112,15 @@ def _tap_strides(name: str) -> list[int]:
         with torch.device("meta"):
             network = timm.create_model(name, features_only=True, pretrained=False)
         strides: list[int] = network.feature_info.reduction()
-    except (RuntimeError, AttributeError, NotImplementedError, AssertionError, TypeError) as error:
+    except (
+        RuntimeError,  # unknown names; the rest: names of the hub, networks without features
+        AttributeError,
+        NotImplementedError,
+        AssertionError,
+        TypeError,
+        ValueError,
+        OSError,
+    ) as error:
         near = timm.list_models(f"*{name.split('.')[0]}*")[:5]
         hint = f" Similar names: {', '.join(near)}." if near else ""
         raise SettingsError(

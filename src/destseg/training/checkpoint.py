@@ -28,6 +28,7 @@ class Checkpoint:
         step: steps of that phase done.
         settings: the run's settings as plain values.
         pictures: names of the training pictures, in order.
+        teacher: where the teacher's weights came from.
         model: state dict of the whole model.
         optimizer: the phase's optimiser, tensors by ``parameter number/name``.
         scaler: state of the loss scaler, empty where none is used.
@@ -38,6 +39,7 @@ class Checkpoint:
     step: int
     settings: Mapping[str, Any]
     pictures: list[str]
+    teacher: str
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     scaler: Mapping[str, float]
@@ -54,6 +56,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "step": checkpoint.step,
         "settings": checkpoint.settings,
         "pictures": checkpoint.pictures,
+        "teacher": checkpoint.teacher,
         "scaler": checkpoint.scaler,
         "seconds": checkpoint.seconds,
     }
@@ -74,27 +77,28 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {})["destseg"])
+            if meta["format"] > FORMAT:
+                raise TrainingError(
+                    f"{path}: expected format {FORMAT} or older, got {meta['format']}. "
+                    "Resume with the version of destseg that wrote it, or newer."
+                )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
+        return Checkpoint(
+            phase=meta["phase"],
+            step=meta["step"],
+            settings=meta["settings"],
+            pictures=meta["pictures"],
+            teacher=meta["teacher"],
+            model=_under(tensors, "model/"),
+            optimizer=_under(tensors, "optimizer/"),
+            scaler=meta["scaler"],
+            seconds=meta["seconds"],
+        )
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise TrainingError(
             f"{path}: expected a saved state of destseg, got a damaged file ({error}). "
             "Start anew with --overwrite."
         ) from error
-    if meta["format"] > FORMAT:
-        raise TrainingError(
-            f"{path}: expected format {FORMAT} or older, got {meta['format']}. "
-            "Resume with the version of destseg that wrote it, or newer."
-        )
-    return Checkpoint(
-        phase=meta["phase"],
-        step=meta["step"],
-        settings=meta["settings"],
-        pictures=meta["pictures"],
-        model=_under(tensors, "model/"),
-        optimizer=_under(tensors, "optimizer/"),
-        scaler=meta["scaler"],
-        seconds=meta["seconds"],
-    )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

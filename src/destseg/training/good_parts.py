@@ -36,7 +36,11 @@ class GoodParts:
         samples = good_samples(data)
         wanted = settings.data
         log.say(f"checking {len(samples)} pictures in {data}", pictures=len(samples))
-        pictures = GoodPictures([sample.path for sample in samples], wanted)
+        pictures = GoodPictures(
+            [sample.path for sample in samples],
+            wanted,
+            on_progress=lambda done: log.count(done, len(samples), "checked pictures"),
+        )
         for error in pictures.unreadable:
             log.say(f"left out: {error}", unreadable=error.path)
         readable = set(pictures.paths)

@@ -111,6 +111,11 @@ def batch_indices(n: int, batch_size: int, step: int, *, seed: int, phase: str) 
     return [int(orders[position // n][position % n]) for position in positions]
 
 
+def step_seed(seed: int, phase: str, step: int) -> int:
+    """Return the seed of what the networks themselves draw in a step, such as dropped paths."""
+    return int(np.random.default_rng([seed, PHASE_NUMBER[phase], 2, step]).integers(2**62))
+
+
 def rotate(
     picture: NDArray[np.uint8], rotation: str, generator: np.random.Generator
 ) -> NDArray[np.uint8]:

@@ -24,11 +24,11 @@ class TrainingLog:
     """
 
     def __init__(self, folder: Path, *, tensorboard: bool, quiet: bool) -> None:
-        self._file = (folder / "log.jsonl").open("a", encoding="utf-8")
         self._board = _open_tensorboard(folder) if tensorboard else None
+        self._file = (folder / "log.jsonl").open("a", encoding="utf-8")
         self._console = Console(stderr=True, quiet=quiet)
         self._bar: Progress | None = None
-        self._last_line = 0.0
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -44,10 +44,21 @@ class TrainingLog:
         if self._board is not None:
             self._board.close()
 
+    def restart(self) -> None:
+        """Forget what an earlier run wrote into the JSON log."""
+        self._file.truncate(0)
+
     def say(self, text: str, **facts: Any) -> None:
         """Print one line, and write it with its facts into the JSON log."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
         self._write({"event": "note", "text": text, **facts})
+
+    def count(self, done: int, total: int, what: str) -> None:
+        """Say how far work on many things is, at most every 15 seconds; call it for each."""
+        now = time.monotonic()
+        if now - self._last_line > SECONDS_BETWEEN_LINES and done < total:
+            self._last_line = now
+            self._console.print(f"{what}: {done} of {total}", highlight=False)
 
     def start_phase(self, phase: str, done: int, steps: int) -> None:
         """Begin to report a phase of which some steps are done."""

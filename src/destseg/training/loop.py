@@ -18,7 +18,7 @@ from torch import Tensor
 from destseg.config import TrainingSettings
 from destseg.errors import TrainingError, TrainingInterrupted
 from destseg.training.checkpoint import optimizer_tensors, restore_optimizer
-from destseg.training.loaders import Batches
+from destseg.training.loaders import Batches, step_seed
 from destseg.training.log import TrainingLog
 from destseg.training.phases import Phase, build_optimizer, freeze_all_but, rate_factor
 
@@ -31,6 +31,11 @@ class Progress:
     optimizer: Mapping[str, Tensor]
     scaler: Mapping[str, float]
 
+
+ADVICE = (
+    "A state that was saved before is kept. Lower the learning rate (--lr-student, --lr-head), or "
+    "use --precision fp32 or bf16."
+)
 
 START = Progress(step=0, optimizer={}, scaler={})
 
@@ -114,6 +119,7 @@ def run_phase(
         factor = rate_factor(step, phase.steps, settings)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
+        torch.manual_seed(step_seed(settings.seed, phase.name, step))
         loss = module(*batch)
         accelerator.backward(loss)
         stepper.step()
@@ -139,6 +145,7 @@ def run_phase(
             )
             losses, since = [], time.monotonic()
         if saves or stops:
+            _require_finite(phase, done)
             save(state(done))
         if stops:
             assert interruption.signal is not None
@@ -152,13 +159,25 @@ def run_phase(
     accelerator.free_memory()
 
 
+def _require_finite(phase: Phase, done: int) -> None:
+    """Refuse to save weights that a step with a finite loss has spoilt: its gradient was not."""
+    spoilt = [
+        name
+        for name, value in phase.learns.state_dict().items()
+        if not bool(torch.isfinite(value).all())
+    ]
+    if spoilt:
+        raise TrainingError(
+            f"after step {done} of phase {phase.name} {spoilt[0]} is not finite. {ADVICE}"
+        )
+
+
 def _finite_mean(losses: list[Tensor], phase: str, done: int) -> float:
     values: list[float] = torch.stack(losses).tolist()
-    for back, value in enumerate(reversed(values)):
+    for step, value in enumerate(values, done - len(values) + 1):
         if not math.isfinite(value):
             raise TrainingError(
-                f"the loss of step {done - back} of phase {phase} is {value}; expected a finite "
-                "number. The last saved state is kept. Lower the learning rate "
-                "(--lr-student, --lr-head), or use --precision fp32 or bf16."
+                f"the loss of step {step} of phase {phase} is {value}; expected a finite "
+                f"number. {ADVICE}"
             )
     return sum(values) / len(values)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from destseg.config import Settings
 from destseg.data.drawing import contact_sheet
 from destseg.data.samples import good_samples
+from destseg.errors import DataError
 from destseg.training.loaders import Batches, GoodPictures
 from destseg.training.textures import load_textures
 
@@ -25,13 +26,19 @@ def damage_sheet(data: str | Path, settings: Settings, count: int) -> NDArray[np
 
     Returns:
         uint8 RGB [height, width, 3].
+
+    Raises:
+        DataError: if there are no pictures or none can be read.
     """
     side = settings.data.image_size
     paths = [sample.path for sample in good_samples(data)]
     # A seeded choice from all of them: neighbouring files often show the same part.
     chosen = np.random.default_rng(settings.training.seed).permutation(len(paths))[:count]
+    pictures = GoodPictures([paths[i] for i in chosen], settings.data)
+    if len(pictures) == 0:
+        raise DataError(f"{data}: none of {len(chosen)} pictures can be read; look at the files")
     batches = Batches(
-        GoodPictures([paths[i] for i in chosen], settings.data),
+        pictures,
         load_textures(settings.damage.textures, side, max_pixels=settings.data.max_pixels),
         rotation=settings.data.rotation,
         damage_settings=settings.damage,
@@ -44,10 +51,10 @@ def damage_sheet(data: str | Path, settings: Settings, count: int) -> NDArray[np
         [_pixels(picture), _pixels(with_damage), _pixels(255 * mask)]
         for picture, with_damage, mask in zip(clean, damaged, masks, strict=True)
     ]
-    columns = 2 if count > 1 else 1
+    columns = min(2, len(cells))
     rows = [
         [image for cell in cells[i : i + columns] for image in cell]
-        for i in range(0, count, columns)
+        for i in range(0, len(cells), columns)
     ]
     return contact_sheet(rows, captions=["good", "damaged", "mask"] * columns)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import platform
 import time
@@ -17,38 +16,31 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
 import destseg
-from destseg.config import Settings, flag
+from destseg.config import Settings
 from destseg.data.files import write_atomically
 from destseg.errors import SettingsError, TrainingError
-from destseg.inference.bundle import MANIFEST, Bundle, save_bundle, save_calibration
+from destseg.inference.bundle import Bundle, save_bundle, save_calibration
 from destseg.inference.predictor import Predictor, load
 from destseg.inference.result import Failure
 from destseg.inference.scoring import Calibration
 from destseg.model.destseg import DeSTSeg, build_model
 from destseg.model.device import resolve_device
 from destseg.model.teacher import pretrained_teacher
-from destseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from destseg.training.checkpoint import Checkpoint, save_checkpoint
 from destseg.training.good_parts import GoodParts
 from destseg.training.loaders import Batches
 from destseg.training.log import TrainingLog
 from destseg.training.loop import START, Interruption, Progress, run_phase
 from destseg.training.phases import DenoisePhase, Phase, SegmentPhase
+from destseg.training.run_folder import (
+    CHECKPOINT,
+    SETTINGS,
+    clear,
+    make_folder,
+    prepare_output,
+    settled,
+)
 from destseg.training.textures import load_textures
-
-CHECKPOINT = "checkpoint.safetensors"
-SETTINGS = "settings.yaml"
-
-# What may differ between a run and its resumption without changing the weights.
-HARMLESS = {
-    "cache_gib",
-    "checkpoint_every",
-    "log_every",
-    "max_false_alarm_rate",
-    "max_pixels",
-    "skip_unreadable",
-    "teacher_weights",
-    "tensorboard",
-}
 
 
 def train(
@@ -78,14 +70,14 @@ def train(
         TrainingInterrupted: after SIGINT or SIGTERM; the state is saved.
     """
     folder = Path(output)
-    saved = _prepare_output(folder, resume, overwrite)
+    saved = prepare_output(folder, resume, overwrite)
     if resume and saved is None:
         return load(folder, device=settings.training.device if settings else "auto")
-    settings = _settled(settings, saved)
+    settings = settled(settings, saved)
     device = resolve_device(settings.training.device)
     if settings.training.precision == "fp16" and device.type == "cpu":
         raise SettingsError("--precision: expected fp32 or bf16 on a CPU, got fp16")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with TrainingLog(folder, tensorboard=settings.training.tensorboard, quiet=quiet) as log:
         source = GoodParts.read(data, settings, log)
         if saved is not None and saved.pictures != source.names(source.training.paths):
@@ -94,12 +86,16 @@ def train(
                 f"({len(source.training)} now, {len(saved.pictures)} then, or other names). "
                 "Restore them, or start anew with --overwrite."
             )
-        write_atomically(folder / SETTINGS, settings.to_yaml())
         with _exact(settings.training.seed, device):
             model, origin = _model(settings, saved)
+            if overwrite:
+                # Only now: nothing that could have kept this run from beginning is left.
+                clear(folder)
+                log.restart()
+            write_atomically(folder / SETTINGS, settings.to_yaml())
             model.to(device).to(memory_format=torch.channels_last)
             log.say(f"teacher: {origin}; device: {device}; output: {folder}", teacher=origin)
-            seconds = _learn(model, source, settings, folder, saved, device, log)
+            seconds = _learn(model, origin, source, settings, folder, saved, device, log)
         facts = _facts(source, settings, device, seconds, origin)
         weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
         bundle = save_bundle(folder, settings, weights, facts)
@@ -115,57 +111,17 @@ def train(
     return predictor
 
 
-def _prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | None:
-    """Return the saved state to go on from, or ``None`` to begin (or to load what is finished)."""
-    if resume and overwrite:
-        raise SettingsError("--resume and --overwrite: expected one of them, got both")
-    finished, begun = (folder / MANIFEST).exists(), (folder / CHECKPOINT).exists()
-    if resume:
-        # The state is removed only after the calibration, the last file, is written.
-        return load_checkpoint(folder / CHECKPOINT) if begun or not finished else None
-    if overwrite:
-        for name in (MANIFEST, CHECKPOINT, "log.jsonl"):
-            (folder / name).unlink(missing_ok=True)
-    elif finished or begun:
-        what = "an unfinished run" if begun else "a trained model"
-        way = "go on with --resume, or " if begun else ""
-        raise TrainingError(
-            f"{folder}: expected a new or empty folder, got {what}. To keep it choose another "
-            f"--output; {way}replace it with --overwrite."
-        )
-    return None
-
-
-def _settled(settings: Settings | None, saved: Checkpoint | None) -> Settings:
-    """Return the settings to run with, refusing those that a resumed run cannot change."""
-    if saved is None:
-        return settings or Settings()
-    earlier = Settings.from_dict(saved.settings)
-    if settings is None:
-        return earlier
-    then, now = earlier.flat(), settings.flat()
-    differing = [
-        f"  {flag(name)}: {then[name]!r} then, {now[name]!r} now"
-        for name in then
-        if name not in HARMLESS and then[name] != now[name]
-    ]
-    if differing:
-        raise TrainingError(
-            "these settings cannot change when a run is resumed:\n"
-            + "\n".join(differing)
-            + "\nLeave them out, or start anew with --overwrite."
-        )
-    return settings
-
-
 def _model(settings: Settings, saved: Checkpoint | None) -> tuple[DeSTSeg, str]:
     if saved is not None:
-        model = build_model(settings.model)
+        model = build_model(settings.model, image_size=settings.data.image_size)
         model.load_state_dict(dict(saved.model))
-        origin = "as saved with the state that is resumed"
+        origin = saved.teacher
     else:
-        teacher, origin = pretrained_teacher(settings.model.teacher, settings.model.teacher_weights)
-        model = build_model(settings.model, teacher)
+        side = settings.data.image_size
+        teacher, origin = pretrained_teacher(
+            settings.model.teacher, settings.model.teacher_weights, image_size=side
+        )
+        model = build_model(settings.model, teacher, image_size=side)
     model.student.gradient_checkpointing = settings.training.gradient_checkpointing
     model.head.gradient_checkpointing = settings.training.gradient_checkpointing
     return model, origin
@@ -173,6 +129,7 @@ def _model(settings: Settings, saved: Checkpoint | None) -> tuple[DeSTSeg, str]:
 
 def _learn(
     model: DeSTSeg,
+    teacher: str,
     source: GoodParts,
     settings: Settings,
     folder: Path,
@@ -212,6 +169,7 @@ def _learn(
                     step=progress.step,
                     settings=settings.to_dict(),
                     pictures=source.names(source.training.paths),
+                    teacher=teacher,
                     model=model.state_dict(),
                     optimizer=progress.optimizer,
                     scaler=progress.scaler,
@@ -303,6 +261,3 @@ def _facts(
             "accelerate": str(accelerate.__version__),
         },
     }
-
-
-logging.getLogger("destseg").addHandler(logging.NullHandler())

