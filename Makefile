@@ -19,6 +19,8 @@ help:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade-strategy only-if-needed --editable '.[dev]'
+	# Its metadata asks for a second opencv, which would overwrite the one that is there.
+	$(BIN)/pip install --quiet --no-deps 'adeval>=1.1'
 	@touch $(READY)
 
 demo: $(READY)

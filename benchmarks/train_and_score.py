@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import destseg
 from destseg.cli.flags import add_settings_flags, base_settings, settings_from
 from destseg.data.samples import test_samples
 from destseg.evaluation.evaluate import evaluate
+from provenance import commit, environment
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 
@@ -47,42 +45,36 @@ def main() -> int:
 
 def result_row(data: str, predictor: destseg.Predictor, change: str) -> dict[str, object]:
     settings, training = predictor.bundle.settings, predictor.bundle.training
-    scores = {
-        name: value if not isinstance(value, float) or math.isfinite(value) else None
-        for name, value in asdict(evaluate(predictor, test_samples(data))).items()
-    }
+    evaluation = evaluate(predictor, test_samples(data)).to_json()
     textures = settings.damage.textures
+    defaults = destseg.Settings().flat()
     return {
         "data": Path(data).resolve().name,
         "preset": settings.preset,
         "teacher": settings.model.teacher,
         "textures": textures if textures == "builtin" else Path(textures).resolve().name,
         "seed": settings.training.seed,
-        **scores,
+        "image_auroc": evaluation["image"]["auroc"],
+        "pixel_auroc": evaluation["pixel"]["auroc"],
+        "pixel_ap": evaluation["pixel"]["ap"],
+        "aupro": evaluation["pixel"]["aupro"],
+        "iap": evaluation["pixel"]["iap"],
+        "iap_90": evaluation["pixel"]["iap_90"],
+        "false_alarms": evaluation["false_alarms"],
+        "misses": evaluation["misses"],
         "minutes": training["minutes"],
         "pictures_per_s": training["pictures_per_s"],
         "device": training["device"],
         "threads": training["threads"],
-        "versions": training["versions"],
-        "commit": _commit(),
+        **environment("torch", "timm", "numpy"),
+        "commit": commit(),
         "change": change,
         "settings": {
             name: value
             for name, value in settings.flat().items()
-            if value != destseg.Settings().flat()[name] and name not in ("textures", "device")
+            if value != defaults[name] and name not in ("textures", "device")
         },
     }
-
-
-def _commit() -> str:
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return described.stdout.strip()
 
 
 if __name__ == "__main__":

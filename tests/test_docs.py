@@ -29,7 +29,10 @@ def blocks(page: str, language: str) -> list[str]:
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with the pictures that the README speaks of."""
     random = np.random.default_rng(0)
-    for name in [f"data/bottle/{i}.png" for i in range(6)] + ["incoming/7.png", "part.png"]:
+    names = [f"data/bottle/train/good/{i}.png" for i in range(6)]
+    names += [f"data/bottle/test/{kind}/{i}.png" for kind in ("good", "dent") for i in range(2)]
+    names += [f"data/bottle/ground_truth/dent/{i}_mask.png" for i in range(2)]
+    for name in [*names, "incoming/7.png", "part.png"]:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (48, 40, 3), dtype=np.uint8)).save(path)
@@ -41,7 +44,9 @@ def test_readme_commands_run(workplace: Path) -> None:
     lines = [line for block in blocks("README.md", "sh") for line in block.splitlines()]
     lines = [line for line in lines if line.startswith("destseg")]
     commands = [shlex.split(line, comments=True)[1:] for line in lines]
-    assert [words[0] for words in commands] == ["damage", "train", "train", "predict"]
+    assert [words[0] for words in commands] == [
+        *("damage", "train", "train", "predict", "evaluate", "report")
+    ]
     tiny = [word for name, value in TINY.items() for word in (flag(name), str(value))]
     for words in commands:
         extra = {"train": [*tiny, "--held-out-minimum", "2"], "damage": ["--count", "2"]}

@@ -150,7 +150,7 @@ path = root / "data/test/hole/0.png"
 result = predictor.predict(path)
 assert result.is_defective and len(result.regions) == 1
 assert draw_result(path, result).shape == (70, 60, 3)
-assert evaluate(predictor, test_samples(root / "data")).image_auroc == 1
+assert evaluate(predictor, test_samples(root / "data")).image.auroc == 1
 """)
 
 

@@ -1,8 +1,10 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from destseg.config import Settings
@@ -10,6 +12,7 @@ from destseg.data.images import resize
 from destseg.data.samples import Sample, test_samples
 from destseg.errors import DataError, ImageError
 from destseg.evaluation.evaluate import evaluate, mask_of
+from destseg.evaluation.outcomes import Rate
 from destseg.inference.bundle import Bundle
 from destseg.inference.predictor import Predictor
 from destseg.inference.scoring import Calibration, image_score
@@ -22,6 +25,12 @@ def write(path: Path, image: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
     return path
+
+
+def told(evaluation):
+    """Everything but the time it took; sums in another order differ in their last digits."""
+    values = {k: v for k, v in evaluation.to_json().items() if not k.endswith(("seconds", "per_s"))}
+    return json.loads(json.dumps(values), parse_float=lambda text: round(float(text), 12))
 
 
 @pytest.fixture
@@ -66,25 +75,25 @@ def test_the_figures_are_scikit_learns_on_maps_and_masks_made_by_hand(predictor,
             scores.append(image_score(anomaly_map, 0.05))
             masks.append(mask)
             maps.append(anomaly_map)
-    assert (figures.pictures, figures.defective) == (12, 7)
-    assert figures.image_auroc == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert (len(figures.records), figures.misses.total) == (12, 7)
+    assert figures.image.auroc == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
     flat_masks, flat_maps = np.ravel(masks), np.ravel(maps)
-    assert figures.pixel_auroc == pytest.approx(roc_auc_score(flat_masks, flat_maps), abs=1e-12)
-    assert figures.pixel_ap == pytest.approx(
+    assert figures.pixel.auroc == pytest.approx(roc_auc_score(flat_masks, flat_maps), abs=1e-12)
+    assert figures.pixel.ap == pytest.approx(
         average_precision_score(flat_masks, flat_maps), abs=1e-12
     )
-    assert 0.5 < figures.pixel_auroc < 1
-    assert 0 < figures.pixel_ap < 1
+    assert 0.5 < figures.pixel.auroc < 1
+    assert 0 < figures.pixel.ap < 1
     reordered = evaluate(predictor, samples[::-1])
-    assert reordered == figures
+    assert told(reordered) == told(figures)
 
 
 def test_masks_of_0_and_1_mean_the_same_as_0_and_255(predictor, data, tmp_path):
-    before = evaluate(predictor, test_samples(data))
+    before = told(evaluate(predictor, test_samples(data)))
     for path in (data / "ground_truth").rglob("*.png"):
         mask = np.array(Image.open(path))
         write(path, (mask > 0).astype(np.uint8))
-    assert evaluate(predictor, test_samples(data)) == before
+    assert told(evaluate(predictor, test_samples(data))) == before
 
 
 def test_16_bit_masks_of_0_and_1_are_masks_too(tmp_path):
@@ -97,12 +106,12 @@ def test_16_bit_masks_of_0_and_1_are_masks_too(tmp_path):
 def test_only_one_kind_of_picture_gives_nan_where_nothing_can_be_told_apart(predictor, data):
     good = [sample for sample in test_samples(data) if not sample.is_defective]
     figures = evaluate(predictor, good)
-    assert (figures.pictures, figures.defective) == (5, 0)
-    assert np.isnan([figures.image_auroc, figures.pixel_auroc, figures.pixel_ap]).all()
+    assert (len(figures.records), figures.misses.total) == (5, 0)
+    assert np.isnan([figures.image.auroc, figures.pixel.auroc, figures.pixel.ap]).all()
     bad = [sample for sample in test_samples(data) if sample.is_defective]
     figures = evaluate(predictor, bad)
-    assert np.isnan(figures.image_auroc)
-    assert 0.5 < figures.pixel_auroc < 1
+    assert np.isnan(figures.image.auroc)
+    assert 0.5 < figures.pixel.auroc < 1
 
 
 @pytest.mark.parametrize("size", [(64, 64), (32, 96), (100, 7)])
@@ -134,10 +143,11 @@ def test_a_missing_mask_is_named(predictor, data):
 
 def test_an_unreadable_picture_or_mask_is_named(predictor, data):
     mask = data / "ground_truth/hole/001_mask.png"
+    whole = mask.read_bytes()
     mask.write_bytes(b"words")
     with pytest.raises(ImageError, match=r"001_mask\.png"):
         evaluate(predictor, test_samples(data))
-    write(mask, np.full((64, 64), 255, np.uint8))
+    mask.write_bytes(whole)
     picture = data / "test/scratch/002.png"
     picture.write_bytes(b"words")
     with pytest.raises(ImageError) as caught:
@@ -162,4 +172,75 @@ def test_a_perfect_map_gives_perfect_figures(predictor, tmp_path):
         write(tmp_path / f"test/{kind}/0.png", image)
         write(tmp_path / f"ground_truth/{kind}/0_mask.png", image)
     figures = evaluate(predictor, test_samples(tmp_path))
-    assert (figures.image_auroc, figures.pixel_auroc, figures.pixel_ap) == (1, 1, 1)
+    assert (figures.image.auroc, figures.pixel.auroc, figures.pixel.ap) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 1), (0, 20), (1, 1), (3, 20), (20, 20), (7, 999)])
+def test_intervals_are_wilsons(count, total):
+    rate = Rate(count, total)
+    expected = binomtest(count, total).proportion_ci(confidence_level=0.95, method="wilson")
+    assert rate.value == count / total
+    assert rate.interval == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_a_rate_of_nothing_is_not_defined():
+    assert np.isnan([Rate(0, 0).value, *Rate(0, 0).interval]).all()
+
+
+def test_kinds_are_measured_with_the_good_pictures(predictor, data):
+    samples = test_samples(data)
+    figures = evaluate(predictor, samples)
+    assert [each.kind for each in figures.kinds] == ["good", "hole", "scratch"]
+    assert [each.flagged.total for each in figures.kinds] == [5, 3, 4]
+    for each in figures.kinds[1:]:
+        alone = evaluate(predictor, [s for s in samples if s.defect in ("good", each.kind)])
+        assert (each.image, each.pixel) == (alone.image, alone.pixel)
+    assert np.isnan(figures.kinds[0].pixel.ap)
+    assert "ap" in figures.kinds[0].pixel.reasons
+
+
+def test_decisions_are_counted_at_the_threshold(predictor, data):
+    figures = evaluate(predictor, test_samples(data))
+    threshold = predictor.calibration.threshold
+    good = [record.score > threshold for record in figures.records if record.kind == "good"]
+    bad = [record.score <= threshold for record in figures.records if record.kind != "good"]
+    assert figures.false_alarms == Rate(sum(good), 5)
+    assert figures.misses == Rate(sum(bad), 7)
+    outcomes = [record.outcome for record in figures.records]
+    assert outcomes.count("false alarm") == sum(good)
+    assert outcomes.count("missed") == sum(bad)
+
+
+def test_bounded_memory_gives_the_same_within_a_ten_thousandth(predictor, data):
+    exact = evaluate(predictor, test_samples(data)).pixel
+    bounded = evaluate(predictor, test_samples(data), exact=False).pixel
+    for name in ("auroc", "ap", "f1_max", "aupro", "iap", "iap_90"):
+        assert getattr(bounded, name) == pytest.approx(getattr(exact, name), abs=1e-4)
+
+
+def test_json_has_null_and_a_reason_for_what_is_not_defined(predictor, data):
+    good = [sample for sample in test_samples(data) if not sample.is_defective]
+    values = evaluate(predictor, good).to_json()
+    assert values["pixel"]["ap"] is None
+    assert values["pixel"]["reasons"]["ap"]
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+
+
+def test_a_mask_at_another_scale_is_taken_and_one_of_another_shape_refused(predictor, data):
+    samples = test_samples(data)
+    before = evaluate(predictor, samples)
+    path = data / "ground_truth/hole/001_mask.png"
+    mask = Image.open(path)
+    mask.resize((mask.width * 2, mask.height * 2), Image.Resampling.NEAREST).save(path)
+    assert evaluate(predictor, samples).pixel.ap == pytest.approx(before.pixel.ap, abs=0.02)
+    mask.resize((mask.width * 2, mask.height), Image.Resampling.NEAREST).save(path)
+    with pytest.raises(DataError, match=r"001_mask\.png: expected a mask with the proportions"):
+        evaluate(predictor, samples)
+
+
+def test_every_picture_is_handed_over_with_its_mask(predictor, data):
+    samples, seen = test_samples(data), []
+    evaluate(predictor, samples, on_picture=lambda *each: seen.append(each))
+    assert [sample for sample, _, _ in seen] == samples
+    assert [result.name for _, result, _ in seen] == [str(sample.path) for sample in samples]
+    assert [mask.any() for _, _, mask in seen] == [sample.is_defective for sample in samples]

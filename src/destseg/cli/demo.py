@@ -75,21 +75,20 @@ def _demonstrate(output: Path, settings: Settings) -> None:
     samples = test_samples(parts)
     trained = evaluate(predictor, samples)
     untrained = evaluate(Predictor(predictor.bundle, untrained_head(predictor.bundle)), samples)
-    flagged = _write_overlays(predictor, samples, overlays)
+    _write_overlays(predictor, samples, overlays)
     write_image(output / "sheet.png", _sheet(predictor, samples))
-    good = [sample for sample in samples if not sample.is_defective]
-    false_alarms = sum(flagged[sample.path] for sample in good)
-    found = sum(flagged.values()) - false_alarms
+    false_alarms, missed = trained.false_alarms, trained.misses
     print(
         f"""
-{trained.pictures} test pictures, {trained.defective} of them defective:
+{len(samples)} test pictures, {missed.total} of them defective:
 
                         image AUROC   pixel AP
-  head before training  {untrained.image_auroc:11.3f}   {untrained.pixel_ap:8.3f}
-  head after training   {trained.image_auroc:11.3f}   {trained.pixel_ap:8.3f}
+  head before training  {untrained.image.auroc:11.3f}   {untrained.pixel.ap:8.3f}
+  head after training   {trained.image.auroc:11.3f}   {trained.pixel.ap:8.3f}
 
 at the threshold, which only good parts have set:
-  found {found} of {trained.defective} defective parts, {false_alarms} false alarms in {len(good)}
+  found {missed.total - missed.count} of {missed.total} defective parts
+  {false_alarms.count} false alarms in {false_alarms.total} good parts
 
 done in {(time.monotonic() - begun) / 60:.1f} minutes; look at
   {output / "sheet.png"}   a picture of each kind, the drawn defect, the heatmap
@@ -103,8 +102,8 @@ next, with pictures of your own good parts:
     )
 
 
-def _write_overlays(predictor: Predictor, samples: list[Sample], folder: Path) -> dict[Path, bool]:
-    """Write every picture with its heatmap and return which are called defective."""
+def _write_overlays(predictor: Predictor, samples: list[Sample], folder: Path) -> None:
+    """Write every picture with its heatmap and regions."""
     from destseg.data.images import write_image
     from destseg.inference.drawing import draw_result
 
@@ -112,7 +111,6 @@ def _write_overlays(predictor: Predictor, samples: list[Sample], folder: Path) -
     for sample, result in zip(samples, results, strict=True):
         target = folder / str(sample.defect) / f"{sample.path.stem}.png"
         write_image(target, draw_result(sample.path, result))
-    return {s.path: r.is_defective for s, r in zip(samples, results, strict=True)}
 
 
 def _sheet(predictor: Predictor, samples: list[Sample]) -> NDArray[np.uint8]:

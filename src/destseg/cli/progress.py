@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -19,3 +20,18 @@ def track(items: Iterable[Item], total: int) -> Iterator[Item]:
         return
     with Progress(console=console) as progress:
         yield from progress.track(items, total=total, description="pictures")
+
+
+@contextlib.contextmanager
+def counted(total: int) -> Iterator[Callable[[], None]]:
+    """Give a function to call after each of many things; a terminal shows how far they are."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda: None
+        return
+    with Progress(console=console) as progress:
+        task = progress.add_task("pictures", total=total)
+        yield lambda: progress.advance(task)

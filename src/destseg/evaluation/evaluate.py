@@ -1,40 +1,103 @@
-"""A predictor against labelled pictures."""
+"""A predictor against labelled pictures: metrics, decisions at the threshold, timing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from destseg.data.images import read_mask, resize
-from destseg.data.samples import Sample
+from destseg.data.samples import GOOD, Sample
 from destseg.errors import DataError
-from destseg.evaluation.metrics import auroc, ranked_counts
+from destseg.evaluation.metrics import Curve, ImageMetrics, image_metrics
+from destseg.evaluation.outcomes import Rate, Record
+from destseg.evaluation.pixels import PixelCounts, PixelMetrics
 from destseg.inference.predictor import Predictor
-from destseg.inference.result import Failure
+from destseg.inference.result import Failure, Result
+
+OnPicture = Callable[[Sample, Result, NDArray[np.bool_]], None]
+
+
+@dataclass(frozen=True)
+class KindEvaluation:
+    """One kind of defect against all good pictures; for ``good`` only the decisions count.
+
+    Attributes:
+        kind: its name.
+        flagged: how many of its pictures were called defective.
+        image, pixel: metrics of its pictures together with the good ones.
+    """
+
+    kind: str
+    flagged: Rate
+    image: ImageMetrics
+    pixel: PixelMetrics
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well pictures and pixels are told apart; fractions, NaN where only one class is present.
+    """How well pictures and pixels are told apart, and what the threshold makes of it.
 
     Attributes:
-        pictures: number of pictures.
-        defective: how many of them are defective.
-        image_auroc: of the image scores.
-        pixel_auroc, pixel_ap: of the maps at the model's size, all pictures together.
+        image: metrics of the image scores.
+        pixel: metrics of the maps at the model's size, all pictures together.
+        kinds: the same for each kind.
+        false_alarms: good pictures called defective.
+        misses: defective pictures called good.
+        threshold, promised_rate: from the calibration.
+        seconds: of the whole inspection, reading included.
+        records: one a picture, in the order given.
+        curves: points of the ROC, PR and PRO curves of the pixels.
     """
 
-    pictures: int
-    defective: int
-    image_auroc: float
-    pixel_auroc: float
-    pixel_ap: float
+    image: ImageMetrics
+    pixel: PixelMetrics
+    kinds: tuple[KindEvaluation, ...]
+    false_alarms: Rate
+    misses: Rate
+    threshold: float
+    promised_rate: float
+    seconds: float
+    records: tuple[Record, ...]
+    curves: Mapping[str, Curve]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for JSON; what is not defined is ``None``, with its reason."""
+        values = {
+            "pictures": len(self.records),
+            "image": metrics_to_json(self.image),
+            "pixel": metrics_to_json(self.pixel),
+            "false_alarms": self.false_alarms.to_json(),
+            "misses": self.misses.to_json(),
+            "threshold": self.threshold,
+            "promised_rate": self.promised_rate,
+            "seconds": round(self.seconds, 3),
+            "pictures_per_s": round(len(self.records) / self.seconds, 2),
+            "kinds": {
+                each.kind: {
+                    "flagged": each.flagged.to_json(),
+                    "image": metrics_to_json(each.image),
+                    "pixel": metrics_to_json(each.pixel),
+                }
+                for each in self.kinds
+            },
+        }
+        plain: dict[str, Any] = _without_nan(values)
+        return plain
 
 
-def evaluate(predictor: Predictor, samples: Sequence[Sample]) -> Evaluation:
+def evaluate(
+    predictor: Predictor,
+    samples: Sequence[Sample],
+    *,
+    exact: bool = True,
+    on_picture: OnPicture | None = None,
+) -> Evaluation:
     """Return how well a predictor does on pictures whose defects are known.
 
     Maps and masks are compared at the model's size, as the paper does at 256 x 256.
@@ -42,45 +105,64 @@ def evaluate(predictor: Predictor, samples: Sequence[Sample]) -> Evaluation:
     Args:
         predictor: the trained model.
         samples: test pictures with their kind and, where defective, their mask.
+        exact: hold all maps for exact metrics; else bounded memory, metrics within 1e-4.
+        on_picture: called with each sample, its result and its mask at the model's size.
 
     Raises:
         ImageError: if a picture or mask cannot be read.
         DataError: if there are no samples, a label is unknown, or a defective picture's mask is
-            missing.
+            missing or has other proportions than the picture.
     """
-    unknown = [sample for sample in samples if sample.is_defective is None]
-    if unknown or not samples:
-        raise DataError(
-            "expected pictures known to be good or defective, got "
-            + (f"{unknown[0].path} without a kind" if unknown else "no pictures")
+    _check_labels(samples)
+    counts = {kind: PixelCounts.empty(exact=exact) for kind in kinds_of(samples)}
+    records = []
+    begun = time.perf_counter()
+    for sample, result in _results(predictor, samples):
+        size = (result.anomaly_map.shape[0], result.anomaly_map.shape[1])
+        mask = mask_of(sample, size, (result.height, result.width))
+        counts[str(sample.defect)].add(result.anomaly_map, mask)
+        records.append(
+            Record(
+                picture=result.name,
+                kind=str(sample.defect),
+                score=result.score,
+                p_value=result.p_value,
+                is_defective=result.is_defective,
+                regions=len(result.regions),
+            )
         )
-    side = predictor.bundle.settings.data.image_size
-    scores, maps, masks = [], [], []
-    measured = predictor.measure(sample.path for sample in samples)
-    for sample, measurement in zip(samples, measured, strict=True):
-        if isinstance(measurement, Failure):
-            raise measurement.error
-        scores.append(measurement.score)
-        maps.append(measurement.anomaly_map)
-        masks.append(mask_of(sample, (side, side)))
-    labels = np.array([bool(sample.is_defective) for sample in samples])
-    pixels = ranked_counts(np.stack(masks), np.stack(maps))
+        if on_picture is not None:
+            on_picture(sample, result, mask)
+    seconds = time.perf_counter() - begun
+    together = PixelCounts.merged(counts.values())
     return Evaluation(
-        pictures=len(samples),
-        defective=int(labels.sum()),
-        image_auroc=auroc(labels, np.array(scores)),
-        pixel_auroc=pixels.auroc(),
-        pixel_ap=pixels.average_precision(),
+        image=_image_metrics(records),
+        pixel=together.metrics(),
+        kinds=tuple(_of_kind(kind, records, counts) for kind in counts),
+        false_alarms=_flagged([record for record in records if record.kind == GOOD]),
+        misses=_missed([record for record in records if record.kind != GOOD]),
+        threshold=predictor.calibration.threshold,
+        promised_rate=predictor.calibration.promised_rate,
+        seconds=seconds,
+        records=tuple(records),
+        curves=together.curves(),
     )
 
 
-def mask_of(sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_]:
+def mask_of(
+    sample: Sample, size: tuple[int, int], picture_size: tuple[int, int] | None = None
+) -> NDArray[np.bool_]:
     """Return where a sample is defective, bool [h, w] of a size; bilinear, then half or more.
 
     Any value above 0 is a defect, so masks of 0 and 1 and of 0 and 255 mean the same.
 
+    Args:
+        sample: good, or defective with a mask.
+        size: (height, width) wanted, the map's.
+        picture_size: the picture's, to refuse a mask of other proportions; ``None`` does not.
+
     Raises:
-        DataError: if the sample is defective and has no mask.
+        DataError: if the sample is defective and has no mask, or one of other proportions.
         ImageError: if the mask cannot be read.
     """
     if not sample.is_defective:
@@ -90,5 +172,77 @@ def mask_of(sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_]:
             f"{sample.path}: expected a mask of the defect under ground_truth/{sample.defect}/, "
             "got none. Add it, or leave the picture out."
         )
-    defect = np.repeat(read_mask(sample.mask)[..., None], 3, axis=2)
-    return resize(defect.astype(np.uint8) * 255, size)[..., 0] >= 128
+    mask = read_mask(sample.mask)
+    height, width = mask.shape
+    rows, columns = picture_size or mask.shape
+    # A mask at another scale is one; one pixel of rounding a side is not another shape.
+    if abs(height * columns - width * rows) > max(rows, columns):
+        raise DataError(
+            f"{sample.mask}: expected a mask with the proportions of its picture, "
+            f"{columns} x {rows}, got {width} x {height}. Is it another picture's?"
+        )
+    values = np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255
+    return resize(values, size)[..., 0] >= 128
+
+
+def kinds_of(samples: Sequence[Sample]) -> list[str]:
+    """Return the kinds in the samples, good first, the others in the order of the samples."""
+    kinds = dict.fromkeys(str(sample.defect) for sample in samples)
+    return sorted(kinds, key=lambda kind: kind != GOOD)
+
+
+def metrics_to_json(metrics: ImageMetrics | PixelMetrics) -> dict[str, Any]:
+    """Return the values of metrics by name, with the reasons of those that are not defined."""
+    values = {name: value for name, value in vars(metrics).items() if name != "reasons"}
+    return {**values, "reasons": dict(metrics.reasons)} if metrics.reasons else values
+
+
+def _check_labels(samples: Sequence[Sample]) -> None:
+    unknown = [sample for sample in samples if sample.is_defective is None]
+    if unknown or not samples:
+        raise DataError(
+            "expected pictures known to be good or defective, got "
+            + (f"{unknown[0].path} without a kind" if unknown else "no pictures")
+        )
+
+
+def _results(predictor: Predictor, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Result]]:
+    answers = predictor.stream(sample.path for sample in samples)
+    for sample, answer in zip(samples, answers, strict=True):
+        if isinstance(answer, Failure):
+            raise answer.error
+        yield sample, answer
+
+
+def _image_metrics(records: Sequence[Record]) -> ImageMetrics:
+    return image_metrics(
+        np.array([record.kind != GOOD for record in records], dtype=bool),
+        np.array([record.score for record in records]),
+    )
+
+
+def _of_kind(
+    kind: str, records: Sequence[Record], counts: Mapping[str, PixelCounts]
+) -> KindEvaluation:
+    chosen = [record for record in records if record.kind in (kind, GOOD)]
+    own = [record for record in records if record.kind == kind]
+    pixels = PixelCounts.merged(
+        [counts[name] for name in dict.fromkeys((GOOD, kind)) if name in counts]
+    )
+    return KindEvaluation(kind, _flagged(own), _image_metrics(chosen), pixels.metrics())
+
+
+def _flagged(records: Sequence[Record]) -> Rate:
+    return Rate(sum(record.is_defective for record in records), len(records))
+
+
+def _missed(records: Sequence[Record]) -> Rate:
+    return Rate(sum(not record.is_defective for record in records), len(records))
+
+
+def _without_nan(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _without_nan(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_without_nan(value) for value in values]
+    return None if isinstance(values, float) and math.isnan(values) else values

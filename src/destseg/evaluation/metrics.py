@@ -6,61 +6,14 @@ Every metric goes the same way: check the input, sort once, count what each thre
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from destseg.errors import DataError
-
-
-@dataclass(frozen=True)
-class RankedCounts:
-    """What every possible threshold finds: a sample is found where its score is >= threshold.
-
-    Attributes:
-        thresholds: the distinct scores, falling, in the scores' own dtype [k].
-        true_positives: positives found at each threshold, int64, rising [k].
-        false_positives: negatives found at each threshold, int64, rising [k].
-    """
-
-    thresholds: npt.NDArray[np.generic]
-    true_positives: npt.NDArray[np.int64]
-    false_positives: npt.NDArray[np.int64]
-
-    @property
-    def positives(self) -> int:
-        """Number of positive samples."""
-        return int(self.true_positives[-1]) if self.true_positives.size else 0
-
-    @property
-    def negatives(self) -> int:
-        """Number of negative samples."""
-        return int(self.false_positives[-1]) if self.false_positives.size else 0
-
-    @property
-    def one_class(self) -> bool:
-        """Whether positives or negatives are absent, so that there is nothing to separate."""
-        return self.positives == 0 or self.negatives == 0
-
-    def auroc(self) -> float:
-        """Return the area under the ROC curve in [0, 1], as ``auroc`` does."""
-        if self.one_class:
-            return math.nan
-        found = np.diff(self.true_positives, prepend=0)
-        alarms = np.diff(self.false_positives, prepend=0)
-        # In whole numbers, because the sum over millions of pixels is then exact.
-        twice_the_area = int(alarms @ (2 * self.true_positives - found))
-        return twice_the_area / (2 * self.positives * self.negatives)
-
-    def average_precision(self) -> float:
-        """Return the average precision in [0, 1], as ``average_precision`` does."""
-        if self.one_class:
-            return math.nan
-        found = np.diff(self.true_positives, prepend=0)
-        precision = self.true_positives / (self.true_positives + self.false_positives)
-        return float(found @ precision) / self.positives
+from destseg.evaluation.counts import RankedCounts, ranked_counts
 
 
 def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -110,61 +63,150 @@ def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     return ranked_counts(labels, scores).average_precision()
 
 
-def ranked_counts(labels: npt.ArrayLike, scores: npt.ArrayLike) -> RankedCounts:
-    """Return what every threshold finds; several metrics of the same data share this one sort.
+@dataclass(frozen=True)
+class Curve:
+    """Points of a curve; all three arrays are as long, and empty where it is not defined.
+
+    Attributes:
+        x, y: shares in [0, 1], float64 [k].
+        thresholds: found are the samples with a score >= it; falling, float64 [k].
+    """
+
+    x: npt.NDArray[np.float64]
+    y: npt.NDArray[np.float64]
+    thresholds: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ImageMetrics:
+    """How well image scores tell defective pictures from good ones.
+
+    Attributes:
+        auroc, ap: as ``auroc`` and ``average_precision``, in [0, 1].
+        f1_max: the highest F1 of any threshold, in [0, 1].
+        f1_max_threshold: the highest threshold that gives it; found is a score >= it.
+        reasons: for each metric that is NaN by its name, why; else empty.
+    """
+
+    auroc: float
+    ap: float
+    f1_max: float
+    f1_max_threshold: float
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+def image_metrics(labels: npt.ArrayLike, scores: npt.ArrayLike) -> ImageMetrics:
+    """Return all metrics of image scores; NaN with a reason where a class is absent.
 
     Args:
-        labels: True or 1 for defective, False or 0 for good; any shape.
-        scores: finite numbers, higher for defective; the same shape.
+        labels: True or 1 for defective, False or 0 for good [n].
+        scores: finite numbers, higher for defective [n].
 
     Raises:
         DataError: for other labels, scores that are not finite, or shapes that differ.
+
+    >>> metrics = image_metrics([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
+    >>> metrics.auroc, metrics.f1_max, metrics.f1_max_threshold
+    (0.75, 0.8, 0.35)
+    >>> image_metrics([0, 0], [0.1, 0.4]).reasons["auroc"]
+    'there is no defective picture'
     """
-    positive, values = _checked(labels, scores)
-    # Sorting values and then looking the positives up takes half the time of an argsort: numpy
-    # sorts plain values with vector instructions, and no label has to follow its score.
-    ranked = np.sort(values)
-    ranked_positives = np.sort(values[positive])
-    first_of_equals = np.ones(ranked.size, dtype=np.bool_)
-    np.not_equal(ranked[1:], ranked[:-1], out=first_of_equals[1:])
-    starts = np.flatnonzero(first_of_equals)
-    thresholds = ranked[starts]
-    found = ranked_positives.size - np.searchsorted(ranked_positives, thresholds)
-    alarms = ranked.size - starts - found
-    return RankedCounts(
-        thresholds[::-1], found[::-1].astype(np.int64), alarms[::-1].astype(np.int64)
+    counts = ranked_counts(labels, scores)
+    f1, threshold = counts.f1_max()
+    values = {
+        "auroc": counts.auroc(),
+        "ap": counts.average_precision(),
+        "f1_max": f1,
+        "f1_max_threshold": threshold,
+    }
+    reason = counts.undefined("picture")
+    return ImageMetrics(**values, reasons=dict.fromkeys(values, reason) if reason else {})
+
+
+def roc_curve(counts: RankedCounts, points: int = 500) -> Curve:
+    """Return the true-positive rate (y) over the false-positive rate (x).
+
+    From (0, 0), whose threshold is the next float above the highest score, to (1, 1).
+
+    Args:
+        counts: what the thresholds find; of one class only, the curve is empty.
+        points: at most so many, at even steps along the curve; its ends are kept.
+    """
+    if counts.one_class:
+        return thinned([], [], [], points)
+    return from_nothing(
+        counts,
+        counts.false_positives / counts.negatives,
+        counts.true_positives / counts.positives,
+        points,
     )
 
 
-def _checked(
-    labels: npt.ArrayLike, scores: npt.ArrayLike
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.generic]]:
-    truth, values = _numbers(labels, "labels"), _numbers(scores, "scores")
-    if truth.shape != values.shape:
-        raise DataError(
-            f"labels and scores: expected the same shape, got {truth.shape} and {values.shape}"
-        )
-    if truth.dtype != np.bool_:
-        strange = (truth != 0) & (truth != 1)
-        if strange.any():
-            raise DataError(
-                f"labels: expected only 0 and 1, got {truth[strange][0]!s}; "
-                "turn masks with other values into booleans first: mask > 0"
-            )
-    wrong = values.size - int(np.count_nonzero(np.isfinite(values)))
-    if wrong:
-        raise DataError(
-            f"scores: expected finite numbers, got {wrong} of {values.size} that are NaN or "
-            "infinite; the model that made them is broken"
-        )
-    return truth.astype(np.bool_, copy=False).ravel(), values.ravel()
+def pr_curve(counts: RankedCounts, points: int = 500) -> Curve:
+    """Return the precision (y) over the recall (x), recall rising.
+
+    It starts at the highest score: above it nothing is found, and precision has no value.
+
+    Args:
+        counts: what the thresholds find; of one class only, the curve is empty.
+        points: at most so many, at even steps along the curve; its ends are kept.
+    """
+    if counts.one_class:
+        return thinned([], [], [], points)
+    found = counts.true_positives
+    precision = found / (found + counts.false_positives)
+    return thinned(found / counts.positives, precision, counts.thresholds, points)
 
 
-def _numbers(array: npt.ArrayLike, name: str) -> npt.NDArray[np.generic]:
-    try:
-        numbers = np.asarray(array)
-    except ValueError as error:
-        raise DataError(f"{name}: expected an array of numbers, got {error}") from None
-    if numbers.dtype.kind not in "biuf":
-        raise DataError(f"{name}: expected an array of numbers, got dtype {numbers.dtype}")
-    return numbers
+def from_nothing(
+    counts: RankedCounts,
+    x: npt.NDArray[np.float64],
+    y: npt.NDArray[np.float64],
+    points: int,
+) -> Curve:
+    """Return a curve that starts at (0, 0), above the highest score, where nothing is found.
+
+    Args:
+        counts: with one threshold for each point.
+        x: rising shares in [0, 1], float64 [k].
+        y: the same.
+        points: at most so many are kept.
+    """
+    thresholds = counts.thresholds.astype(np.float64)
+    # A finite number rather than infinity, which JSON does not know.
+    above = np.nextafter(thresholds[:1], np.inf)
+    zero = np.zeros(1)
+    return thinned(
+        np.concatenate([zero, x]),
+        np.concatenate([zero, y]),
+        np.concatenate([above, thresholds]),
+        points,
+    )
+
+
+def thinned(x: npt.ArrayLike, y: npt.ArrayLike, thresholds: npt.ArrayLike, points: int) -> Curve:
+    """Return a curve of at most so many of the points, the first and the last among them.
+
+    Args:
+        x: of the points, in their order along the curve [k].
+        y: the same.
+        thresholds: the same.
+        points: 2 or more.
+
+    Raises:
+        DataError: if fewer than 2 points are asked for.
+    """
+    if points < 2:
+        raise DataError(f"points: expected 2 or more, got {points}")
+    columns = [np.asarray(column, dtype=np.float64) for column in (x, y, thresholds)]
+    size = columns[0].size
+    if size > points:
+        # Even steps of |dx| + |dy|: steep and flat stretches both keep their shape.
+        steps = np.abs(np.diff(columns[0])) + np.abs(np.diff(columns[1]))
+        length = np.concatenate([np.zeros(1), np.cumsum(steps)])
+        marks = np.linspace(0, length[-1], points)
+        chosen = np.searchsorted(length, marks)
+        chosen[-1] = size - 1
+        chosen = np.unique(np.minimum(chosen, size - 1))
+        columns = [column[chosen] for column in columns]
+    return Curve(*columns)

@@ -1,0 +1,169 @@
+"""``destseg evaluate``: a model against labelled pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from destseg.errors import MissingExtraError, SettingsError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from destseg.evaluation.evaluate import Evaluation
+    from destseg.evaluation.outcomes import Rate, Record
+
+DESCRIPTION = """Measure a model on pictures whose defects are known.
+
+DATA is a folder in MVTec AD's layout: test/good, test/KIND and masks in ground_truth/KIND.  Metrics
+of pictures and pixels are printed for the whole set and for each kind of defect (with the good
+pictures), beside the decisions at the threshold with 95 % Wilson intervals.  Maps and masks are
+compared at the model's size.
+"""
+
+EPILOG = """examples:
+  destseg evaluate runs/bottle data/bottle
+  destseg evaluate runs/bottle data/bottle --by-image pictures.csv
+"""
+
+
+def run(words: list[str]) -> int:
+    """Run the command with its arguments and return the exit code."""
+    parser = argparse.ArgumentParser(
+        "destseg evaluate",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
+    parser.add_argument("data", metavar="DATA", help="data set in MVTec AD's layout")
+    parser.add_argument(
+        "--output", metavar="FILE", help="JSON file (default: metrics.json in the bundle)"
+    )
+    parser.add_argument(
+        "--by-image", metavar="FILE", help="also write a row a picture, .csv or .parquet"
+    )
+    parser.add_argument(
+        "--bounded",
+        action="store_true",
+        help="bounded memory for any number of pictures; pixel metrics within 0.0001",
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps (default: auto)"
+    )
+    parsed = parser.parse_args(words)
+    if parsed.by_image and Path(parsed.by_image).suffix not in (".csv", ".parquet"):
+        raise SettingsError(f"--by-image: expected FILE.csv or FILE.parquet, got {parsed.by_image}")
+
+    from rich.console import Console
+
+    from destseg.cli.progress import counted
+    from destseg.data.files import write_atomically
+    from destseg.data.samples import test_samples
+    from destseg.evaluation.evaluate import evaluate
+    from destseg.inference.predictor import load
+
+    samples = test_samples(parsed.data)
+    predictor = load(parsed.bundle, device=parsed.device)
+    with counted(len(samples)) as advance:
+        evaluation = evaluate(
+            predictor, samples, exact=not parsed.bounded, on_picture=lambda *_: advance()
+        )
+    output = Path(parsed.output or Path(parsed.bundle) / "metrics.json")
+    write_atomically(output, json.dumps(evaluation.to_json(), indent=1) + "\n")
+    if parsed.by_image:
+        write_records(Path(parsed.by_image), evaluation.records)
+    console = Console()
+    for table in metrics_tables(evaluation):
+        console.print(table)
+    for line in decision_lines(evaluation):
+        console.print(line, highlight=False)
+    console.print(f"written: {output}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def metrics_tables(evaluation: Evaluation) -> list[Table]:
+    """Return the tables of pictures and of pixels: a row a kind, then the whole set."""
+    flagged = sum(each.flagged.count for each in evaluation.kinds)
+    counts = [(each.kind, each.flagged.total, each.flagged.count) for each in evaluation.kinds]
+    counts.append(("all", len(evaluation.records), flagged))
+    image = [each.image for each in evaluation.kinds] + [evaluation.image]
+    pixel = [each.pixel for each in evaluation.kinds] + [evaluation.pixel]
+    pictures = _table("pictures", ["kind", "number", "flagged", "AUROC", "AP", "F1max"])
+    pixels = _table("pixels", ["kind", "AUROC", "AP", "F1max", "AUPRO", "IAP", "IAP@90"])
+    for (kind, number, called), each in zip(counts, image, strict=True):
+        figures = map(_per_cent, (each.auroc, each.ap, each.f1_max))
+        pictures.add_row(kind, str(number), str(called), *figures)
+    for (kind, _, _), one in zip(counts, pixel, strict=True):
+        values = (one.auroc, one.ap, one.f1_max, one.aupro, one.iap, one.iap_90)
+        pixels.add_row(kind, *map(_per_cent, values))
+    return [pictures, pixels]
+
+
+def _table(what: str, columns: list[str]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    title = f"{what}, per cent; each kind together with the good ones"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, justify="left" if column == "kind" else "right", no_wrap=True)
+    return table
+
+
+def decision_lines(evaluation: Evaluation) -> list[str]:
+    """Return what the threshold made of the pictures, in sentences."""
+    return [
+        f"threshold {evaluation.threshold:.4f}, fitted on held-out good pictures to at most "
+        f"{evaluation.promised_rate:.1%} false alarms:",
+        f"  false alarms {_rate(evaluation.false_alarms)}",
+        f"  missed       {_rate(evaluation.misses)}",
+        f"{len(evaluation.records)} pictures in {evaluation.seconds:.1f} s, reading and metrics "
+        f"included: {len(evaluation.records) / evaluation.seconds:.1f} a second",
+    ]
+
+
+def write_records(path: Path, records: tuple[Record, ...]) -> None:
+    """Write a row a picture: path, kind, score, p-value, decision, outcome, number of regions.
+
+    Raises:
+        MissingExtraError: for Parquet without pyarrow.
+    """
+    import csv
+    import io
+
+    from destseg.data.files import write_atomically
+
+    rows: list[dict[str, Any]] = [{**vars(each), "outcome": each.outcome} for each in records]
+    if path.suffix == ".csv":
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(path, text.getvalue())
+        return
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("parquet", "--by-image FILE.parquet", str(error.name)) from error
+    content = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), content)
+    write_atomically(path, content.getvalue().to_pybytes())
+
+
+def _per_cent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _rate(rate: Rate) -> str:
+    if not rate.total:
+        return "not defined: there are no such pictures"
+    low, high = rate.interval
+    return (
+        f"{rate.count} of {rate.total} = {rate.value:.1%} (95 % interval {low:.1%} to {high:.1%})"
+    )

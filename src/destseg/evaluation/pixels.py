@@ -1,0 +1,232 @@
+"""How well maps tell defective pixels from good ones: exactly, or in memory of a fixed size.
+
+``PixelCounts`` takes one map after the other.  What it holds differs between exact and
+bounded counts (``pixel_stores``); what every threshold finds (``RankedPixels``) and the metrics
+are the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from destseg.errors import DataError
+from destseg.evaluation.metrics import Curve
+from destseg.evaluation.pixel_stores import BoundedStore, ExactStore, Store
+from destseg.evaluation.ranked_pixels import RankedPixels
+
+Pair = tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]
+"""A map [h, w] and its mask [h, w], True where the picture is defective."""
+
+
+@dataclass(frozen=True)
+class PixelMetrics:
+    """How well the pixels of maps tell defects from good surface; every metric in [0, 1] or NaN.
+
+    Attributes:
+        auroc, ap: over all pixels of all pictures, as scikit-learn defines them.
+        f1_max: the highest F1 of any threshold.
+        aupro: area under the per-region overlap up to the false-positive rate that was asked for
+            (0.3), divided by that rate.
+        iap: instance average precision (DeSTSeg, section 4.2).
+        iap_90: precision at the highest threshold with the instance recall asked for (0.9).
+        instances: number of 8-connected defective regions.
+        reasons: for each metric that is NaN by its name, why; else empty.
+    """
+
+    auroc: float
+    ap: float
+    f1_max: float
+    aupro: float
+    iap: float
+    iap_90: float
+    instances: int
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+def pixel_metrics(
+    pairs: Iterable[Pair], *, exact: bool = True, fpr_limit: float = 0.3, recall: float = 0.9
+) -> PixelMetrics:
+    """Return all metrics of maps against masks; NaN with a reason where a class is absent.
+
+    Args:
+        pairs: a map [h, w] and a bool mask [h, w] for each picture; sizes may differ.
+        exact: hold every value (4 bytes a pixel); else count in bins, see ``PixelCounts.empty``.
+        fpr_limit: where the area under the overlap ends, in (0, 1].
+        recall: share of instances for ``iap_90``, in (0, 1].
+
+    Raises:
+        DataError: if a map or mask is not as ``PixelCounts.add`` expects it, or a number is out
+            of its range.
+
+    >>> mask = np.array([[True, False], [False, False]])
+    >>> maps = np.array([[0.9, 0.2], [0.1, 0.3]], dtype=np.float32)
+    >>> pixel_metrics([(maps, mask)]).aupro
+    1.0
+    """
+    counts = PixelCounts.empty(exact=exact)
+    for anomaly_map, mask in pairs:
+        counts.add(anomaly_map, mask)
+    return counts.metrics(fpr_limit=fpr_limit, recall=recall)
+
+
+def pixel_curves(
+    pairs: Iterable[Pair], *, exact: bool = True, points: int = 500
+) -> dict[str, Curve]:
+    """Return the curves ``roc``, ``pr`` and ``pro`` of maps against masks.
+
+    Args:
+        pairs: as in ``pixel_metrics``.
+        exact: as there.
+        points: at most so many a curve, 2 or more.
+
+    Raises:
+        DataError: as in ``pixel_metrics``.
+    """
+    counts = PixelCounts.empty(exact=exact)
+    for anomaly_map, mask in pairs:
+        counts.add(anomaly_map, mask)
+    return counts.curves(points)
+
+
+class PixelCounts:
+    """Pixels of maps and regions of their masks, gathered picture by picture.
+
+    Attributes:
+        exact: whether every value is held.
+        maps: how many maps it has taken.
+    """
+
+    def __init__(self, *, exact: bool = True) -> None:
+        self.exact = exact
+        self.maps = 0
+        self._store: Store = ExactStore() if exact else BoundedStore()
+
+    @staticmethod
+    def empty(*, exact: bool = True) -> PixelCounts:
+        """Return counts of no map yet.
+
+        Args:
+            exact: hold every value and be exact: 4 bytes a pixel, 8 while metrics are computed,
+                and some 100 a defective pixel. Else hold 78 MB, however many maps come: only
+                scores in [0, 1], which are told apart by 1/16384 of their distance to 0 or to 1,
+                whichever is nearer. Every metric is then within 1e-4 of the exact one (on maps of
+                sigmoids, saturated or not, tests measure less than 2e-5), unless most pixels
+                share so narrow a range that even these bins cannot part them, as in maps of a
+                model that was hardly trained: take exact counts for those.
+        """
+        return PixelCounts(exact=exact)
+
+    @staticmethod
+    def merged(parts: Iterable[PixelCounts]) -> PixelCounts:
+        """Return new counts of all pictures in the parts, which stay as they are.
+
+        As though every map had been added to the new ones. Merging copies no pixels.
+
+        Raises:
+            DataError: if exact and bounded ones are mixed.
+        """
+        rest = list(parts)
+        whole = PixelCounts.empty(exact=rest[0].exact if rest else True)
+        for part in rest:
+            whole.merge(part)
+        return whole
+
+    def merge(self, other: PixelCounts) -> None:
+        """Count the pictures of other counts, too, which stay as they are.
+
+        Raises:
+            DataError: if one is exact and the other is bounded.
+        """
+        if self.exact != other.exact:
+            raise DataError("pixel counts: expected all exact or all bounded, got one of each")
+        self._store.merge(other._store)
+        self.maps += other.maps
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held for the counts."""
+        return self._store.nbytes
+
+    def ranked(self) -> RankedPixels:
+        """Return what every threshold finds in the maps so far."""
+        return self._store.ranked()
+
+    def add(self, anomaly_map: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]) -> None:
+        """Count one picture; what was counted stays unchanged where this raises.
+
+        Args:
+            anomaly_map: finite numbers, higher for defective [h, w]; bounded: in [0, 1].
+            mask: True where defective [h, w].
+
+        Raises:
+            DataError: if shapes or types are others, or values NaN, infinite or out of range; the
+                message names the map by its index, the first being 0.
+        """
+        scores, defective = self._checked(anomaly_map, mask)
+        if defective.any():
+            _, regions = cv2.connectedComponents(defective.view(np.uint8), connectivity=8)
+            self._store.add(
+                scores.ravel(), defective.ravel(), regions.ravel().astype(np.int32, copy=False)
+            )
+        else:
+            self._store.add_good(scores.ravel())
+        self.maps += 1
+
+    def metrics(self, *, fpr_limit: float = 0.3, recall: float = 0.9) -> PixelMetrics:
+        """Return all metrics of the maps so far; see ``pixel_metrics``.
+
+        Raises:
+            DataError: if the limit or the recall is not in (0, 1].
+        """
+        for name, value in (("fpr_limit", fpr_limit), ("recall", recall)):
+            if not 0 < value <= 1:
+                raise DataError(f"{name}: expected a number above 0 and at most 1, got {value}")
+        ranked = self.ranked()
+        values = {
+            "auroc": ranked.auroc(),
+            "ap": ranked.average_precision(),
+            "f1_max": ranked.f1_max()[0],
+            "aupro": ranked.aupro(fpr_limit),
+            "iap": ranked.iap(),
+            "iap_90": ranked.iap_at(recall),
+        }
+        reason = ranked.undefined("pixel")
+        reasons = dict.fromkeys(values, reason) if reason else {}
+        return PixelMetrics(**values, instances=ranked.regions, reasons=reasons)
+
+    def curves(self, points: int = 500) -> dict[str, Curve]:
+        """Return the curves ``roc``, ``pr``, ``pro`` of the maps so far; see ``pixel_curves``."""
+        return self.ranked().curves(points)
+
+    def _checked(self, anomaly_map: npt.ArrayLike, mask: npt.ArrayLike) -> Pair:
+        scores, defective = np.asarray(anomaly_map), np.asarray(mask)
+        if scores.ndim != 2 or scores.shape != defective.shape or not scores.size:
+            raise DataError(
+                f"map {self.maps}: expected a map and a mask of one shape [h, w], "
+                f"got {scores.shape} and {defective.shape}"
+            )
+        if scores.dtype.kind != "f" or defective.dtype != np.bool_:
+            raise DataError(
+                f"map {self.maps}: expected a map of floats and a mask of booleans (mask > 0), "
+                f"got {scores.dtype} and {defective.dtype}"
+            )
+        finite = np.isfinite(scores)
+        if not finite.all():
+            wrong = ~finite
+            row, column = np.argwhere(wrong)[0]
+            raise DataError(
+                f"map {self.maps}: expected finite values, got {scores[row, column]} at row {row}, "
+                f"column {column} ({np.count_nonzero(wrong)} of {wrong.size} in all); "
+                "the model that made it is broken"
+            )
+        if not self.exact and (scores.min() < 0 or scores.max() > 1):
+            raise DataError(
+                f"map {self.maps}: expected values in [0, 1], got some from {scores.min()} to "
+                f"{scores.max()}; only exact counts take others"
+            )
+        return np.ascontiguousarray(scores), np.ascontiguousarray(defective)

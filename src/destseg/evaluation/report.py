@@ -1,0 +1,164 @@
+"""What the report holds: metrics, curves, and every picture as small copies; and writing it."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from destseg.data.drawing import colour_map
+from destseg.data.files import write_atomically
+from destseg.data.images import resize
+from destseg.data.samples import Sample
+from destseg.errors import DataError
+from destseg.evaluation.page import render
+from destseg.inference.result import Region, Result
+
+THUMBNAIL = 192
+_JPEG_QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture of the gallery.
+
+    Attributes:
+        name: folder and file name, as shown.
+        kind: ``good`` or the kind of defect.
+        is_defective: what is true of the part, not what was decided.
+        score, p_value, regions, height, width: as in ``Result``.
+        picture: JPEG, longest side at most 192.
+        heatmap: JPEG of the coloured anomaly map on the fixed scale 0 to 1, of the same size.
+        mask: grey PNG of the true defect, of the same size; ``None`` where there is none.
+    """
+
+    name: str
+    kind: str
+    is_defective: bool
+    score: float
+    p_value: float
+    regions: tuple[Region, ...]
+    height: int
+    width: int
+    picture: bytes
+    heatmap: bytes
+    mask: bytes | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page tells.
+
+    Attributes:
+        title: its heading.
+        facts: lines of the summary: model, data, date, versions.
+        metrics: shares in [0, 1] by name, such as ``image AUROC``; ``None`` is not defined.
+        reasons: why a metric is not defined, by its name.
+        kinds: rows of a table; floats are shares, whole numbers are counts.
+        curves: x and y by name: ``image ROC``, ``image PR``, ``pixel ROC``, ``pixel PR``,
+            ``pixel PRO``.  The first two are made from the entries where they are missing.
+        threshold: of the image score, as calibrated.
+        promised_rate: share of good parts that the calibrated threshold flags at most.
+        held_out: image scores of the good pictures that the threshold was fitted on.
+        training: (step, loss) of each phase.
+        settings: nested plain values.
+        entries: the pictures.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    metrics: Mapping[str, float | None]
+    reasons: Mapping[str, str]
+    kinds: Sequence[Mapping[str, object]]
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    threshold: float
+    promised_rate: float
+    held_out: Sequence[float]
+    training: Mapping[str, Sequence[tuple[int, float]]]
+    settings: Mapping[str, object]
+    entries: Sequence[Entry]
+
+
+def make_entry(
+    sample: Sample, result: Result, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None
+) -> Entry:
+    """Return a gallery's entry, with small copies of the pictures only.
+
+    Args:
+        sample: what is true of the picture.
+        result: what was said of it.
+        image: uint8 [H, W, 3], RGB.
+        mask: true defect, bool [h, w] of any size, or ``None``.
+
+    Raises:
+        DataError: if it is not known whether the part is good.
+    """
+    if sample.defect is None:
+        raise DataError(
+            f"{sample.path}: expected a picture known to be good or defective, got one without a "
+            "kind"
+        )
+    scale = min(1.0, THUMBNAIL / max(result.height, result.width))
+    size = (max(1, round(result.height * scale)), max(1, round(result.width * scale)))
+    # Values are made small, not colours: between two colours of the scale lies a wrong one.
+    levels = np.rint(np.clip(result.anomaly_map, 0, 1) * 255).astype(np.uint8)
+    heatmap = colour_map(_resize_levels(levels, size).astype(np.float32) / 255)
+    drawn = None if mask is None else _resize_levels(mask.astype(np.uint8) * np.uint8(255), size)
+    return Entry(
+        name=f"{sample.path.parent.name}/{sample.path.name}",
+        kind=sample.defect,
+        is_defective=bool(sample.is_defective),
+        score=result.score,
+        p_value=result.p_value,
+        regions=result.regions,
+        height=result.height,
+        width=result.width,
+        picture=_encoded(resize(image, size), "JPEG"),
+        heatmap=_encoded(heatmap, "JPEG"),
+        mask=None if drawn is None else _encoded(drawn, "PNG"),
+    )
+
+
+def write_report(path: str | Path, report: Report) -> None:
+    """Write the page to a file, whole or not at all; missing folders are made."""
+    write_atomically(path, render(report))
+
+
+def training_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return (step, loss) of each phase from a training's ``log.jsonl``, steps rising.
+
+    Steps that a resumed run repeated count once, the later time; lines that are cut off or are no
+    steps are passed over.  Without a log there are no curves.
+    """
+    try:
+        text = (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    phases: dict[str, dict[int, float]] = {}
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+            if record["event"] == "step" and math.isfinite(record["loss"]):
+                phase = phases.setdefault(str(record["phase"]), {})
+                phase[int(record["step"])] = float(record["loss"])
+        except (ValueError, TypeError, KeyError):
+            continue
+    return {phase: sorted(steps.items()) for phase, steps in phases.items()}
+
+
+def _resize_levels(levels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    return resize(np.repeat(levels[..., None], 3, axis=2), size)[..., 0]
+
+
+def _encoded(image: NDArray[np.uint8], file_format: str) -> bytes:
+    encoded = io.BytesIO()
+    options = {"quality": _JPEG_QUALITY} if file_format == "JPEG" else {}
+    Image.fromarray(image).save(encoded, file_format, optimize=True, **options)
+    return encoded.getvalue()
