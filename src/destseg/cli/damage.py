@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-
-from destseg.cli.flags import add_settings_flags, base_settings, settings_from
+from destseg.cli.flags import (
+    add_settings_flags,
+    base_settings,
+    command_parser,
+    settings_from,
+)
 from destseg.errors import MissingExtraError, SettingsError
 
 DESCRIPTION = """Draw a sheet of good pictures, each beside its damaged version and the mask.
@@ -24,13 +27,7 @@ GROUPS = ("data", "damage")
 def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     base = base_settings(words)
-    parser = argparse.ArgumentParser(
-        "destseg damage",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("damage", DESCRIPTION, EPILOG)
     parser.add_argument("data", metavar="DATA", help="folder or list of good pictures")
     parser.add_argument(
         "--output", metavar="FILE", default="damage.png", help="the sheet (default: damage.png)"

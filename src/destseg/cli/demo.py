@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import destseg
+from destseg.cli.flags import command_parser
 from destseg.config import Settings
 from destseg.errors import MissingExtraError
 
@@ -28,12 +28,7 @@ the training makes up.  Takes a few minutes on two cores and downloads nothing.
 
 def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
-    parser = argparse.ArgumentParser(
-        "destseg demo",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("demo", DESCRIPTION)
     parser.add_argument(
         "--output", metavar="DIR", default="demo-output", help="folder (default: demo-output)"
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from destseg.cli.flags import add_device_flag, command_parser
 from destseg.errors import MissingExtraError, SettingsError
 
 if TYPE_CHECKING:
@@ -32,13 +32,7 @@ EPILOG = """examples:
 
 def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
-    parser = argparse.ArgumentParser(
-        "destseg evaluate",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("evaluate", DESCRIPTION, EPILOG)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
     parser.add_argument("data", metavar="DATA", help="data set in MVTec AD's layout")
     parser.add_argument(
@@ -52,9 +46,7 @@ def run(words: list[str]) -> int:
         action="store_true",
         help="bounded memory for any number of pictures; pixel metrics within 0.0001",
     )
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps (default: auto)"
-    )
+    add_device_flag(parser)
     parsed = parser.parse_args(words)
     if parsed.by_image and Path(parsed.by_image).suffix not in (".csv", ".parquet"):
         raise SettingsError(f"--by-image: expected FILE.csv or FILE.parquet, got {parsed.by_image}")

@@ -20,6 +20,24 @@ TITLES = {
 }
 
 
+def command_parser(name: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """Return the parser of ``destseg NAME``: its texts keep their lines, flags are whole words."""
+    return argparse.ArgumentParser(
+        f"destseg {name}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_device_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device`` of the commands that run a trained model."""
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps (default: auto)"
+    )
+
+
 def base_settings(arguments: Sequence[str], fallback: Path | None = None) -> Settings:
     """Return the settings that the flags change: a YAML file's, a preset's or a fallback file's.
 

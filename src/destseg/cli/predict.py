@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from destseg.cli.flags import add_device_flag, command_parser
 from destseg.errors import DataError, SettingsError
 
 DESCRIPTION = """Say of pictures how anomalous they are, where, and whether they are defective.
@@ -28,13 +28,7 @@ EPILOG = """examples:
 
 def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
-    parser = argparse.ArgumentParser(
-        "destseg predict",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("predict", DESCRIPTION, EPILOG)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
     parser.add_argument("pictures", metavar="PICTURES", nargs="+", help="files, folders or lists")
     parser.add_argument(
@@ -45,9 +39,7 @@ def run(words: list[str]) -> int:
         metavar="DIR",
         help="also write each picture with its heatmap, on the fixed scale 0 to 1, and its regions",
     )
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps (default: auto)"
-    )
+    add_device_flag(parser)
     parser.add_argument(
         "--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default: 8)"
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from destseg.cli.flags import add_device_flag, command_parser
 
 if TYPE_CHECKING:
     from destseg.evaluation.evaluate import Evaluation
@@ -26,21 +27,13 @@ EPILOG = """example:
 
 def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
-    parser = argparse.ArgumentParser(
-        "destseg report",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("report", DESCRIPTION, EPILOG)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
     parser.add_argument("data", metavar="DATA", help="data set in MVTec AD's layout")
     parser.add_argument(
         "--output", metavar="FILE", help="HTML file (default: report.html in the bundle)"
     )
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps (default: auto)"
-    )
+    add_device_flag(parser)
     parsed = parser.parse_args(words)
 
     from destseg.cli.progress import counted

@@ -6,7 +6,12 @@ import argparse
 from pathlib import Path
 
 import destseg
-from destseg.cli.flags import add_settings_flags, base_settings, settings_from
+from destseg.cli.flags import (
+    add_settings_flags,
+    base_settings,
+    command_parser,
+    settings_from,
+)
 
 DESCRIPTION = """Learn from pictures of good parts and save a model in a folder.
 
@@ -33,13 +38,7 @@ def run(words: list[str]) -> int:
     earlier = Path(early.output) / "settings.yaml" if early.resume and early.output else None
     base = base_settings(words, earlier)
 
-    parser = argparse.ArgumentParser(
-        "destseg train",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("train", DESCRIPTION, EPILOG)
     parser.add_argument("data", metavar="DATA", help="folder or list of good pictures")
     parser.add_argument("--output", metavar="DIR", required=True, help="folder for the model")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
