@@ -11,7 +11,7 @@ from PIL import Image
 import destseg
 from destseg.data.images import resize
 from destseg.errors import BatchError, BundleError, ImageError, SettingsError
-from destseg.inference.backends import open_backend
+from destseg.inference.backends import Runtime, open_backend
 from destseg.inference.bundle import save_bundle, save_calibration
 from destseg.inference.predictor import Predictor, load
 from destseg.inference.result import Failure, Result, find_regions
@@ -287,19 +287,20 @@ def test_loading_refuses_what_is_no_bundle(tmp_path):
             way(tmp_path / "nothing")
 
 
-def test_loading_opens_the_backend_with_the_device(tmp_path, monkeypatch):
+def test_loading_opens_the_backend_that_was_asked_for(tmp_path, monkeypatch):
     settings = destseg.Settings.from_preset(image_size=64)
     saved = save_bundle(tmp_path, settings, {}, {})
     save_calibration(saved, Calibration.fit([0.5], [0.5], ["a"], settings, saved.weights_sha256))
     opened = []
 
-    def fake(bundle, device="auto"):
-        opened.append((bundle.folder, device))
+    def fake(bundle, runtime):
+        opened.append((bundle.folder, runtime))
         return lambda pictures: pictures[..., 0].astype(np.float32) / 255
 
     monkeypatch.setattr("destseg.inference.predictor.open_backend", fake)
-    predictor = load(str(tmp_path), device="cpu", batch_size=3)
-    assert opened == [(tmp_path, "cpu")]
+    predictor = load(str(tmp_path), device="cpu", threads=2, cache="c", batch_size=3)
+    assert opened == [(tmp_path, Runtime("torch", "cpu", 2, "c"))]
+    assert predictor.backend_name == "torch"
     assert predictor.batch_size == 3
     assert predictor.calibration.threshold == 0.5
     assert predictor.predict(np.full((9, 9, 3), 255, np.uint8)).is_defective
@@ -308,7 +309,7 @@ def test_loading_opens_the_backend_with_the_device(tmp_path, monkeypatch):
 def test_a_backend_that_does_not_fit_the_weights_is_a_bundle_error(tmp_path, tiny_settings):
     saved = save_bundle(tmp_path, tiny_settings, {"w": np.zeros(3, np.float32)}, {})
     with pytest.raises(BundleError, match="do not fit"):
-        open_backend(saved, "cpu")
+        open_backend(saved, Runtime(device="cpu"))
 
 
 def test_any_callable_is_a_backend(make_predictor):

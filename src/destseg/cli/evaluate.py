@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from destseg.cli.flags import add_device_flag, command_parser
+from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 from destseg.errors import MissingExtraError, SettingsError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def run(words: list[str]) -> int:
         action="store_true",
         help="bounded memory for any number of pictures; pixel metrics within 0.0001",
     )
-    add_device_flag(parser)
+    add_runtime_flags(parser)
     parsed = parser.parse_args(words)
     if parsed.by_image and Path(parsed.by_image).suffix not in (".csv", ".parquet"):
         raise SettingsError(f"--by-image: expected FILE.csv or FILE.parquet, got {parsed.by_image}")
@@ -60,7 +60,7 @@ def run(words: list[str]) -> int:
     from destseg.inference.predictor import load
 
     samples = test_samples(parsed.data)
-    predictor = load(parsed.bundle, device=parsed.device)
+    predictor = load(parsed.bundle, **runtime_options(parsed))
     with counted(len(samples)) as advance:
         evaluation = evaluate(
             predictor, samples, exact=not parsed.bounded, on_picture=lambda *_: advance()

@@ -31,11 +31,35 @@ def command_parser(name: str, description: str, epilog: str = "") -> argparse.Ar
     )
 
 
-def add_device_flag(parser: argparse.ArgumentParser) -> None:
-    """Add ``--device`` of the commands that run a trained model."""
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps (default: auto)"
+def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the commands that run a trained model: what runs it, and where."""
+    section = parser.add_argument_group("runtime")
+    section.add_argument(
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help="torch, onnx, openvino, onnx-int8 or openvino-int8; auto takes OpenVINO or ONNX "
+        "Runtime where the model was exported, else PyTorch (default: auto)",
     )
+    section.add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="auto, cpu, cuda or mps, or a device of OpenVINO's (default: auto)",
+    )
+    section.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads (default: the runtime's own choice)"
+    )
+    section.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="folder for what OpenVINO compiles, for a quicker start (default: none is kept)",
+    )
+
+
+def runtime_options(parsed: argparse.Namespace) -> dict[str, Any]:
+    """Return what the flags of ``add_runtime_flags`` say, as keywords of ``load``."""
+    return {name: getattr(parsed, name) for name in ("backend", "device", "threads", "cache")}
 
 
 def base_settings(arguments: Sequence[str], fallback: Path | None = None) -> Settings:

@@ -17,6 +17,8 @@ COMMANDS = {
     "predict": "say of pictures how anomalous they are, where, and whether they are defective",
     "evaluate": "measure a model on pictures whose defects are known",
     "report": "write one HTML file that shows what a model does on labelled pictures",
+    "export": "write a model as ONNX or OpenVINO, for machines without PyTorch",
+    "doctor": "compare all that can run a model, on the same pictures",
     "damage": "draw a sheet of synthetically damaged pictures, to look at before training",
 }
 

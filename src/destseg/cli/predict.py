@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from destseg.cli.flags import add_device_flag, command_parser
+from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 from destseg.errors import DataError, SettingsError
 
 DESCRIPTION = """Say of pictures how anomalous they are, where, and whether they are defective.
@@ -39,7 +39,7 @@ def run(words: list[str]) -> int:
         metavar="DIR",
         help="also write each picture with its heatmap, on the fixed scale 0 to 1, and its regions",
     )
-    add_device_flag(parser)
+    add_runtime_flags(parser)
     parser.add_argument(
         "--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default: 8)"
     )
@@ -52,7 +52,7 @@ def run(words: list[str]) -> int:
     from destseg.inference.result import Failure
 
     named = list(_named_pictures(parsed.pictures))
-    predictor = load(parsed.bundle, device=parsed.device, batch_size=parsed.batch_size)
+    predictor = load(parsed.bundle, **runtime_options(parsed), batch_size=parsed.batch_size)
     failed = 0
     with _destination(parsed.output) as out:
         answers = predictor.stream(path for path, _ in named)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from destseg.cli.flags import add_device_flag, command_parser
+from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 
 if TYPE_CHECKING:
     from destseg.evaluation.evaluate import Evaluation
@@ -33,7 +33,7 @@ def run(words: list[str]) -> int:
     parser.add_argument(
         "--output", metavar="FILE", help="HTML file (default: report.html in the bundle)"
     )
-    add_device_flag(parser)
+    add_runtime_flags(parser)
     parsed = parser.parse_args(words)
 
     from destseg.cli.progress import counted
@@ -44,7 +44,7 @@ def run(words: list[str]) -> int:
     from destseg.inference.predictor import load
 
     samples = test_samples(parsed.data)
-    predictor = load(parsed.bundle, device=parsed.device)
+    predictor = load(parsed.bundle, **runtime_options(parsed))
     entries: list[Entry] = []
     with counted(len(samples)) as advance:
 

@@ -16,8 +16,9 @@ from PIL import Image
 from destseg.data.images import as_image, read_image, resize
 from destseg.data.ordered import in_order
 from destseg.errors import BatchError, BundleError, ImageError, SettingsError
-from destseg.inference.backends import Backend, open_backend
+from destseg.inference.backends import Backend, Runtime, choose, open_backend
 from destseg.inference.bundle import Bundle, load_bundle
+from destseg.inference.exports import bundle_for
 from destseg.inference.result import Failure, Result, find_regions
 from destseg.inference.scoring import Calibration, image_score
 
@@ -48,18 +49,25 @@ class Predictor:
 
     Args:
         bundle: the trained model.
-        backend: what runs it; ``None`` opens the best one that is installed.
+        backend: what runs it.
+        backend_name: its name, for reports.
         batch_size: pictures that go through the networks together.
     """
 
     def __init__(
-        self, bundle: Bundle, backend: Backend | None = None, *, batch_size: int = 8
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        *,
+        backend_name: str = "torch",
+        batch_size: int = 8,
     ) -> None:
         if batch_size < 1:
             raise SettingsError(f"batch_size: expected at least 1, got {batch_size}")
         self.bundle = bundle
         self.batch_size = batch_size
-        self._backend = backend or open_backend(bundle)
+        self.backend_name = backend_name
+        self._backend = backend
 
     @property
     def calibration(self) -> Calibration:
@@ -182,17 +190,36 @@ class _Pixels:
     width: int
 
 
-def load(bundle: str | Path, *, device: str = "auto", batch_size: int = 8) -> Predictor:
+def load(
+    bundle: str | Path,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    cache: str | Path | None = None,
+    batch_size: int = 8,
+) -> Predictor:
     """Return a predictor for a trained model on disk.
 
     Args:
         bundle: the folder that training wrote.
-        device: auto, cpu, cuda or mps.
+        backend: ``torch``, ``onnx``, ``openvino``, ``onnx-int8``, ``openvino-int8``, or ``auto``:
+            OpenVINO or ONNX Runtime if the bundle was exported and they are installed, else
+            PyTorch; the scores are the same.
+        device: auto, cpu, cuda, mps, or a device of OpenVINO's.
+        threads: CPU threads; ``None`` leaves the number to the runtime.
+        cache: folder for what OpenVINO compiles; ``None`` keeps nothing.
         batch_size: pictures that go through the networks together.
 
     Raises:
         BundleError: if the bundle is missing, changed, incomplete or too new.
         MissingExtraError: if nothing is installed that can run it.
+        SettingsError: if there is no such backend or device.
     """
+    runtime = Runtime(backend, device, threads, cache)
     loaded = load_bundle(bundle)
-    return Predictor(loaded, open_backend(loaded, device), batch_size=batch_size)
+    runtime = choose(loaded, runtime)
+    loaded = bundle_for(loaded, runtime.backend)
+    return Predictor(
+        loaded, open_backend(loaded, runtime), backend_name=runtime.backend, batch_size=batch_size
+    )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from destseg.config import DataSettings
@@ -59,6 +60,7 @@ class Backbone(nn.Module):
             }
         taps = tuple(last[stride] for stride in strides)
         self.features: Any = _create(name, image_size, out_indices=taps, **pretrained)
+        _fix_padding(self.features)
         self.channels: list[int] = self.features.feature_info.channels()
         layout = getattr(self.features, "output_fmt", None)
         self.channels_are_last = str(getattr(layout, "value", layout)).upper() == "NHWC"
@@ -70,6 +72,43 @@ class Backbone(nn.Module):
         """Return taps [n, c_i, h/stride_i, w/stride_i] of normalised pictures [n, 3, h, w]."""
         taps: list[Tensor] = self.features(x)
         return [tap.permute(0, 3, 1, 2) for tap in taps] if self.channels_are_last else taps
+
+
+class FixedSameConv2d(nn.Conv2d):
+    """TensorFlow's ``same`` padding for inputs whose sides are multiples of the stride.
+
+    Pictures have sides that are multiples of 32, so what timm works out from every input is a
+    constant here; a graph of any height and width can be exported only so.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__(
+            layer.in_channels,
+            layer.out_channels,
+            cast(tuple[int, int], layer.kernel_size),
+            cast(tuple[int, int], layer.stride),
+            dilation=cast(tuple[int, int], layer.dilation),
+            groups=layer.groups,
+            bias=layer.bias is not None,
+            device="meta",
+        )
+        self.weight, self.bias = layer.weight, layer.bias
+        self.sides: list[int] = []  # left, right, top, bottom
+        sizes = zip(self.kernel_size, self.stride, self.dilation, strict=True)
+        for kernel, stride, dilation in reversed(list(sizes)):
+            total = max(dilation * (kernel - 1) + 1 - stride, 0)
+            self.sides += [total // 2, total - total // 2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of [n, c, h, w], one output a stride."""
+        return super().forward(F.pad(x, self.sides))
+
+
+def _fix_padding(network: nn.Module) -> None:
+    for module in network.modules():
+        for name, layer in module.named_children():
+            if isinstance(layer, timm.layers.Conv2dSame):
+                setattr(module, name, FixedSameConv2d(layer))
 
 
 def _create(name: str, image_size: int, **options: Any) -> Any:

@@ -81,11 +81,13 @@ def compare(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
         sum to the cosine similarity.
     """
     products = [
-        F.normalize(t.float(), dim=1) * F.normalize(s.float(), dim=1)
-        for t, s in zip(teacher, student, strict=True)
+        upsample(
+            F.normalize(t.float(), dim=1) * F.normalize(s.float(), dim=1),
+            stride // TEACHER_STRIDES[0],
+        )
+        for (t, s), stride in zip(zip(teacher, student, strict=True), TEACHER_STRIDES, strict=False)
     ]
-    finest = products[0].shape[-1]
-    return torch.cat([upsample(p, finest // p.shape[-1]) for p in products], dim=1)
+    return torch.cat(products, dim=1)
 
 
 def build_model(

@@ -72,7 +72,9 @@ def train(
     folder = Path(output)
     saved = prepare_output(folder, resume, overwrite)
     if resume and saved is None:
-        return load(folder, device=settings.training.device if settings else "auto")
+        return load(
+            folder, backend="torch", device=settings.training.device if settings else "auto"
+        )
     settings = settled(settings, saved)
     device = resolve_device(settings.training.device)
     if settings.training.precision == "fp16" and device.type == "cpu":
@@ -219,9 +221,9 @@ def _exact(seed: int, device: torch.device) -> Iterator[None]:
 
 def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog) -> Predictor:
     """Fit the threshold with the finished predictor, so that it means what will be measured."""
-    from destseg.inference.backends import open_backend
+    from destseg.inference.backends import Runtime, open_backend
 
-    backend = open_backend(bundle, device)
+    backend = open_backend(bundle, Runtime(backend="torch", device=device))
     scores, peaks = [], []
     for measured in Predictor(bundle, backend).measure([s.path for s in source.held_out]):
         if isinstance(measured, Failure):

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from destseg.errors import BundleError
+from destseg.inference.backends import Runtime
 from destseg.inference.bundle import Bundle
 from destseg.model.destseg import DeSTSeg, build_model
 from destseg.model.device import resolve_device
@@ -15,8 +16,10 @@ from destseg.model.device import resolve_device
 class TorchBackend:
     """PyTorch in eval mode on one device; see ``Backend``."""
 
-    def __init__(self, model: DeSTSeg, device: str = "auto") -> None:
+    def __init__(self, model: DeSTSeg, device: str = "auto", *, threads: int | None = None) -> None:
         self.device = resolve_device(device)
+        if threads is not None:
+            torch.set_num_threads(threads)  # of the whole process: PyTorch knows no other
         self._model = model.eval().to(self.device).to(memory_format=torch.channels_last)
 
     def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -25,6 +28,23 @@ class TorchBackend:
         with torch.inference_mode():
             maps = self._model(batch.permute(0, 3, 1, 2))  # [n, 1, h, w]
         return np.asarray(maps[:, 0].float().cpu().numpy())
+
+
+def devices() -> list[str]:
+    """Return the devices that PyTorch sees here, with their names."""
+    cuda = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return [f"cpu ({torch.get_num_threads()} threads)", *cuda, *mps]
+
+
+def open_torch(bundle: Bundle, runtime: Runtime) -> TorchBackend:
+    """Return the backend of a bundle's own weights.
+
+    Raises:
+        BundleError: if the weights are missing, changed or do not fit.
+        SettingsError: if there is no such device.
+    """
+    return TorchBackend(load_model(bundle), runtime.device, threads=runtime.threads)
 
 
 def load_model(bundle: Bundle) -> DeSTSeg:

@@ -1,0 +1,97 @@
+"""The whole arithmetic of a model as one ONNX graph: pixels in, anomaly maps out."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from destseg.errors import BundleError
+from destseg.model.destseg import DeSTSeg
+
+OPSET = 20
+INPUT, OUTPUT = "pictures", "anomaly_map"
+AXES = ("batch", "height", "width")
+
+
+class Graph(nn.Module):
+    """A model with the backends' layout: [n, h, w, 3] uint8 RGB to [n, h, w] float32 in [0, 1]."""
+
+    def __init__(self, model: DeSTSeg) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return the maps of pictures; heights and widths are multiples of 32."""
+        maps: Tensor = self.model(pictures.permute(0, 3, 1, 2))
+        return maps[:, 0]
+
+
+def to_onnx(model: DeSTSeg, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """Return a model as ONNX: batch norms folded, batch, height and width free.
+
+    Args:
+        model: on the CPU.
+        metadata: what is written into the file beside the graph.
+
+    Raises:
+        BundleError: if the network cannot be exported, or the result is not valid ONNX.
+    """
+    example = torch.zeros(2, 128, 128, 3, dtype=torch.uint8)
+    free = dict.fromkeys(range(3), torch.export.Dim.DYNAMIC)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                Graph(model).eval(),
+                (example,),
+                dynamo=True,
+                dynamic_shapes={INPUT: free},
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter's errors are of many kinds, some of them private
+        raise BundleError(f"this network cannot be exported to ONNX: {error}") from error
+    if program is None:
+        raise BundleError("this network cannot be exported to ONNX: nothing came out")
+    proto: onnx.ModelProto = program.model_proto
+    _name_axes(proto)
+    proto.producer_name = "destseg"
+    for name, value in metadata.items():
+        proto.metadata_props.add(key=f"destseg.{name}", value=value)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as error:
+        raise BundleError(f"the exported graph is not valid ONNX: {error}") from error
+    return proto
+
+
+def _name_axes(proto: onnx.ModelProto) -> None:
+    """Give the free axes their names; the exporter's own are numbers of its symbols."""
+    for value in (proto.graph.input[0], proto.graph.output[0]):
+        for axis, name in zip(value.type.tensor_type.shape.dim, AXES, strict=False):
+            axis.dim_param = name
+    del proto.graph.value_info[:]  # it speaks of the symbols; any runtime infers it again
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress and its remarks on itself from the terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,64 @@
+"""The backend that runs an exported model with OpenVINO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from destseg.errors import BundleError, SettingsError
+from destseg.inference.backends import Runtime
+
+
+class OpenvinoBackend:
+    """OpenVINO on one device; see ``Backend``.
+
+    Args:
+        model: the .xml file; the .bin lies beside it.
+        runtime: its device is auto or cpu (both the CPU) or a name of OpenVINO's.
+
+    Raises:
+        BundleError: if OpenVINO cannot read or compile the file.
+        SettingsError: if it has no such device here.
+    """
+
+    def __init__(self, model: Path, runtime: Runtime) -> None:
+        core = openvino.Core()
+        device = "CPU" if runtime.device in ("auto", "cpu") else runtime.device.upper()
+        here = core.available_devices
+        if device.partition(".")[0] not in {name.partition(".")[0] for name in here}:
+            raise SettingsError(
+                f"--device: expected one of auto, {', '.join(map(str.lower, here))} for OpenVINO "
+                f"on this machine, got {runtime.device!r}"
+            )
+        wanted: dict[str, Any] = {
+            # It would take bf16 or fp16 by itself where the device has them, and other scores.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if runtime.threads is not None and device == "CPU":
+            wanted["INFERENCE_NUM_THREADS"] = runtime.threads
+        if runtime.cache is not None:
+            wanted["CACHE_DIR"] = str(runtime.cache)
+        try:
+            self._model = core.compile_model(core.read_model(model), device, wanted)
+        except Exception as error:  # OpenVINO raises plain RuntimeErrors of many kinds
+            raise BundleError(f"{model}: OpenVINO cannot run it: {error}") from error
+        self._request = self._model.create_infer_request()
+
+    def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return maps [n, h, w] in [0, 1] for RGB pictures [n, h, w, 3]."""
+        self._request.infer([np.ascontiguousarray(pictures)], share_inputs=True)
+        # A copy: the next batch writes into the same memory.
+        return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
+
+
+def devices() -> list[str]:
+    """Return the devices that OpenVINO sees here, with their names."""
+    core = openvino.Core()
+    return [
+        f"{name} {core.get_property(name, 'FULL_DEVICE_NAME')}" for name in core.available_devices
+    ]

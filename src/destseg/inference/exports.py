@@ -1,0 +1,174 @@
+"""Exported forms of a bundle's model: files with their hashes, and what was measured of them.
+
+They lie in the bundle, ``exports/<name>/``: the model's files, ``export.json``, and a
+``calibration.json`` of their own where the arithmetic is not the trained model's (INT8).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import destseg
+from destseg.data.files import write_atomically
+from destseg.errors import BundleError, DataError, SettingsError
+from destseg.inference.bundle import CALIBRATION, Bundle
+from destseg.inference.scoring import Calibration
+
+FORMAT = 1
+FOLDER = "exports"
+RECORD = "export.json"
+NAMES = ("openvino", "onnx", "openvino-int8", "onnx-int8")
+"""Every form that there is: the runtime, and -int8 where the convolutions are quantised."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """One exported form of a model.
+
+    Attributes:
+        name: one of ``NAMES``.
+        folder: where its files lie.
+        files: SHA-256 of each file by its name; the first one is what a runtime opens.
+        source_sha256: of the bundle's weights that it was made from.
+        calibration: its own held-out scores; ``None`` where the bundle's hold for it.
+        facts: how it was made and what was measured of it.
+    """
+
+    name: str
+    folder: Path
+    files: Mapping[str, str]
+    source_sha256: str
+    calibration: Calibration | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Path:
+        """The file that a runtime opens."""
+        return self.folder / next(iter(self.files))
+
+    @property
+    def sha256(self) -> str:
+        """Of all files together: what a calibration of its own is bound to."""
+        return hashlib.sha256("".join(self.files.values()).encode()).hexdigest()
+
+
+def find_exports(bundle: Bundle) -> list[str]:
+    """Return the names of the forms that lie in a bundle, in the order of ``NAMES``."""
+    return [name for name in NAMES if (bundle.folder / FOLDER / name / RECORD).is_file()]
+
+
+def load_export(bundle: Bundle, name: str) -> Export:
+    """Read and check an exported form: its files are those that were written, for these weights.
+
+    Raises:
+        BundleError: if it is missing, changed, or made from other weights.
+    """
+    folder = bundle.folder / FOLDER / name
+    how = _how_to_make(bundle, name)
+    if not (folder / RECORD).is_file():
+        raise BundleError(f"{bundle.folder}: expected its model as {name}, got none. {how}")
+    try:
+        record = json.loads((folder / RECORD).read_bytes())
+        if record["format"] > FORMAT:
+            raise BundleError(
+                f"{folder}: expected export format {FORMAT} or older, got {record['format']}. "
+                "Upgrade destseg to read it."
+            )
+        export = Export(name, folder, record["files"], record["source_sha256"], None, record)
+        for file, expected in export.files.items():
+            _require_hash(folder / file, expected, how)
+        if (folder / CALIBRATION).is_file():
+            values = json.loads((folder / CALIBRATION).read_bytes())
+            calibration = Calibration.from_dict(values)
+            calibration.require_match(bundle.settings, export.sha256, folder)
+            export = replace(export, calibration=calibration)
+    except (ValueError, TypeError, KeyError, AttributeError, DataError, SettingsError) as error:
+        raise BundleError(f"{folder}: expected an exported model, got {error!r}. {how}") from error
+    except OSError as error:
+        raise BundleError(f"{folder}: expected an exported model, got {error}. {how}") from error
+    if export.source_sha256 != bundle.weights_sha256:
+        raise BundleError(f"{folder}: it was exported from other weights than the bundle's. {how}")
+    return export
+
+
+def bundle_for(bundle: Bundle, backend: str) -> Bundle:
+    """Return the bundle with the calibration that holds for a backend.
+
+    Raises:
+        BundleError: if a quantised form is missing, damaged or has no calibration.
+    """
+    if not backend.endswith("-int8"):
+        return bundle
+    calibration = load_export(bundle, backend).calibration
+    if calibration is None:
+        raise BundleError(
+            f"{bundle.folder}: {backend} has no calibration of its own, so its threshold would "
+            f"mean nothing. {_how_to_make(bundle, backend)}"
+        )
+    return replace(bundle, calibration=calibration)
+
+
+def save_export(
+    bundle: Bundle, name: str, files: Mapping[str, bytes], facts: Mapping[str, Any]
+) -> Export:
+    """Write an exported form into its bundle, replacing an earlier one as a whole.
+
+    Args:
+        bundle: the model that it was made from.
+        name: one of ``NAMES``.
+        files: content by file name; the first one is what a runtime opens.
+        facts: plain values for JSON: how it was made, what was measured.
+    """
+    hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+    record = {
+        "format": FORMAT,
+        "destseg": destseg.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source_sha256": bundle.weights_sha256,
+        "files": hashes,
+        **facts,
+    }
+    target = bundle.folder / FOLDER / name
+    beside = target.with_name(f".{name}.{secrets.token_hex(4)}.part")
+    try:
+        for file, content in files.items():
+            write_atomically(beside / file, content)
+        write_atomically(beside / RECORD, json.dumps(record, indent=1) + "\n")
+        shutil.rmtree(target, ignore_errors=True)
+        beside.replace(target)
+    except OSError as error:
+        raise BundleError(f"{target}: expected a folder to write to, got {error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Export(name, target, hashes, bundle.weights_sha256, None, record)
+
+
+def save_export_calibration(export: Export, calibration: Calibration) -> Export:
+    """Write the calibration of an exported form that has scores of its own."""
+    text = json.dumps(calibration.to_dict(), indent=1) + "\n"
+    write_atomically(export.folder / CALIBRATION, text)
+    return replace(export, calibration=calibration)
+
+
+def _how_to_make(bundle: Bundle, name: str) -> str:
+    runtime, _, precision = name.partition("-")
+    command = f"quantize {bundle.folder} DATA" if precision else f"export {bundle.folder}"
+    return f"Make it with: destseg {command} --to {runtime}"
+
+
+def _require_hash(path: Path, expected: str, how: str) -> None:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
+        raise BundleError(
+            f"{path}: expected SHA-256 {expected[:12]}..., got {digest[:12]}...: the file was "
+            f"changed or damaged. Copy the bundle again. {how}"
+        )

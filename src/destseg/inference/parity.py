@@ -1,0 +1,116 @@
+"""Whether everything that can run a model says the same of the same pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from destseg.errors import DataError
+from destseg.inference.predictor import Picture, Predictor
+from destseg.inference.result import Failure, Result
+
+TOLERANCE = 1e-4
+"""Largest difference of map values between fp32 backends that is rounding, not a defect."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One backend against the reference, over all pictures.
+
+    Attributes:
+        backend: its name.
+        map_difference: largest absolute difference of a map value, 0 to 1.
+        score_difference: largest absolute difference of an image score, 0 to 1.
+        decisions: names of the pictures that the two call differently.
+        nearest: smallest distance of a score to its threshold, for how much that says.
+        seconds: median time a picture, reading included.
+    """
+
+    backend: str
+    map_difference: float
+    score_difference: float
+    decisions: tuple[str, ...]
+    nearest: float
+    seconds: float
+
+
+def compare_backends(
+    predictors: Mapping[str, Predictor], pictures: Sequence[Picture]
+) -> list[Comparison]:
+    """Return how far each backend is from the first one, which is compared with itself.
+
+    Pictures go through all backends one after the other, so that memory stays bounded and the
+    times are of the same minute.
+
+    Args:
+        predictors: by backend, the reference first; all of the same bundle.
+        pictures: as for ``Predictor.predict``, at least one; those that cannot be read are
+            passed over.
+
+    Raises:
+        DataError: if no picture can be read.
+    """
+    rows: dict[str, list[_Row]] = {name: [] for name in predictors}
+    for picture in pictures:
+        results = {}
+        for name, predictor in predictors.items():
+            begun = time.perf_counter()
+            result = next(predictor.stream([picture]))
+            if isinstance(result, Failure):
+                break
+            results[name] = (result, time.perf_counter() - begun)
+        for name, (result, seconds) in results.items():
+            reference, _ = next(iter(results.values()))
+            rows[name].append(_row(result, reference, seconds))
+    if not any(rows.values()):
+        raise DataError("expected pictures to compare backends on, got none that can be read")
+    return [
+        Comparison(
+            backend=name,
+            map_difference=max(row.map_difference for row in mine),
+            score_difference=max(row.score_difference for row in mine),
+            decisions=tuple(row.picture for row in mine if row.differs),
+            nearest=min(row.distance for row in mine),
+            seconds=float(np.median([row.seconds for row in mine])),
+        )
+        for name, mine in rows.items()
+    ]
+
+
+def example_pictures(count: int, side: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield seeded pictures, uint8 [side, side, 3]: soft colours, grain and a stroke."""
+    random = np.random.default_rng(0)
+    for _ in range(count):
+        coarse = random.integers(0, 256, (8, 8, 3)).astype(np.float32)
+        soft = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
+        picture = (soft + random.normal(0, 8, soft.shape)).clip(0, 255).astype(np.uint8)
+        ends = random.integers(0, side, (2, 2))
+        colour = tuple(int(value) for value in random.integers(0, 256, 3))
+        cv2.line(picture, tuple(map(int, ends[0])), tuple(map(int, ends[1])), colour, 3)
+        yield picture
+
+
+@dataclass(frozen=True)
+class _Row:
+    picture: str
+    map_difference: float
+    score_difference: float
+    differs: bool
+    distance: float
+    seconds: float
+
+
+def _row(result: Result, reference: Result, seconds: float) -> _Row:
+    return _Row(
+        picture=result.name,
+        map_difference=float(np.abs(result.anomaly_map - reference.anomaly_map).max()),
+        score_difference=abs(result.score - reference.score),
+        differs=result.is_defective != reference.is_defective,
+        distance=abs(result.score - result.threshold),
+        seconds=seconds,
+    )
