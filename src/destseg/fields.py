@@ -16,6 +16,7 @@ from destseg.validation import (
     SHARE_ABOVE_0,
     Rule,
     at_least,
+    between,
     multiple_of,
     rising,
 )
@@ -33,7 +34,24 @@ class DataSettings:
     """The pictures: how they are read, turned and held in memory."""
 
     image_size: int = setting(
-        256, "Side in pixels that every picture is resized to.", multiple_of(32, 64)
+        256,
+        "Side in pixels that every picture is resized to; with tile, of a tile.",
+        multiple_of(32, 64),
+    )
+    tile: bool = setting(
+        False,
+        "Cut pictures into tiles of image-size instead of shrinking them, so that small defects "
+        "keep their pixels; training sees random crops.",
+    )
+    tile_overlap: float = setting(
+        0.25,
+        "Share of a tile's side that neighbouring tiles have in common.",
+        between(0, 0.75),
+    )
+    roi: str | None = setting(
+        None,
+        "Region of interest: a picture file whose pixels that are not 0 are inspected, or a .json "
+        "file with polygons in shares of width and height. It is stretched to every picture.",
     )
     max_pixels: int = setting(
         100_000_000,

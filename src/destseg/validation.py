@@ -38,6 +38,11 @@ def at_least(low: float) -> Rule:
     return Rule(lambda value: value >= low, f"at least {low:g}")
 
 
+def between(low: float, high: float) -> Rule:
+    """Return the rule that a number is neither below ``low`` nor above ``high``."""
+    return Rule(lambda value: low <= value <= high, f"a number in [{low:g}, {high:g}]")
+
+
 def multiple_of(factor: int, low: int) -> Rule:
     """Return the rule that a whole number is a multiple of a factor and not below ``low``."""
     return Rule(

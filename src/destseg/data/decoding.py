@@ -7,7 +7,7 @@ checked before anything is decoded.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -38,6 +38,7 @@ _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
 EXPECTED = "expected a JPEG, PNG, BMP, TIFF or WebP picture"
 _DEPTH = "expected 8 or 16 bits a channel"
 _EXIF_ORIENTATION = 0x0112
+_BAND = 256  # rows
 _LIMIT_LOCK = threading.Lock()
 
 
@@ -105,12 +106,29 @@ def _decode_deep_colour(file: IO[bytes], name: Path) -> NDArray[np.uint8]:
         raise ImageError(name, reason)
     if values.dtype != np.uint16 or values.ndim != 3:
         raise ImageError(name, f"{_DEPTH}, grey, RGB or RGBA, got another layout; convert it")
-    return np.ascontiguousarray(_to_8_bits(values[..., 2::-1]))
+    return _in_bands(
+        values.shape[0], values.shape[1], lambda rows: _to_8_bits(values[rows, :, 2::-1])
+    )
 
 
 def _to_8_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     # 257 is odd, so no value lies half-way and adding 128 rounds exactly.
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _in_bands(
+    height: int, width: int, band: Callable[[slice], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """Return a picture [H, W, 3] made some rows at a time.
+
+    What a conversion needs in between is then held for a band only; for a whole picture it can
+    be several times the picture.
+    """
+    image = np.empty((height, width, 3), np.uint8)
+    for start in range(0, height, _BAND):
+        rows = slice(start, min(start + _BAND, height))
+        image[rows] = band(rows)
+    return image
 
 
 def array_to_rgb(array: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -135,17 +153,24 @@ def pil_to_rgb(picture: Image.Image, name: str | Path) -> NDArray[np.uint8]:
     """Return a PIL picture of any 8 or 16 bit mode, upright, as uint8 RGB [H, W, 3]."""
     if picture.mode == "F":
         raise ImageError(name, f"{_DEPTH}, got floating-point values; convert it with a scale")
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture)
-        if values.size and (values.min() < 0 or values.max() > 65535):
-            got = f"values from {values.min()} to {values.max()}"
-            raise ImageError(name, f"{_DEPTH}, got {got}; convert it with a fixed scale")
-        return _upright(array_to_rgb(values.astype(np.uint16)), picture)
-    plain = picture
-    if picture.mode in ("P", "PA", "RGBa", "La"):
-        # Straight to RGB, PIL warns about a palette's transparency and refuses the others.
-        plain = picture.convert("LA" if picture.mode == "La" else "RGBA")
-    return _upright(array_to_rgb(np.array(plain.convert("RGB"))), picture)
+    width, height = picture.size
+    if not width or not height:
+        raise ImageError(name, f"expected sides that are none of them 0, got {width} x {height}")
+
+    def band(rows: slice) -> NDArray[np.uint8]:
+        part = picture.crop((0, rows.start, width, rows.stop))
+        if part.mode.startswith("I"):
+            values = np.asarray(part)
+            if values.min() < 0 or values.max() > 65535:
+                got = f"values from {values.min()} to {values.max()}"
+                raise ImageError(name, f"{_DEPTH}, got {got}; convert it with a fixed scale")
+            return array_to_rgb(values.astype(np.uint16))
+        if part.mode in ("P", "PA", "RGBa", "La"):
+            # Straight to RGB, PIL warns about a palette's transparency and refuses the others.
+            part = part.convert("LA" if part.mode == "La" else "RGBA")
+        return np.asarray(part.convert("RGB"))
+
+    return _upright(_in_bands(height, width, band), picture)
 
 
 def _upright(image: NDArray[np.uint8], picture: Image.Image) -> NDArray[np.uint8]:

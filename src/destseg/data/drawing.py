@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from destseg.data.images import as_image, resize
 
+_BAND = 256  # rows
 _WHITE = 255
 _INK = (40, 40, 40)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -25,8 +26,16 @@ def colour_map(anomaly_map: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     Returns:
         uint8 [h, w, 3], RGB.
     """
-    levels = np.rint(np.clip(anomaly_map, 0, 1) * 255).astype(np.uint8)
-    return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)[..., ::-1])
+    coloured = cv2.applyColorMap(levels_of(anomaly_map), cv2.COLORMAP_TURBO)
+    return np.ascontiguousarray(coloured[..., ::-1])
+
+
+def levels_of(anomaly_map: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Return a map in whole numbers: uint8 [h, w], 0 to 255 for 0 to 1, the rest clipped."""
+    levels = np.empty(anomaly_map.shape, np.uint8)
+    for rows in _bands(len(levels)):
+        levels[rows] = np.rint(np.clip(anomaly_map[rows], 0, 1) * 255)
+    return levels
 
 
 def overlay(
@@ -46,9 +55,12 @@ def overlay(
         ValueError: the two differ in size.
     """
     _check_same_size(image, heatmap)
-    weight = opacity * np.clip(heatmap, 0, 1)[..., None].astype(np.float32)
-    mixed = image + weight * (colour_map(heatmap) - image.astype(np.float32))
-    return np.asarray(np.rint(mixed), dtype=np.uint8)
+    drawn = np.empty_like(image)
+    for rows in _bands(len(image)):
+        weight = opacity * np.clip(heatmap[rows], 0, 1)[..., None].astype(np.float32)
+        mixed = image[rows] + weight * (colour_map(heatmap[rows]) - image[rows].astype(np.float32))
+        drawn[rows] = np.rint(mixed)
+    return drawn
 
 
 def outline(
@@ -138,6 +150,11 @@ def _write(area: NDArray[np.uint8], text: str, scale: float) -> None:
     canvas = np.ascontiguousarray(area)
     cv2.putText(canvas, text, (0, round(0.7 * len(area))), _FONT, scale, _INK, 1, cv2.LINE_AA)
     area[:] = canvas
+
+
+def _bands(height: int) -> Iterator[slice]:
+    """Yield some rows at a time: in floats, a large picture is many times its size."""
+    yield from (slice(start, start + _BAND) for start in range(0, height, _BAND))
 
 
 def _check_same_size(image: NDArray[np.uint8], other: NDArray[Any]) -> None:

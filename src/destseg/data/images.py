@@ -20,6 +20,7 @@ from destseg.config import DataSettings
 from destseg.data.decoding import EXPECTED, array_to_rgb, decode, pil_to_rgb
 from destseg.data.files import write_atomically
 from destseg.data.ordered import in_order
+from destseg.data.tiling import size_for_tiles
 from destseg.errors import ImageError
 
 _FORMATS = {
@@ -98,13 +99,15 @@ def as_image(picture: object) -> NDArray[np.uint8]:
         raise ImageError(name, f"expected a picture that decodes, got: {error}") from error
 
 
-def read_mask(path: str | Path) -> NDArray[np.bool_]:
+def read_mask(
+    path: str | Path, *, max_pixels: int = DataSettings.max_pixels
+) -> NDArray[np.bool_]:
     """Read where a mask is not 0, bool [H, W]: 0 and 1, 0 and 255, palette and 16 bit alike.
 
     Raises:
         ImageError: as ``read_image``.
     """
-    image = read_image(path)
+    image = read_image(path, max_pixels=max_pixels)
     if not image.any():
         # 16-bit masks of 0 and 1 vanish in the change to 8 bits.
         with Image.open(path) as picture:
@@ -117,16 +120,44 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     """Resize a picture bilinearly with antialiasing, without keeping its aspect (the paper's).
 
     Args:
-        image: uint8 [H, W, 3].
+        image: uint8 [H, W, 3], or [H, W] grey.
         size: (height, width) in pixels.
 
     Returns:
-        uint8 [height, width, 3]; the picture itself where it has that size.
+        uint8 [height, width, 3] or [height, width]; the picture itself where it has that size.
     """
     if image.shape[:2] == tuple(size):
         return image
     height, width = size
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def resize_for_model(image: NDArray[np.uint8], settings: DataSettings) -> NDArray[np.uint8]:
+    """Return a picture at the size that the model sees it at: whole, or to be cut into tiles.
+
+    Args:
+        image: uint8 [H, W, 3].
+        settings: without ``tile``, pictures are resized to ``image_size`` squared; with it they
+            keep their size, but are scaled up where a side is shorter than a tile.
+
+    Returns:
+        uint8 [h, w, 3]; the picture itself where it has that size.
+
+    Raises:
+        ImageError: scaling a narrow picture up would give more than ``max_pixels``.
+    """
+    side = settings.image_size
+    if not settings.tile:
+        return resize(image, (side, side))
+    height, width = size_for_tiles(*image.shape[:2], side)
+    if (height, width) != image.shape[:2] and height * width > settings.max_pixels:
+        raise ImageError(
+            "picture",
+            f"expected sides of at least {side} pixels (a tile) or nearly that, got "
+            f"{image.shape[1]} x {image.shape[0]}, which would be scaled up to {width} x {height}: "
+            "more than --max-pixels; lower --image-size or train without --tile",
+        )
+    return resize(image, (height, width))
 
 
 def resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -139,8 +170,10 @@ def resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArr
         size: (height, width) in pixels.
 
     Returns:
-        float32 [height, width].
+        float32 [height, width]; the map itself where it has that size.
     """
+    if anomaly_map.shape == tuple(size):
+        return anomaly_map
     height, width = size
     resized = cv2.resize(anomaly_map, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(resized, dtype=np.float32)

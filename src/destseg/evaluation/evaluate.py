@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from destseg.config import DataSettings
 from destseg.data.images import read_mask, resize
 from destseg.data.samples import GOOD, Sample
 from destseg.errors import DataError
@@ -45,7 +46,7 @@ class Evaluation:
 
     Attributes:
         image: metrics of the image scores.
-        pixel: metrics of the maps at the model's size, all pictures together.
+        pixel: metrics of the maps at their own size, all pictures together.
         kinds: the same for each kind.
         false_alarms: good pictures called defective.
         misses: defective pictures called good.
@@ -100,13 +101,14 @@ def evaluate(
 ) -> Evaluation:
     """Return how well a predictor does on pictures whose defects are known.
 
-    Maps and masks are compared at the model's size, as the paper does at 256 x 256.
+    Maps and masks are compared at the maps' size: the model's, as the paper does at 256 x 256, or
+    with tiles the picture's.  Masks are cut by the region of interest, where there is one.
 
     Args:
         predictor: the trained model.
         samples: test pictures with their kind and, where defective, their mask.
         exact: hold all maps for exact metrics; else bounded memory, metrics within 1e-4.
-        on_picture: called with each sample, its result and its mask at the model's size.
+        on_picture: called with each sample, its result and its mask at the map's size.
 
     Raises:
         ImageError: if a picture or mask cannot be read.
@@ -120,6 +122,10 @@ def evaluate(
     for sample, result in _results(predictor, samples):
         size = (result.anomaly_map.shape[0], result.anomaly_map.shape[1])
         mask = mask_of(sample, size, (result.height, result.width))
+        inspected = predictor.inspected(size)
+        if inspected is not None:
+            # What lies outside the region of interest is not asked for.
+            mask = mask & inspected
         counts[str(sample.defect)].add(result.anomaly_map, mask)
         records.append(
             Record(
@@ -172,7 +178,8 @@ def mask_of(
             f"{sample.path}: expected a mask of the defect under ground_truth/{sample.defect}/, "
             "got none. Add it, or leave the picture out."
         )
-    mask = read_mask(sample.mask)
+    allowed = max(size[0] * size[1], math.prod(picture_size or (0,)), DataSettings.max_pixels)
+    mask = read_mask(sample.mask, max_pixels=allowed)
     height, width = mask.shape
     rows, columns = picture_size or mask.shape
     # A mask at another scale is one; one pixel of rounding a side is not another shape.
@@ -181,8 +188,7 @@ def mask_of(
             f"{sample.mask}: expected a mask with the proportions of its picture, "
             f"{columns} x {rows}, got {width} x {height}. Is it another picture's?"
         )
-    values = np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255
-    return resize(values, size)[..., 0] >= 128
+    return resize(mask.astype(np.uint8) * np.uint8(255), size) >= 128
 
 
 def kinds_of(samples: Sequence[Sample]) -> list[str]:

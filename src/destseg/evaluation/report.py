@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from destseg.data.drawing import colour_map
+from destseg.data.drawing import colour_map, levels_of
 from destseg.data.files import write_atomically
 from destseg.data.images import resize
 from destseg.data.samples import Sample
@@ -108,9 +108,8 @@ def make_entry(
     scale = min(1.0, THUMBNAIL / max(result.height, result.width))
     size = (max(1, round(result.height * scale)), max(1, round(result.width * scale)))
     # Values are made small, not colours: between two colours of the scale lies a wrong one.
-    levels = np.rint(np.clip(result.anomaly_map, 0, 1) * 255).astype(np.uint8)
-    heatmap = colour_map(_resize_levels(levels, size).astype(np.float32) / 255)
-    drawn = None if mask is None else _resize_levels(mask.astype(np.uint8) * np.uint8(255), size)
+    heatmap = colour_map(resize(levels_of(result.anomaly_map), size).astype(np.float32) / 255)
+    drawn = None if mask is None else resize(mask.astype(np.uint8) * np.uint8(255), size)
     return Entry(
         name=f"{sample.path.parent.name}/{sample.path.name}",
         kind=sample.defect,
@@ -151,10 +150,6 @@ def training_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
         except (ValueError, TypeError, KeyError):
             continue
     return {phase: sorted(steps.items()) for phase, steps in phases.items()}
-
-
-def _resize_levels(levels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    return resize(np.repeat(levels[..., None], 3, axis=2), size)[..., 0]
 
 
 def _encoded(image: NDArray[np.uint8], file_format: str) -> bytes:

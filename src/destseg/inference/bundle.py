@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import destseg
 from destseg.config import Settings
 from destseg.data.files import write_atomically
+from destseg.data.roi import Roi
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.inference.scoring import Calibration
 
@@ -25,6 +26,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 CALIBRATION = "calibration.json"
+ROI = "roi.png"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Bundle:
         weights_sha256: of the weights file.
         calibration: the held-out scores and the thresholds; ``None`` while training fits them.
         training: facts about the run: pictures, minutes, device, versions.
+        roi_sha256: of the region of interest's file; ``None`` where whole pictures are inspected.
     """
 
     folder: Path
@@ -44,6 +47,7 @@ class Bundle:
     weights_sha256: str
     calibration: Calibration | None
     training: Mapping[str, Any]
+    roi_sha256: str | None = None
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """Read the weights, by name.
@@ -52,17 +56,21 @@ class Bundle:
             BundleError: if the file is missing or is not the one that was saved.
         """
         path = self.folder / WEIGHTS
-        content = _read(path)
-        digest = hashlib.sha256(content).hexdigest()
-        if digest != self.weights_sha256:
-            raise BundleError(
-                f"{path}: expected SHA-256 {self.weights_sha256[:12]}..., got {digest[:12]}...: "
-                "the file was changed or damaged. Copy the bundle again or train anew."
-            )
+        content = _read_hashed(path, self.weights_sha256)
         try:
             return safetensors.numpy.load(content)
         except safetensors.SafetensorError as error:
             raise BundleError(f"{path}: expected safetensors, got {error}") from error
+
+    def roi(self) -> Roi | None:
+        """Read the region of interest; ``None`` where whole pictures are inspected.
+
+        Raises:
+            BundleError: if the file is missing or is not the one that was saved.
+        """
+        if self.roi_sha256 is None:
+            return None
+        return Roi.from_png(_read_hashed(self.folder / ROI, self.roi_sha256))
 
 
 def save_bundle(
@@ -70,23 +78,37 @@ def save_bundle(
     settings: Settings,
     weights: Mapping[str, NDArray[Any]],
     training: Mapping[str, Any],
+    roi: Roi | None = None,
 ) -> Bundle:
-    """Write manifest and weights; the calibration follows with ``save_calibration``.
+    """Write manifest, weights and region; the calibration follows with ``save_calibration``.
 
     The manifest, which names the weights' hash, comes last: an interruption leaves a folder that
     is refused, never one that mixes old and new.
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = safetensors.numpy.save({k: np.asarray(v, order="C") for k, v in weights.items()})
-    bundle = Bundle(folder, settings, hashlib.sha256(content).hexdigest(), None, dict(training))
+    region = None if roi is None else roi.to_png()
+    bundle = Bundle(
+        folder=folder,
+        settings=settings,
+        weights_sha256=hashlib.sha256(content).hexdigest(),
+        calibration=None,
+        training=dict(training),
+        roi_sha256=None if region is None else hashlib.sha256(region).hexdigest(),
+    )
     (folder / MANIFEST).unlink(missing_ok=True)
     (folder / CALIBRATION).unlink(missing_ok=True)
     write_atomically(folder / WEIGHTS, content)
+    if region is None:
+        (folder / ROI).unlink(missing_ok=True)
+    else:
+        write_atomically(folder / ROI, region)
     manifest = {
         "format": FORMAT,
         "destseg": destseg.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "weights_sha256": bundle.weights_sha256,
+        "roi_sha256": bundle.roi_sha256,
         "settings": settings.to_dict(),
         "training": bundle.training,
     }
@@ -122,6 +144,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             weights_sha256=manifest["weights_sha256"],
             calibration=None,
             training={**manifest["training"]},
+            roi_sha256=manifest.get("roi_sha256"),
         )
     except (KeyError, TypeError, AttributeError, SettingsError) as error:
         raise BundleError(
@@ -135,7 +158,8 @@ def load_bundle(folder: str | Path) -> Bundle:
             f"{folder / CALIBRATION}: expected a calibration of destseg, got {error!r}. "
             "Copy the bundle again or train anew."
         ) from error
-    calibration.require_match(bundle.settings, bundle.weights_sha256, folder)
+    calibration.require_match(bundle.settings, bundle.weights_sha256, folder, bundle.roi_sha256)
+    bundle.roi()  # It is small, and a missing one is better known before a line starts.
     return replace(bundle, calibration=calibration)
 
 
@@ -155,6 +179,17 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise BundleError(f"{path}: expected a manifest of destseg, got {type(manifest).__name__}")
     return manifest
+
+
+def _read_hashed(path: Path, expected: str) -> bytes:
+    content = _read(path)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != expected:
+        raise BundleError(
+            f"{path}: expected SHA-256 {expected[:12]}..., got {digest[:12]}...: "
+            "the file was changed or damaged. Copy the bundle again or train anew."
+        )
+    return content
 
 
 def _read(path: Path) -> bytes:

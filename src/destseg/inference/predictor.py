@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from destseg.data.images import as_image, read_image, resize
+from destseg.data.images import as_image, read_image, resize_for_model
 from destseg.data.ordered import in_order
 from destseg.errors import BatchError, BundleError, ImageError, SettingsError
 from destseg.inference.backends import Backend, Runtime, choose, open_backend
@@ -21,6 +21,7 @@ from destseg.inference.bundle import Bundle, load_bundle
 from destseg.inference.exports import bundle_for
 from destseg.inference.result import Failure, Result, find_regions
 from destseg.inference.scoring import Calibration, image_score
+from destseg.inference.tiled import tiled_map
 
 Picture: TypeAlias = str | Path | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
 """A path, a PIL picture or an array [h, w] or [h, w, 3] (RGB)."""
@@ -33,7 +34,8 @@ class Measurement:
     Attributes:
         name: the file's path as it was given, or a number for a picture without a file.
         score: in [0, 1].
-        anomaly_map: float32 [image_size, image_size] in [0, 1].
+        anomaly_map: float32 in [0, 1], [image_size, image_size] or, from tiles, of the picture's
+            size; 0 outside the region of interest.
         height, width: of the picture in pixels.
     """
 
@@ -51,7 +53,10 @@ class Predictor:
         bundle: the trained model.
         backend: what runs it.
         backend_name: its name, for reports.
-        batch_size: pictures that go through the networks together.
+        batch_size: pictures or tiles that go through the networks together.
+
+    Raises:
+        BundleError: if the bundle's region of interest is missing or changed.
     """
 
     def __init__(
@@ -68,6 +73,8 @@ class Predictor:
         self.batch_size = batch_size
         self.backend_name = backend_name
         self._backend = backend
+        self._roi = bundle.roi()
+        self._inspected: NDArray[np.bool_] | None = None
 
     @property
     def calibration(self) -> Calibration:
@@ -119,8 +126,15 @@ class Predictor:
             yield measured if isinstance(measured, Failure) else self._decide(measured)
 
     def measure(self, pictures: Iterable[Picture]) -> Iterator[Measurement | Failure]:
-        """Yield map and score of each picture, in order, without a decision."""
+        """Yield map and score of each picture, in order, without a decision.
+
+        Tiles are cut from one picture at a time, which nothing holds any longer when its map is
+        scored: of a large one there is room for one copy.
+        """
         numbered = enumerate(pictures)
+        if self.bundle.settings.data.tile:
+            yield from map(self._measure_tiles, numbered)
+            return
         reading = in_order(self._read, numbered, threads=2, ahead=2 * self.batch_size)
         with contextlib.closing(reading) as read:
             yield from self._measure(read)
@@ -132,7 +146,47 @@ class Predictor:
             if readable:
                 maps = iter(self._backend(np.stack([item.pixels for item in readable])))
             for item in batch:
-                yield item if isinstance(item, Failure) else self._score(item, next(maps))
+                if isinstance(item, Failure):
+                    yield item
+                    continue
+                anomaly_map = np.array(next(maps), dtype=np.float32)
+                self._require_finite(item.name, anomaly_map)
+                yield self._score(item, anomaly_map)
+
+    def _measure_tiles(self, numbered: tuple[int, Picture]) -> Measurement | Failure:
+        item = self._read(numbered)
+        if isinstance(item, Failure):
+            return item
+        data = self.bundle.settings.data
+
+        def run(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+            maps = self._backend(tiles)
+            self._require_finite(item.name, maps)
+            return maps
+
+        anomaly_map = tiled_map(
+            item.pixels,
+            run,
+            tile=data.image_size,
+            overlap=data.tile_overlap,
+            batch_size=self.batch_size,
+            inspected=self.inspected((item.pixels.shape[0], item.pixels.shape[1])),
+        )
+        item = replace(item, pixels=_NO_PIXELS)
+        return self._score(item, anomaly_map)
+
+    def inspected(self, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+        """Return which pixels of a map of (height, width) are inspected, bool [height, width].
+
+        Without a region of interest that is ``None``: all of them.
+        """
+        if self._roi is None:
+            return None
+        held = self._inspected
+        if held is None or held.shape != tuple(size):
+            # The last one is kept: pictures of a line are of one size.
+            held = self._inspected = self._roi.at(size)
+        return held
 
     def _read(self, numbered: tuple[int, Picture]) -> _Pixels | Failure:
         number, picture = numbered
@@ -143,22 +197,29 @@ class Predictor:
                 image = read_image(picture, max_pixels=data.max_pixels)
             else:
                 image = as_image(picture)
+            height, width = image.shape[:2]
+            return _Pixels(name, resize_for_model(image, data), height, width)
         except ImageError as error:
             return Failure(name, ImageError(name, error.reason))
-        height, width = image.shape[:2]
-        return _Pixels(name, resize(image, (data.image_size, data.image_size)), height, width)
 
-    def _score(self, item: _Pixels, anomaly_map: NDArray[np.float32]) -> Measurement:
-        if not np.isfinite(anomaly_map).all():
+    def _require_finite(self, name: str, maps: NDArray[np.float32]) -> None:
+        if not np.isfinite(maps).all():
             # NaN is above no threshold, so a broken model would pass every part.
             raise BundleError(
-                f"{item.name}: expected an anomaly map of finite numbers, got others: the model in "
+                f"{name}: expected an anomaly map of finite numbers, got others: the model in "
                 f"{self.bundle.folder} or what runs it is broken. Train anew or use another device."
             )
+
+    def _score(self, item: _Pixels, anomaly_map: NDArray[np.float32]) -> Measurement:
+        inspected = self.inspected((anomaly_map.shape[0], anomaly_map.shape[1]))
+        pixels = None
+        if inspected is not None:
+            anomaly_map *= inspected
+            pixels = int(np.count_nonzero(inspected))
         fraction = self.bundle.settings.decision.score_fraction
         return Measurement(
             name=item.name,
-            score=image_score(anomaly_map, fraction),
+            score=image_score(anomaly_map, fraction, pixels),
             anomaly_map=anomaly_map,
             height=item.height,
             width=item.width,
@@ -180,6 +241,9 @@ class Predictor:
         )
         regions = find_regions(result.heatmap, calibration.pixel_threshold)
         return replace(result, regions=regions)
+
+
+_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +273,7 @@ def load(
         device: auto, cpu, cuda, mps, or a device of OpenVINO's.
         threads: CPU threads; ``None`` leaves the number to the runtime.
         cache: folder for what OpenVINO compiles; ``None`` keeps nothing.
-        batch_size: pictures that go through the networks together.
+        batch_size: pictures or tiles that go through the networks together.
 
     Raises:
         BundleError: if the bundle is missing, changed, incomplete or too new.

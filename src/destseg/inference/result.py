@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from destseg.data.images import resize_map
 from destseg.errors import ImageError
 
+_PIXELS_AT_A_TIME = 2**20
+
 
 @dataclass(frozen=True)
 class Region:
@@ -46,7 +48,8 @@ class Result:
         is_defective: whether the score is above the threshold.
         threshold: the image score's threshold.
         pixel_threshold: the map's threshold, which bounds the regions.
-        anomaly_map: float32 [image_size, image_size] in [0, 1], as the model gave it.
+        anomaly_map: float32 in [0, 1], as the model gave it: [image_size, image_size]; from tiles
+            [height, width], more where the picture was smaller than a tile.
         height, width: of the picture in pixels.
         regions: where the heatmap is above its threshold, the highest peak first.
     """
@@ -66,7 +69,8 @@ class Result:
     def heatmap(self) -> NDArray[np.float32]:
         """The map at the picture's own size, float32 [height, width] in [0, 1], never re-scaled.
 
-        Made anew at each use, so that results of large pictures can be kept.
+        The map itself where it has that size; else made anew at each use, so that results of large
+        pictures can be kept.
         """
         return resize_map(self.anomaly_map, (self.height, self.width))
 
@@ -108,24 +112,51 @@ def find_regions(heatmap: NDArray[np.float32], threshold: float) -> tuple[Region
         heatmap: float [h, w].
         threshold: pixels above it, not at it, belong to a region.
     """
-    above = (heatmap > threshold).astype(np.uint8)
+    box = _box_above(heatmap, threshold)
+    if box is None:
+        return ()
+    heatmap, left, top = heatmap[box], box[1].start, box[0].start
+    above = (heatmap > threshold).view(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
     regions = []
     for label in range(1, count):
         x, y, width, height, area = (int(value) for value in stats[label])
-        box = (slice(y, y + height), slice(x, x + width))
-        inside = np.where(labels[box] == label, heatmap[box], -np.inf)
-        peak_y, peak_x = divmod(int(inside.argmax()), width)
+        inside = (slice(y, y + height), slice(x, x + width))
+        peak, peak_y, peak_x = _peak(heatmap[inside], labels[inside], label)
         regions.append(
             Region(
-                x=x,
-                y=y,
+                x=left + x,
+                y=top + y,
                 width=width,
                 height=height,
                 area=area,
-                peak=float(inside[peak_y, peak_x]),
-                peak_x=x + peak_x,
-                peak_y=y + peak_y,
+                peak=peak,
+                peak_x=left + x + peak_x,
+                peak_y=top + y + peak_y,
             )
         )
     return tuple(sorted(regions, key=lambda region: -region.peak))
+
+
+def _box_above(heatmap: NDArray[np.float32], threshold: float) -> tuple[slice, slice] | None:
+    """Return the box of what is above a threshold; labels of a whole large map cost its size."""
+    rows = np.flatnonzero(heatmap.max(axis=1) > threshold)
+    if not rows.size:
+        return None
+    columns = np.flatnonzero(heatmap[rows[0] : rows[-1] + 1].max(axis=0) > threshold)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _peak(
+    heatmap: NDArray[np.float32], labels: NDArray[np.int32], label: int
+) -> tuple[float, int, int]:
+    """Return the highest value with a label, and its row and column: the first of equal ones."""
+    highest, where = -np.inf, (0, 0)
+    rows = max(1, _PIXELS_AT_A_TIME // heatmap.shape[1])
+    for start in range(0, len(heatmap), rows):
+        block = slice(start, start + rows)
+        values = np.where(labels[block] == label, heatmap[block], -np.inf)
+        y, x = divmod(int(values.argmax()), values.shape[1])
+        if values[y, x] > highest:
+            highest, where = float(values[y, x]), (start + y, x)
+    return highest, *where

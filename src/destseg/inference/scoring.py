@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,12 @@ from destseg.config import Settings
 from destseg.errors import BundleError, DataError, SettingsError
 
 
-def image_score(anomaly_map: NDArray[np.float32], fraction: float) -> float:
+_PIXELS_AT_A_TIME = 2**22
+
+
+def image_score(
+    anomaly_map: NDArray[np.float32], fraction: float, inspected: int | None = None
+) -> float:
     """Return how anomalous a picture is: the mean over the highest share of its map.
 
     A share instead of a number of pixels (the paper's 100 of 256 x 256) means the same at any
@@ -25,14 +30,36 @@ def image_score(anomaly_map: NDArray[np.float32], fraction: float) -> float:
     Args:
         anomaly_map: float [h, w] in [0, 1], at the model's size.
         fraction: share of the pixels in (0, 1]; at least one pixel is taken.
+        inspected: how many pixels the share is of, where the map is 0 outside a region of
+            interest; ``None`` is all of them.
 
     Returns:
         The score in [0, 1].
     """
-    flat = np.asarray(anomaly_map, dtype=np.float32).reshape(-1)
-    top = min(flat.size, max(1, round(fraction * flat.size)))
-    highest = np.partition(flat, flat.size - top)[flat.size - top :]
+    pixels = anomaly_map.size if inspected is None else inspected
+    highest = _highest(anomaly_map, min(pixels, max(1, round(fraction * pixels))))
+    # In order, so that the sum does not depend on where in the map they lay.
+    highest.sort()
     return float(highest.mean(dtype=np.float64))
+
+
+def _highest(anomaly_map: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Return the highest values of a map, in any order, without a copy of a large one.
+
+    Some rows at a time: those that are above all but ``count`` of what was seen are kept.
+    """
+    rows = max(1, _PIXELS_AT_A_TIME // anomaly_map.shape[1])
+    if count > anomaly_map.size // 8:
+        rows = len(anomaly_map)  # nearly all are kept anyway
+    kept = np.empty(0, np.float32)
+    for start in range(0, len(anomaly_map), rows):
+        values = anomaly_map[start : start + rows].reshape(-1)
+        if len(kept) == count:
+            values = values[values > kept.min()]
+        kept = np.concatenate((kept, values)) if len(kept) else values
+        if len(kept) > count:
+            kept = np.partition(kept, len(kept) - count)[len(kept) - count :]
+    return np.array(kept, dtype=np.float32)
 
 
 def threshold_rank(n: int, max_false_alarm_rate: float) -> tuple[int, float]:
@@ -68,6 +95,9 @@ class Calibration:
         image_size: side in pixels that pictures were resized to.
         score_fraction: share of the map that the score is the mean of.
         weights_sha256: of the weights that gave the scores.
+        tile: whether pictures were cut into tiles.
+        tile_overlap: of the tiles; 0 without them.
+        roi_sha256: of the region of interest; ``None`` where whole pictures were inspected.
     """
 
     scores: tuple[float, ...]
@@ -77,6 +107,9 @@ class Calibration:
     image_size: int
     score_fraction: float
     weights_sha256: str
+    tile: bool = False
+    tile_overlap: float = 0.0
+    roi_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if not len(self.scores) == len(self.peaks) == len(self.pictures) > 0:
@@ -97,6 +130,7 @@ class Calibration:
         pictures: Sequence[str],
         settings: Settings,
         weights_sha256: str,
+        roi_sha256: str | None = None,
     ) -> Calibration:
         """Return the calibration from the scores and map peaks of held-out good pictures."""
         return cls(
@@ -104,9 +138,9 @@ class Calibration:
             peaks=tuple(sorted(peaks)),
             pictures=tuple(pictures),
             max_false_alarm_rate=settings.decision.max_false_alarm_rate,
-            image_size=settings.data.image_size,
-            score_fraction=settings.decision.score_fraction,
             weights_sha256=weights_sha256,
+            roi_sha256=roi_sha256,
+            **_scored_with(settings),
         )
 
     @property
@@ -155,23 +189,33 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """Return the calibration that ``to_dict`` described."""
-        plain: dict[str, Any] = {item.name: values[item.name] for item in fields(cls)}
+        """Return the calibration that ``to_dict`` described; what is newer has its default."""
+        plain: dict[str, Any] = {
+            item.name: values[item.name]
+            for item in fields(cls)
+            if item.name in values or item.default is MISSING
+        }
         plain["pictures"] = tuple(plain["pictures"])
         for name in ("scores", "peaks"):
             plain[name] = tuple(map(float, plain[name]))
         return cls(**plain)
 
-    def require_match(self, settings: Settings, weights_sha256: str, where: Path) -> None:
+    def require_match(
+        self,
+        settings: Settings,
+        weights_sha256: str,
+        where: Path,
+        roi_sha256: str | None = None,
+    ) -> None:
         """Refuse to be used with other values than those it was fitted for.
 
         Raises:
             BundleError: naming every difference.
         """
         used = {
-            "image_size": settings.data.image_size,
-            "score_fraction": settings.decision.score_fraction,
+            **_scored_with(settings),
             "weights_sha256": weights_sha256,
+            "roi_sha256": roi_sha256,
         }
         wrong = [
             f"  {name}: calibrated for {getattr(self, name)}, the model has {value}"
@@ -184,3 +228,14 @@ class Calibration:
                 "threshold would mean nothing:\n" + "\n".join(wrong) + "\nTrain anew or copy the "
                 "bundle again."
             )
+
+
+def _scored_with(settings: Settings) -> dict[str, Any]:
+    """Return the settings that scores depend on; the overlap only where there are tiles."""
+    data = settings.data
+    return {
+        "image_size": data.image_size,
+        "score_fraction": settings.decision.score_fraction,
+        "tile": data.tile,
+        "tile_overlap": data.tile_overlap if data.tile else 0.0,
+    }

@@ -1,0 +1,141 @@
+"""Region of interest: the part of every picture that is inspected."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from destseg.data.images import read_mask
+from destseg.errors import DataError
+
+POLYGON_SIDE = 2048
+"""Polygons are drawn on a square of this side, which is stretched to each picture."""
+
+_FORMAT = (
+    'expected {"polygons": [[[x, y], [x, y], [x, y], ...], ...]} with x and y as shares of '
+    "width and height in [0, 1]"
+)
+_SUB_PIXEL_BITS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Roi:
+    """Which pixels are inspected, for pictures of any size: it is stretched to each.
+
+    Attributes:
+        mask: bool [h, w], true where a picture is inspected; at least one pixel is.
+    """
+
+    mask: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        if not self.mask.any():
+            raise DataError(
+                "expected a region of interest with pixels to inspect (not 0), got none"
+            )
+
+    def at(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Return the region at another (height, width), bool [height, width].
+
+        Enlarged, a pixel is what is nearest to it; made smaller, it is inspected if any part of
+        it is, so that no region vanishes.
+        """
+        if self.mask.shape == tuple(size):
+            return self.mask
+        return _stretch(_stretch(self.mask, size[0], 0), size[1], 1)
+
+    def to_png(self) -> bytes:
+        """Return the mask as a PNG of one bit a pixel, which ``from_png`` reads."""
+        encoded = io.BytesIO()
+        Image.fromarray(self.mask).save(encoded, "PNG")
+        return encoded.getvalue()
+
+    @classmethod
+    def from_png(cls, content: bytes) -> Roi:
+        """Return what ``to_png`` wrote; the caller vouches for the content by its hash."""
+        with Image.open(io.BytesIO(content)) as picture:
+            return cls(np.array(picture.convert("1")))
+
+
+def read_roi(path: str | Path) -> Roi:
+    """Read a region of interest.
+
+    Args:
+        path: a picture, whose pixels that are not 0 are inspected; or a ``.json`` file with
+            polygons, ``{"polygons": [[[x, y], ...], ...]}``, in shares of width and height.
+
+    Raises:
+        ImageError: if the picture is missing or cannot be read.
+        DataError: if polygons are missing, malformed or out of [0, 1], or nothing is inspected.
+    """
+    path = Path(path)
+    mask = _draw(_polygons(path)) if path.suffix.lower() == ".json" else read_mask(path)
+    try:
+        return Roi(mask)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _polygons(path: Path) -> list[NDArray[np.float64]]:
+    """Return polygons, each float64 [n, 2] of x and y in [0, 1], n >= 3."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: {_FORMAT}, got {error.strerror}; check --roi") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {_FORMAT}, got no JSON: {error}") from None
+    listed = content.get("polygons") if isinstance(content, dict) else None
+    if not isinstance(listed, list) or not listed:
+        raise DataError(f"{path}: {_FORMAT}, got {_short(content)}")
+    return [_polygon(points, f"{path}: polygon {k}") for k, points in enumerate(listed, 1)]
+
+
+def _polygon(points: Any, where: str) -> NDArray[np.float64]:
+    pairs = isinstance(points, list) and all(
+        isinstance(point, list) and len(point) == 2 and all(map(_is_number, point))
+        for point in points
+    )
+    if not pairs or len(points) < 3:
+        raise DataError(f"{where}: {_FORMAT}, at least three points each, got {_short(points)}")
+    outside = [point for point in points if not all(0 <= share <= 1 for share in point)]
+    if outside:
+        raise DataError(
+            f"{where}: expected x and y as shares of width and height in [0, 1], got {outside[0]}; "
+            "divide pixels by the picture's width and height"
+        )
+    return np.array(points, np.float64)
+
+
+def _draw(polygons: list[NDArray[np.float64]]) -> NDArray[np.bool_]:
+    mask = np.zeros((POLYGON_SIDE, POLYGON_SIDE), np.uint8)
+    for points in polygons:
+        # Half a pixel less: OpenCV counts from the first pixel's centre, shares from its edge.
+        places = np.rint((points * POLYGON_SIDE - 0.5) * 2**_SUB_PIXEL_BITS).astype(np.int32)
+        # One by one: together, what two polygons have in common would be a hole.
+        cv2.fillPoly(mask, [places], 1, shift=_SUB_PIXEL_BITS)
+    return mask > 0
+
+
+def _stretch(mask: NDArray[np.bool_], length: int, axis: int) -> NDArray[np.bool_]:
+    own = mask.shape[axis]
+    places = np.arange(length)
+    if length >= own:
+        return np.take(mask, (2 * places + 1) * own // (2 * length), axis=axis)
+    return np.logical_or.reduceat(mask, places * own // length, axis=axis)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
