@@ -1,3 +1,4 @@
+import io
 import json
 from pathlib import Path
 
@@ -9,11 +10,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from destseg.config import Settings
 from destseg.data.images import resize
+from destseg.data.roi import Roi
 from destseg.data.samples import Sample, test_samples
 from destseg.errors import DataError, ImageError
 from destseg.evaluation.evaluate import evaluate, mask_of
 from destseg.evaluation.outcomes import Rate
-from destseg.inference.bundle import Bundle
+from destseg.evaluation.report import make_entry
+from destseg.inference.bundle import Bundle, save_bundle, save_calibration
 from destseg.inference.predictor import Predictor
 from destseg.inference.scoring import Calibration, image_score
 
@@ -244,3 +247,72 @@ def test_every_picture_is_handed_over_with_its_mask(predictor, data):
     assert [sample for sample, _, _ in seen] == samples
     assert [result.name for _, result, _ in seen] == [str(sample.path) for sample in samples]
     assert [mask.any() for _, _, mask in seen] == [sample.is_defective for sample in samples]
+
+
+def tiled_predictor(folder, roi=None):
+    settings = Settings.from_preset(image_size=SIDE, score_fraction=0.05, tile=True)
+    saved = save_bundle(folder, settings, {}, {}, roi)
+    fitted = Calibration.fit([0.5], [0.5], ["a"], settings, saved.weights_sha256, saved.roi_sha256)
+    backend = lambda x: x[..., 0].astype(np.float32) / 255  # noqa: E731
+    return Predictor(save_calibration(saved, fitted), backend, batch_size=5)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_tiled_maps_of_mixed_sizes_are_compared_at_their_own_size(data, tmp_path, exact):
+    seen = []
+    samples = test_samples(data)
+    figures = evaluate(
+        tiled_predictor(tmp_path / "model"),
+        samples,
+        exact=exact,
+        on_picture=lambda sample, result, mask: seen.append((sample, result, mask)),
+    )
+    masks, maps = [], []
+    for sample, result, mask in seen:
+        picture = Image.open(sample.path)
+        height, width = picture.height, picture.width
+        scale = max(1, SIDE / min(height, width))
+        size = max(SIDE, round(width * scale)), max(SIDE, round(height * scale))
+        seen_at = picture.resize(size, Image.Resampling.BILINEAR)
+        anomaly_map = np.asarray(seen_at)[..., 0] / np.float32(255)
+        np.testing.assert_allclose(result.anomaly_map, anomaly_map, atol=1e-6)
+        assert mask.shape == anomaly_map.shape
+        true = np.zeros(mask.shape, bool)
+        if sample.mask is not None:
+            drawn = Image.open(sample.mask).resize(size, Image.Resampling.BILINEAR)
+            true = np.asarray(drawn) >= 128
+        np.testing.assert_array_equal(mask, true)
+        masks.append(true.ravel())
+        maps.append(anomaly_map.ravel())
+        entry = make_entry(sample, result, np.asarray(picture), mask)
+        drawn_size = Image.open(io.BytesIO(entry.heatmap)).size
+        assert drawn_size == Image.open(io.BytesIO(entry.picture)).size == picture.size
+    assert len({mask.shape for mask in masks}) > 5
+    auroc = roc_auc_score(np.concatenate(masks), np.concatenate(maps))
+    assert figures.pixel.auroc == pytest.approx(auroc, abs=1e-4)
+
+
+def test_defects_outside_of_the_region_of_interest_are_not_asked_for(data, tmp_path):
+    left = np.zeros((10, 10), bool)
+    left[:, :2] = True
+    masks = []
+    evaluate(
+        tiled_predictor(tmp_path / "model", Roi(left)),
+        test_samples(data),
+        on_picture=lambda _, result, mask: masks.append((result, mask)),
+    )
+    assert any(mask.any() for _, mask in masks)
+    for result, mask in masks:
+        inspected = Roi(left).at(mask.shape)
+        assert not mask[~inspected].any()
+        assert not result.anomaly_map[~inspected].any()
+
+
+def test_a_mask_of_the_maps_size_may_have_as_many_pixels_as_its_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr("destseg.evaluation.evaluate.DataSettings.max_pixels", 100)
+    mask = np.zeros((30, 30), np.uint8)
+    mask[4:9, 4:9] = 255
+    sample = Sample(Path("part.png"), "hole", write(tmp_path / "mask.png", mask))
+    np.testing.assert_array_equal(mask_of(sample, (30, 30), (30, 30)), mask > 0)
+    with pytest.raises(ImageError, match="--max-pixels"):
+        mask_of(sample, (8, 8), (8, 8))

@@ -100,6 +100,17 @@ def test_all_numbers_of_a_region_are_pythons_own():
         assert {type(value) for value in vars(region).values()} <= {int, float}
 
 
+def test_regions_of_a_part_of_the_map_lie_where_they_are(monkeypatch):
+    monkeypatch.setattr("destseg.inference.result._PIXELS_AT_A_TIME", 16)
+    heatmap = np.zeros((300, 200), np.float32)
+    heatmap[100:120, 50:90] = 0.6
+    heatmap[119, 60] = heatmap[110, 70] = 0.9  # the first of equal peaks, row by row
+    heatmap[250, 199] = 0.7
+    first, second = find_regions(heatmap, 0.5)
+    assert first == Region(50, 100, 40, 20, 800, pytest.approx(0.9), 70, 110)
+    assert second == Region(199, 250, 1, 1, 1, pytest.approx(0.7), 199, 250)
+
+
 def result_of(anomaly_map: np.ndarray, height: int, width: int) -> Result:
     result = Result(
         name="a/part.png",

@@ -95,6 +95,37 @@ def test_the_score_leaves_the_map_as_it_is():
     assert transposed == image_score(np.ascontiguousarray(anomaly_map.T[::2]), 0.3)
 
 
+@pytest.mark.parametrize("fraction", [1e-9, 1e-4, 0.01, 0.1, 0.2, 1.0])
+@pytest.mark.parametrize("levels", [3, 2**24])
+def test_a_large_map_scores_exactly_as_if_it_were_taken_at_once(fraction, levels, monkeypatch):
+    random = np.random.default_rng(0)
+    anomaly_map = (random.integers(0, levels, (120, 90)) / levels).astype(np.float32)
+    at_once = image_score(anomaly_map, fraction)
+    for pixels in (1, 90, 1000, 5000):
+        monkeypatch.setattr("destseg.inference.scoring._PIXELS_AT_A_TIME", pixels)
+        assert image_score(anomaly_map, fraction) == at_once
+    count = max(1, round(fraction * anomaly_map.size))
+    literal = np.sort(anomaly_map.ravel())[::-1][:count].tolist()
+    assert at_once == pytest.approx(math.fsum(literal) / count, rel=1e-12)
+
+
+def test_where_the_values_lie_does_not_change_the_score():
+    values = np.random.default_rng(0).random(4096).astype(np.float32)
+    scores = {
+        image_score(np.random.default_rng(k).permutation(values).reshape(shape), 0.1)
+        for k, shape in enumerate([(64, 64), (16, 256), (1, 4096), (4096, 1)])
+    }
+    assert len(scores) == 1
+
+
+def test_the_share_is_of_what_is_inspected():
+    anomaly_map = np.zeros((40, 50), np.float32)
+    inside = anomaly_map[10:20, 10:30]
+    inside[:] = np.random.default_rng(0).random(inside.shape)
+    for fraction in (1e-9, 0.1, 1.0):
+        assert image_score(anomaly_map, fraction, inside.size) == image_score(inside, fraction)
+
+
 # --- p-values and thresholds
 
 scores_with_ties = st.lists(st.sampled_from([0, 0.1, 0.2, 0.3, 0.5, 1]), min_size=1, max_size=40)
@@ -281,15 +312,52 @@ def test_another_model_or_other_settings_are_refused_naming_every_difference():
         "image_size": (settings.replace(image_size=256), "a" * 64),
         "score_fraction": (settings.replace(score_fraction=0.02), "a" * 64),
         "weights_sha256": (settings, "b" * 64),
+        "tile": (settings.replace(tile=True, tile_overlap=0), "a" * 64),
     }
     for name, (used, weights) in cases.items():
         with pytest.raises(BundleError) as caught:
             calibration.require_match(used, weights, Path("here"))
         assert str(caught.value).startswith("here: ")
         assert [other for other in cases if other in str(caught.value)] == [name]
-    everything = settings.replace(image_size=64, score_fraction=1.0)
+    with pytest.raises(BundleError, match="roi_sha256: calibrated for None, the model has ccc"):
+        calibration.require_match(settings, "a" * 64, Path("here"), "ccc")
+    # Without tiles their overlap means nothing.
+    calibration.require_match(settings.replace(tile_overlap=0.5), "a" * 64, Path("here"))
+    everything = settings.replace(image_size=64, score_fraction=1.0, tile=True)
     with pytest.raises(BundleError) as caught:
         calibration.require_match(everything, "c", Path("here"))
     assert all(name in str(caught.value) for name in cases)
     assert "128" in str(caught.value)
     assert "64" in str(caught.value)
+
+
+def test_a_calibration_for_tiles_and_a_region_fits_those_only():
+    settings = Settings.from_preset(tile=True, tile_overlap=0.25)
+    calibration = Calibration.fit([0.1], [0.1], ["a"], settings, "a", "roi")
+    assert (calibration.tile, calibration.tile_overlap, calibration.roi_sha256) == (
+        True,
+        0.25,
+        "roi",
+    )
+    assert Calibration.from_dict(calibration.to_dict()) == calibration
+    calibration.require_match(settings, "a", Path("here"), "roi")
+    cases = {
+        "tile_overlap": (settings.replace(tile_overlap=0.5), "roi"),
+        "tile": (settings.replace(tile=False), "roi"),
+        "roi_sha256": (settings, "other"),
+        "the model has None": (settings, None),
+    }
+    for name, (used, roi) in cases.items():
+        with pytest.raises(BundleError, match=name):
+            calibration.require_match(used, "a", Path("here"), roi)
+
+
+def test_a_calibration_from_before_there_were_tiles_is_one_of_whole_pictures():
+    values = fitted([0.1, 0.2]).to_dict()
+    for name in ("tile", "tile_overlap", "roi_sha256"):
+        del values[name]
+    assert Calibration.from_dict(values) == fitted([0.1, 0.2])
+    fitted([0.1]).require_match(settings_with(0.01, 0.5), "a" * 64, Path("here"))
+    del values["image_size"]
+    with pytest.raises(KeyError):
+        Calibration.from_dict(values)

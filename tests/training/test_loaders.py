@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from destseg.config import DamageSettings, DataSettings
+from destseg.data.roi import Roi
 from destseg.errors import DataError
-from destseg.training.loaders import Batches, GoodPictures, batch_indices, rotate
+from destseg.training.loaders import Batches, GoodPictures, batch_indices
 
 SMALL = DataSettings(image_size=64)
 
@@ -44,64 +45,6 @@ def test_batches_depend_on_seed_phase_and_step_only():
     # The second epoch has another order than the first.
     first, second = ([i for s in range(k, k + 5) for i in indices(s)][:50] for k in (0, 5))
     assert first != second
-
-
-# ---- how they are turned
-
-
-def turns(rotation, picture, n=200):
-    draw = np.random.default_rng(0)
-    return [rotate(picture, rotation, draw) for _ in range(n)]
-
-
-def test_no_rotation_leaves_the_picture():
-    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    assert all(np.array_equal(turned, picture) for turned in turns("none", picture, 5))
-
-
-def angle_of(turned):
-    """Return the direction of the bright spot seen from the centre, in degrees."""
-    light = turned[..., 0].astype(float) - 114
-    y, x = np.argwhere(light > 60).mean(0) - 50
-    return np.degrees(np.arctan2(y, x))
-
-
-def spot():
-    """A grey picture (the corners' grey) with a bright spot at the middle of the right side."""
-    picture = np.full((101, 101, 3), 114, np.uint8)
-    picture[47:54, 82:89] = 255
-    return picture
-
-
-def test_tilt_is_up_to_five_degrees_either_way():
-    angles = np.array([angle_of(turned) for turned in turns("tilt", spot())])
-    assert -5.3 <= angles.min() < -4.5
-    assert 4.5 < angles.max() <= 5.3
-    assert abs(angles.mean()) < 0.6
-    assert 2.4 < angles.std() < 3.4  # uniform: 10 / sqrt(12)
-
-
-def test_turn_is_a_quarter_turn_and_a_tilt():
-    angles = np.array([angle_of(turned) for turned in turns("turn", spot(), 400)])
-    quarters = np.round(angles / 90)
-    rest = angles - 90 * quarters
-    assert np.abs(rest).max() <= 5.3
-    assert rest.std() > 2.4
-    counts = Counter((quarters % 4).tolist())
-    assert set(counts) == {0, 1, 2, 3}
-    assert min(counts.values()) > 60
-
-
-@pytest.mark.parametrize("rotation", ["tilt", "turn"])
-def test_new_corners_are_grey_114(rotation):
-    white = np.full((101, 101, 3), 255, np.uint8)
-    for turned in turns(rotation, white, 20):
-        assert turned.dtype == np.uint8
-        assert turned.shape == white.shape
-        assert (turned[40:60, 40:60] == 255).all()
-        assert turned.min() >= 114
-    strongest = min(turns(rotation, white), key=np.sum)
-    assert (strongest[0, 0] == 114).all()
 
 
 # ---- pictures in memory
@@ -277,3 +220,141 @@ def test_a_picture_that_vanishes_while_streaming_is_an_error(parts, tmp_path):
     shutil.rmtree(folder)
     with pytest.raises(DataError, match="nothing there"):
         list(stream)
+
+
+# ---- crops of large pictures
+
+
+TILES = DataSettings(image_size=64, tile=True)
+
+
+@pytest.fixture
+def large(tmp_path):
+    """Good pictures of several sizes, one of them narrower than a tile."""
+    folder = tmp_path / "large"
+    folder.mkdir()
+    for number, size in enumerate([(64, 64), (100, 90), (200, 70), (40, 80), (96, 160)]):
+        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+def test_with_tiles_pictures_keep_their_size(large):
+    pictures = GoodPictures(pictures_of(large), TILES)
+    shapes = [pictures[k].shape[:2] for k in range(5)]
+    assert shapes == [(64, 64), (100, 90), (200, 70), (64, 128), (96, 160)]
+    np.testing.assert_array_equal(pictures[1], np.array(Image.open(large / "1.png")))
+    enlarged = Image.open(large / "3.png").resize((128, 64), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(pictures[3], np.array(enlarged))
+
+
+def test_the_cache_counts_what_pictures_really_take(large, caplog):
+    room = (64 * 64 + 100 * 90 + 200 * 70) * 3
+    for spare, held in ((-1, 2), (0, 3), (64 * 128 * 3 - 1, 3), (64 * 128 * 3, 4)):
+        caplog.clear()
+        settings = DataSettings(image_size=64, tile=True, cache_gib=(room + spare) / 2**30)
+        few = GoodPictures(pictures_of(large), settings)
+        assert f"{held} of 5 pictures fit" in caplog.text
+        for index in range(5):
+            np.testing.assert_array_equal(
+                few[index], GoodPictures(pictures_of(large), TILES)[index]
+            )
+
+
+def test_a_picture_too_narrow_for_tiles_is_listed(large):
+    pixels = np.zeros((3, 300, 3), np.uint8)
+    Image.fromarray(pixels).save(large / "narrow.png")
+    settings = DataSettings(image_size=64, tile=True, max_pixels=100_000)
+    with pytest.raises(DataError, match=r"1 of 6 .*\n.*narrow\.png: .*scaled up"):
+        GoodPictures(pictures_of(large), settings)
+
+
+def crops(folder, *, rotation="none", roi=None, **options):
+    made = DataSettings(image_size=64, tile=True, **options)
+    random = np.random.default_rng(5)
+    return Batches(
+        GoodPictures(pictures_of(folder), made),
+        torch.from_numpy(random.integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)),
+        rotation=rotation,
+        damage_settings=DamageSettings(),
+        batch_size=5,
+        seed=0,
+        device=torch.device("cpu"),
+        crop=64,
+        roi=roi,
+    )
+
+
+def found_in(crop, picture):
+    """Whether a crop is a window of a picture."""
+    windows = np.lib.stride_tricks.sliding_window_view(picture[..., 0], (64, 64))
+    return bool((windows == crop[..., 0]).all(axis=(2, 3)).any())
+
+
+def test_a_batch_is_crops_of_pictures_of_mixed_sizes(large):
+    made, pictures = crops(large), GoodPictures(pictures_of(large), TILES)
+    for step in range(2):
+        clean, damaged, masks = made.make("denoise", step)
+        assert clean.shape == damaged.shape == (5, 3, 64, 64)
+        assert masks.shape == (5, 1, 64, 64)
+        order = batch_indices(5, 5, step, seed=0, phase="denoise")
+        for crop, index in zip(clean, order, strict=True):
+            assert found_in(crop.permute(1, 2, 0).numpy(), pictures[index])
+    assert not torch.equal(made.make("denoise", 0)[0], made.make("denoise", 1)[0])
+
+
+@pytest.mark.parametrize("rotation", ["none", "tilt", "turn"])
+def test_crops_are_a_function_of_seed_phase_and_step(large, rotation):
+    base = crops(large, rotation=rotation).make("segment", 3)
+    other = crops(large, rotation=rotation, cache_gib=0.0)
+    other.make("denoise", 1)
+    assert equal(base, other.make("segment", 3))
+
+
+# ---- region of interest
+
+
+def left_half(side=16):
+    mask = np.zeros((side, side), bool)
+    mask[:, : side // 2] = True
+    return Roi(mask)
+
+
+def test_nothing_is_damaged_outside_of_the_region(parts):
+    everywhere, inside = batches(parts, rotation="none"), batches(parts, rotation="none")
+    inside = Batches(
+        inside._pictures,
+        inside._textures,
+        rotation="none",
+        damage_settings=DamageSettings(),
+        batch_size=4,
+        seed=0,
+        device=torch.device("cpu"),
+        roi=left_half(),
+    )
+    clean, damaged, masks = inside.make("denoise", 0)
+    whole = everywhere.make("denoise", 0)
+    assert torch.equal(clean, whole[0])
+    assert not masks[..., 32:].any()
+    assert torch.equal(masks[..., :32], whole[2][..., :32])
+    assert torch.equal(damaged[..., 32:], clean[..., 32:].float())
+    assert torch.equal(damaged[..., :32], whole[1][..., :32])
+    assert masks.any()
+    assert whole[2][..., 32:].any()
+
+
+@pytest.mark.parametrize("rotation", ["tilt", "turn"])
+def test_the_region_turns_with_the_picture(tmp_path, rotation):
+    """The inspected part is white and the rest black: damage lies on white alone."""
+    picture = np.zeros((160, 120, 3), np.uint8)
+    picture[:, :60] = 255
+    for number in range(5):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    made = crops(tmp_path, rotation=rotation, roi=left_half())
+    hit = 0
+    for step in range(6):
+        clean, _, masks = made.make("segment", step)
+        light = clean[:, :1].float() / 255
+        assert light[masks.bool()].min() >= 0.3  # nearest against bilinear: the border's pixels
+        hit += int(masks.sum())
+    assert hit > 1000

@@ -669,3 +669,67 @@ def test_the_loop_looks_at_losses_only_where_it_must(parts, settings, tmp_path, 
     )
     run(parts, tmp_path / "run", settings.replace(log_every=2, denoise_steps=5, segment_steps=2))
     assert looked == [2, 2, 1, 2]
+
+
+# ---- tiles and a region of interest
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Parts of 150 x 150 with a region of interest, their middle."""
+    folder = write_pictures(tmp_path_factory.mktemp("large") / "parts", 10, side=150)
+    middle = [[0.2, 0.2], [0.8, 0.2], [0.8, 0.8], [0.2, 0.8]]
+    (folder / "roi.json").write_text(json.dumps({"polygons": [middle]}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def large_settings(large, settings):
+    return settings.replace(tile=True, tile_overlap=0.5, roi=str(large / "roi.json"))
+
+
+def test_training_on_tiles_with_a_region_gives_a_model_that_stands_alone(
+    large, large_settings, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        at_call(patched, DenoisePhase, 2, send(signal.SIGTERM))
+        with pytest.raises(TrainingInterrupted):
+            run(large, tmp_path / "halved", large_settings)
+    first = run(large, tmp_path / "run", large_settings)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES | {"roi.png"}
+    content = (large / "roi.json").read_text()
+    (large / "roi.json").unlink()
+    try:
+        # Neither going on nor loading looks at the original again.
+        run(large, tmp_path / "halved", large_settings, resume=True)
+        predictor = load(tmp_path / "run", device="cpu")
+    finally:
+        (large / "roi.json").write_text(content)
+    assert_equal_models(tmp_path / "halved", tmp_path / "run")
+    calibration = predictor.calibration
+    assert (calibration.tile, calibration.tile_overlap) == (True, 0.5)
+    assert calibration.roi_sha256 == predictor.bundle.roi_sha256
+    assert calibration == first.calibration
+
+    result = predictor.predict(large / "000.png")
+    assert result.anomaly_map.shape == (150, 150)
+    inspected = result.anomaly_map > 0
+    assert inspected[31:119, 31:119].all()
+    assert not inspected[:29].any()
+    assert not inspected[:, 121:].any()
+    held_out = [predictor.predict(large / name).score for name in calibration.pictures]
+    assert sorted(held_out) == pytest.approx(calibration.scores, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "No such file"), ("{", "got no JSON"), ("{}", "polygons")]
+)
+def test_a_region_that_cannot_be_used_stops_before_anything_is_written(
+    parts, settings, tmp_path, content, message
+):
+    path = tmp_path / "roi.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        run(parts, tmp_path / "run", settings.replace(roi=str(path)))
+    assert not (tmp_path / "run" / "settings.yaml").exists()

@@ -99,9 +99,7 @@ def as_image(picture: object) -> NDArray[np.uint8]:
         raise ImageError(name, f"expected a picture that decodes, got: {error}") from error
 
 
-def read_mask(
-    path: str | Path, *, max_pixels: int = DataSettings.max_pixels
-) -> NDArray[np.bool_]:
+def read_mask(path: str | Path, *, max_pixels: int = DataSettings.max_pixels) -> NDArray[np.bool_]:
     """Read where a mask is not 0, bool [H, W]: 0 and 1, 0 and 255, palette and 16 bit alike.
 
     Raises:
@@ -149,7 +147,7 @@ def resize_for_model(image: NDArray[np.uint8], settings: DataSettings) -> NDArra
     side = settings.image_size
     if not settings.tile:
         return resize(image, (side, side))
-    height, width = size_for_tiles(*image.shape[:2], side)
+    height, width = size_for_tiles(image.shape[0], image.shape[1], side)
     if (height, width) != image.shape[:2] and height * width > settings.max_pixels:
         raise ImageError(
             "picture",

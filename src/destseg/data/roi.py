@@ -128,8 +128,8 @@ def _stretch(mask: NDArray[np.bool_], length: int, axis: int) -> NDArray[np.bool
     own = mask.shape[axis]
     places = np.arange(length)
     if length >= own:
-        return np.take(mask, (2 * places + 1) * own // (2 * length), axis=axis)
-    return np.logical_or.reduceat(mask, places * own // length, axis=axis)
+        return np.asarray(np.take(mask, (2 * places + 1) * own // (2 * length), axis=axis))
+    return np.asarray(np.logical_or.reduceat(mask, places * own // length, axis=axis))
 
 
 def _is_number(value: Any) -> bool:

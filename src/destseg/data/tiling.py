@@ -50,7 +50,8 @@ def plan(height: int, width: int, tile: int, overlap: float) -> list[Tile]:
     end at the border and overlaps more.
 
     Args:
-        height, width: of the picture in pixels, each at least ``tile``.
+        height: of the picture in pixels, at least ``tile``.
+        width: the same.
         tile: side of a tile in pixels.
         overlap: share of a tile's side that two neighbours have in common, in [0, 1).
 

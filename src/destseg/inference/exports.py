@@ -88,9 +88,7 @@ def load_export(bundle: Bundle, name: str) -> Export:
         if (folder / CALIBRATION).is_file():
             values = json.loads((folder / CALIBRATION).read_bytes())
             calibration = Calibration.from_dict(values)
-            calibration.require_match(
-                bundle.settings, export.sha256, folder, bundle.roi_sha256
-            )
+            calibration.require_match(bundle.settings, export.sha256, folder, bundle.roi_sha256)
             export = replace(export, calibration=calibration)
     except (ValueError, TypeError, KeyError, AttributeError, DataError, SettingsError) as error:
         raise BundleError(f"{folder}: expected an exported model, got {error!r}. {how}") from error

@@ -147,9 +147,7 @@ def _box_above(heatmap: NDArray[np.float32], threshold: float) -> tuple[slice, s
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def _peak(
-    heatmap: NDArray[np.float32], labels: NDArray[np.int32], label: int
-) -> tuple[float, int, int]:
+def _peak(heatmap: NDArray[np.float32], labels: NDArray[Any], label: int) -> tuple[float, int, int]:
     """Return the highest value with a label, and its row and column: the first of equal ones."""
     highest, where = -np.inf, (0, 0)
     rows = max(1, _PIXELS_AT_A_TIME // heatmap.shape[1])

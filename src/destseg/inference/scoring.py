@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from destseg.config import Settings
 from destseg.errors import BundleError, DataError, SettingsError
 
-
 _PIXELS_AT_A_TIME = 2**22
 
 

@@ -33,7 +33,7 @@ def tiled_map(
     Returns:
         float32 [h, w] in [0, 1]; meant only where pixels are inspected.
     """
-    tiles = plan(*image.shape[:2], tile, overlap)
+    tiles = plan(image.shape[0], image.shape[1], tile, overlap)
     wanted = (each for each in tiles if inspected is None or inspected[each.window].any())
     return merge(tiles, _maps(image, backend, wanted, batch_size))
 

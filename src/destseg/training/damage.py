@@ -23,7 +23,11 @@ _BORDER_TOLERANCE = 1e-3
 
 
 def damage(
-    pictures: Tensor, textures: Tensor, settings: DamageSettings, generator: torch.Generator
+    pictures: Tensor,
+    textures: Tensor,
+    settings: DamageSettings,
+    generator: torch.Generator,
+    where: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Damage a batch of good pictures (section 3.1).
 
@@ -32,6 +36,8 @@ def damage(
         textures: uint8 [t, 3, h, w], t >= 1, on the pictures' device; drawn with replacement.
         settings: how masks and opacities are drawn.
         generator: where all random numbers come from.
+        where: bool [n, 1, h, w], false where nothing may be damaged: the masks are cut by it, so
+            less than ``damage_area`` may be hit; ``None`` cuts nothing.
 
     Returns:
         The damaged pictures, float32 [n, 3, h, w] in 0..255 in the pictures' memory format and
@@ -51,6 +57,8 @@ def damage(
     # Into the pictures' own memory format: mixed formats would slow down the blending.
     drawn = torch.empty_like(clean).copy_(textures[chosen.to(textures.device)])  # [n, 3, h, w]
     masks = draw_masks(settings, n, (h, w), generator, pictures.device)  # [n, 1, h, w]
+    if where is not None:
+        masks = masks * where
     opacity = _uniform(generator, n, *settings.opacity).to(pictures.device)  # [n]
     return blend(clean, drawn, masks, opacity[:, None, None, None]), masks
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from destseg.config import Settings
+from destseg.data.roi import Roi
 from destseg.data.samples import Sample, good_samples, split_held_out
 from destseg.errors import DataError
 from destseg.training.loaders import GoodPictures
@@ -20,14 +21,18 @@ class GoodParts:
         root: folder that their names are relative to.
         training: decoded, to train on.
         held_out: for the threshold.
+        roi: what of them is inspected; ``None`` is all.
     """
 
     root: Path
     training: GoodPictures
     held_out: list[Sample]
+    roi: Roi | None = None
 
     @classmethod
-    def read(cls, data: str | Path, settings: Settings, log: TrainingLog) -> GoodParts:
+    def read(
+        cls, data: str | Path, settings: Settings, log: TrainingLog, roi: Roi | None = None
+    ) -> GoodParts:
         """Find, check and split the pictures of a data set.
 
         Raises:
@@ -67,6 +72,7 @@ class GoodParts:
             root=root if root.is_dir() else root.parent,
             training=pictures.only([sample.path for sample in training]),
             held_out=held_out,
+            roi=roi,
         )
 
     def names(self, paths: list[Path]) -> list[str]:

@@ -8,25 +8,26 @@ uninterrupted one.
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from destseg.config import DamageSettings, DataSettings
-from destseg.data.images import read_image, read_many, resize
+from destseg.data.images import read_image, read_many, resize_for_model
+from destseg.data.roi import Roi
 from destseg.errors import DataError, ImageError
 from destseg.training.damage import damage
+from destseg.training.views import draw_view, show, show_mask
 
 logger = logging.getLogger("destseg")
 
-CORNER_GREY = 114
 PHASE_NUMBER = {"denoise": 1, "segment": 2}
 
 
@@ -48,18 +49,22 @@ class GoodPictures:
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         side = settings.image_size
-        room = int(settings.cache_gib * 2**30) // (side * side * 3)
+        room = settings.cache_gib * 2**30
         self._settings = settings
         self.paths: list[Path] = []
         self.unreadable: list[ImageError] = []
         cached: list[NDArray[np.uint8]] = []
-        pictures = read_many(paths, size=(side, side), max_pixels=settings.max_pixels)
+        size = None if settings.tile else (side, side)
+        pictures = read_many(paths, size=size, max_pixels=settings.max_pixels)
         for number, (path, picture) in enumerate(zip(paths, pictures, strict=True), 1):
+            picture = self._for_model(path, picture)
             if isinstance(picture, ImageError):
                 self.unreadable.append(picture)
             else:
                 self.paths.append(path)
-                if len(cached) < room:
+                # The first ones: where one has no room, no later one is cached.
+                room -= picture.nbytes
+                if room >= 0:
                     cached.append(picture)
             on_progress(number)
         self._cached = cached
@@ -90,12 +95,21 @@ class GoodPictures:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Return one picture, uint8 RGB [image_size, image_size, 3]."""
+        """Return one picture, uint8 RGB: [image_size, image_size, 3], with tile of its own size."""
         if index < len(self._cached):
             return self._cached[index]
-        side = self._settings.image_size
         picture = read_image(self.paths[index], max_pixels=self._settings.max_pixels)
-        return resize(picture, (side, side))
+        return resize_for_model(picture, self._settings)
+
+    def _for_model(
+        self, path: Path, picture: NDArray[np.uint8] | ImageError
+    ) -> NDArray[np.uint8] | ImageError:
+        if isinstance(picture, ImageError):
+            return picture
+        try:
+            return resize_for_model(picture, self._settings)
+        except ImageError as error:
+            return ImageError(path, error.reason)
 
 
 def batch_indices(n: int, batch_size: int, step: int, *, seed: int, phase: str) -> list[int]:
@@ -116,28 +130,20 @@ def step_seed(seed: int, phase: str, step: int) -> int:
     return int(np.random.default_rng([seed, PHASE_NUMBER[phase], 2, step]).integers(2**62))
 
 
-def rotate(
-    picture: NDArray[np.uint8], rotation: str, generator: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Return the picture turned at random: by up to 5 degrees, for ``turn`` also by quarters.
-
-    Corners that come in are grey, 114 (section 4.1 of the paper: per product).
-    """
-    if rotation == "none":
-        return picture
-    if rotation == "turn":
-        picture = np.rot90(picture, k=int(generator.integers(4)))
-    height, width = picture.shape[:2]
-    centre = ((width - 1) / 2, (height - 1) / 2)
-    turn = cv2.getRotationMatrix2D(centre, float(generator.uniform(-5, 5)), 1.0)
-    turned = cv2.warpAffine(
-        np.ascontiguousarray(picture), turn, (width, height), borderValue=(CORNER_GREY,) * 3
-    )
-    return turned.astype(np.uint8, copy=False)
-
-
 class Batches:
-    """Training batches by step number: clean pictures, damaged ones and the damage masks."""
+    """Training batches by step number: clean pictures, damaged ones and the damage masks.
+
+    Args:
+        pictures: the good parts.
+        textures: uint8 [t, 3, h, w], of the size of a sample.
+        rotation: as in ``draw_view``.
+        damage_settings: how masks and opacities are drawn.
+        batch_size: pictures in a step.
+        seed: of everything drawn.
+        device: where the batches are wanted.
+        crop: side of the random square that a sample shows; ``None`` shows whole pictures.
+        roi: where pictures may be damaged; ``None`` is everywhere.
+    """
 
     def __init__(
         self,
@@ -149,7 +155,12 @@ class Batches:
         batch_size: int,
         seed: int,
         device: torch.device,
+        crop: int | None = None,
+        roi: Roi | None = None,
     ) -> None:
+        self._crop = crop
+        # The last one is kept: good pictures are usually of one size.
+        self._inspected = None if roi is None else functools.lru_cache(maxsize=1)(roi.at)
         self._pictures = pictures
         self._textures = textures.to(device)
         self._rotation = rotation
@@ -170,12 +181,24 @@ class Batches:
         indices = batch_indices(
             len(self._pictures), self._batch_size, step, seed=self._seed, phase=phase
         )
-        stacked = np.stack([rotate(self._pictures[i], self._rotation, draw) for i in indices])
+        samples = [self._sample(self._pictures[i], draw) for i in indices]
+        stacked = np.stack([shown for shown, _ in samples])
         # Channels lie last in memory, which is what the convolutions are fastest with.
         clean = torch.from_numpy(stacked).permute(0, 3, 1, 2).to(self._device)
+        allowed = [mask for _, mask in samples if mask is not None]
+        where = torch.from_numpy(np.stack(allowed)[:, None]).to(self._device) if allowed else None
         generator = torch.Generator(self._device).manual_seed(int(draw.integers(2**62)))
-        damaged, masks = damage(clean, self._textures, self._damage, generator)
+        damaged, masks = damage(clean, self._textures, self._damage, generator, where)
         return clean, damaged, masks
+
+    def _sample(
+        self, picture: NDArray[np.uint8], draw: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """Return a view of a picture, and where it may be damaged."""
+        size = (picture.shape[0], picture.shape[1])
+        inspected = None if self._inspected is None else self._inspected(size)
+        view = draw_view(size, self._rotation, draw, crop=self._crop, inspected=inspected)
+        return show(picture, view), None if inspected is None else show_mask(inspected, view)
 
     def stream(self, phase: str, steps: range) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield the batches of some steps, each made while the one before it is learned from."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from destseg.config import Settings
 from destseg.data.drawing import contact_sheet
+from destseg.data.roi import read_roi
 from destseg.data.samples import good_samples
 from destseg.errors import DataError
 from destseg.training.loaders import Batches, GoodPictures
@@ -45,6 +46,8 @@ def damage_sheet(data: str | Path, settings: Settings, count: int) -> NDArray[np
         batch_size=count,
         seed=settings.training.seed,
         device=torch.device("cpu"),
+        crop=side if settings.data.tile else None,
+        roi=None if settings.data.roi is None else read_roi(settings.data.roi),
     )
     clean, damaged, masks = batches.make("denoise", 0)
     cells = [

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from destseg.config import Settings, flag
+from destseg.data.files import write_atomically
+from destseg.data.roi import Roi, read_roi
 from destseg.errors import SettingsError, TrainingError
-from destseg.inference.bundle import MANIFEST
+from destseg.inference.bundle import MANIFEST, ROI
 from destseg.training.checkpoint import Checkpoint, load_checkpoint
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -21,6 +23,7 @@ HARMLESS = {
     "max_pixels",
     "skip_unreadable",
     "teacher_weights",
+    "tile_overlap",
     "tensorboard",
 }
 
@@ -60,6 +63,24 @@ def make_folder(folder: Path) -> None:
         raise TrainingError(
             f"{folder}: expected a folder to write to, got {error}. Choose another --output."
         ) from error
+
+
+def region_of_interest(settings: Settings, folder: Path, *, resume: bool) -> Roi | None:
+    """Return the region that a run inspects; a resumed one that which it began with.
+
+    Raises:
+        ImageError, DataError: if its file cannot be used.
+    """
+    if settings.data.roi is None:
+        return None
+    return read_roi(folder / ROI if resume else settings.data.roi)
+
+
+def note_beginning(folder: Path, settings: Settings, roi: Roi | None) -> None:
+    """Write what a run begins with and its resumption goes by: the settings, and the region."""
+    write_atomically(folder / SETTINGS, settings.to_yaml())
+    if roi is not None:
+        write_atomically(folder / ROI, roi.to_png())
 
 
 def clear(folder: Path) -> None:

@@ -17,7 +17,6 @@ from accelerate.state import AcceleratorState, GradientState
 
 import destseg
 from destseg.config import Settings
-from destseg.data.files import write_atomically
 from destseg.errors import SettingsError, TrainingError
 from destseg.inference.bundle import Bundle, save_bundle, save_calibration
 from destseg.inference.predictor import Predictor, load
@@ -34,10 +33,11 @@ from destseg.training.loop import START, Interruption, Progress, run_phase
 from destseg.training.phases import DenoisePhase, Phase, SegmentPhase
 from destseg.training.run_folder import (
     CHECKPOINT,
-    SETTINGS,
     clear,
     make_folder,
+    note_beginning,
     prepare_output,
+    region_of_interest,
     settled,
 )
 from destseg.training.textures import load_textures
@@ -81,7 +81,8 @@ def train(
         raise SettingsError("--precision: expected fp32 or bf16 on a CPU, got fp16")
     make_folder(folder)
     with TrainingLog(folder, tensorboard=settings.training.tensorboard, quiet=quiet) as log:
-        source = GoodParts.read(data, settings, log)
+        roi = region_of_interest(settings, folder, resume=saved is not None)
+        source = GoodParts.read(data, settings, log, roi)
         if saved is not None and saved.pictures != source.names(source.training.paths):
             raise TrainingError(
                 f"{data}: the training pictures are not those of the run to be resumed "
@@ -94,13 +95,13 @@ def train(
                 # Only now: nothing that could have kept this run from beginning is left.
                 clear(folder)
                 log.restart()
-            write_atomically(folder / SETTINGS, settings.to_yaml())
+            note_beginning(folder, settings, roi)
             model.to(device).to(memory_format=torch.channels_last)
             log.say(f"teacher: {origin}; device: {device}; output: {folder}", teacher=origin)
             seconds = _learn(model, origin, source, settings, folder, saved, device, log)
         facts = _facts(source, settings, device, seconds, origin)
         weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-        bundle = save_bundle(folder, settings, weights, facts)
+        bundle = save_bundle(folder, settings, weights, facts, roi)
         predictor = _calibrated(bundle, source, settings.training.device, log)
         (folder / CHECKPOINT).unlink(missing_ok=True)
         calibration = predictor.calibration
@@ -153,6 +154,8 @@ def _learn(
         batch_size=wanted.batch_size,
         seed=wanted.seed,
         device=device,
+        crop=settings.data.image_size if settings.data.tile else None,
+        roi=source.roi,
     )
     phases: list[Phase] = [DenoisePhase(model, wanted), SegmentPhase(model, wanted)]
     names = [phase.name for phase in phases]
@@ -236,6 +239,7 @@ def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog
         source.names([sample.path for sample in source.held_out]),
         bundle.settings,
         bundle.weights_sha256,
+        bundle.roi_sha256,
     )
     if short := calibration.shortfall():
         log.say(f"note: {short}")
