@@ -57,6 +57,9 @@ PAPER = {
 # One value a field that is not its default and fits.
 OTHER: dict[str, Any] = {
     "image_size": 128,
+    "tile": True,
+    "tile_overlap": 0.5,
+    "roi": "roi.png",
     "max_pixels": 5,
     "skip_unreadable": True,
     "rotation": "turn",
