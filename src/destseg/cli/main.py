@@ -18,6 +18,8 @@ COMMANDS = {
     "evaluate": "measure a model on pictures whose defects are known",
     "report": "write one HTML file that shows what a model does on labelled pictures",
     "export": "write a model as ONNX or OpenVINO, for machines without PyTorch",
+    "quantize": "write a model in INT8, if it stays accurate enough",
+    "calibrate": "fit the threshold anew on new good pictures",
     "doctor": "compare all that can run a model, on the same pictures",
     "damage": "draw a sheet of synthetically damaged pictures, to look at before training",
 }

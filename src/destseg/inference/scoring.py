@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,14 @@ class Calibration:
             score_fraction=settings.decision.score_fraction,
             weights_sha256=weights_sha256,
         )
+
+    def with_rate(self, max_false_alarm_rate: float) -> Calibration:
+        """Return the same held-out scores with another rate asked for.
+
+        Raises:
+            SettingsError: if the rate is not in (0, 1].
+        """
+        return replace(self, max_false_alarm_rate=max_false_alarm_rate)
 
     @property
     def threshold(self) -> float:
