@@ -176,8 +176,8 @@ def _labelled(
         raise BundleError(
             f"{data}: expected INT8 to lose at most --max-drop {max_drop:g} on the labelled "
             f"pictures, got image AUROC {image_auroc[0]:.4f} -> {image_auroc[1]:.4f}, pixel AP "
-            f"{pixel_ap[0]:.4f} -> {pixel_ap[1]:.4f}. Nothing was written: stay with fp32, quantise "
-            "less (--scope head), or accept a larger --max-drop."
+            f"{pixel_ap[0]:.4f} -> {pixel_ap[1]:.4f}. Nothing was written: stay with fp32, "
+            "quantise less (--scope head), or accept a larger --max-drop."
         )
     return {"pictures": len(samples), "image_auroc": image_auroc, "pixel_ap": pixel_ap}
 
