@@ -107,6 +107,17 @@ def test_what_predict_wrote_gives_the_same_without_the_model(
     assert lines(mixed) == lines(out)[:41]
 
 
+def test_a_score_at_the_threshold_is_neither_compared_nor_flagged(drift, tmp_path):
+    results, out = tmp_path / "results.jsonl", tmp_path / "out.jsonl"
+    line = {"picture": "a.png", "score": 0.3, "p_value": 0.5, "threshold": 0.3}
+    results.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    code, said, _ = drift(results, "--output", out)
+    assert code == 0
+    assert "of which 0 good-looking" in said
+    assert "flagged     0 of 1" in said
+    assert lines(out)[0]["p_value"] is None
+
+
 def test_a_line_goes_on_from_its_state_as_if_never_interrupted(drift, tmp_path):
     folder = write(tmp_path / "in", [*QUIET, *SHIFTED])
     names = [folder / f"{i}.png" for i in range(len(QUIET) + len(SHIFTED))]
@@ -259,3 +270,15 @@ def test_a_failure_on_the_way_leaves_the_old_state(drift, tmp_path, monkeypatch)
     monkeypatch.setattr("destseg.inference.predictor.open_backend", open_backend)
     assert drift(folder, "--state", state)[0] == 130
     assert state.read_bytes() == old
+
+
+def test_a_trained_model_says_the_same_of_pictures_and_of_predicts_lines(trained, parts, tmp_path):
+    results, outs = tmp_path / "results.jsonl", [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    words = [str(trained), str(parts), "--device", "cpu", "--output"]
+    assert main(["predict", *words, str(results)]) == 0
+    codes = [main(["drift", *words, str(outs[0])])]
+    codes += [main(["drift", str(trained), str(results), "--output", str(outs[1])])]
+    assert codes[0] == codes[1]
+    assert codes[0] in (0, 3)
+    assert lines(outs[0]) == lines(outs[1])
+    assert len(lines(outs[0])) == 12
