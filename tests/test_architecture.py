@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inference": ALL_BASE | {"data"},
     "torch_": ALL_BASE | {"data", "inference", "model"},
     "evaluation": ALL_BASE | {"data", "inference"},
-    "export": ALL_BASE | {"data", "inference", "model", "torch_"},
+    "export": ALL_BASE | {"data", "inference", "model", "torch_", "evaluation", "training"},
     "serving": ALL_BASE | {"data", "inference"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)

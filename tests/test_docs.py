@@ -45,7 +45,7 @@ def test_readme_commands_run(workplace: Path) -> None:
     lines = [line for line in lines if line.startswith("destseg")]
     commands = [shlex.split(line, comments=True)[1:] for line in lines]
     assert [words[0] for words in commands] == [
-        *("damage", "train", "train", "predict", "evaluate", "report")
+        *("damage", "train", "train", "predict", "drift", "evaluate", "report")
     ]
     tiny = [word for name, value in TINY.items() for word in (flag(name), str(value))]
     for words in commands:
@@ -56,6 +56,7 @@ def test_readme_commands_run(workplace: Path) -> None:
     assert [answer.keys() for answer in answers] == [documented.keys()]
     assert answers[0]["picture"] == documented["picture"]
     assert (workplace / "damage.png").is_file()
+    assert (workplace / "line1.json").is_file()
     assert (workplace / "overlays" / "7.png").is_file()
 
 
@@ -90,7 +91,7 @@ def test_readmes_have_the_same_code() -> None:
 def test_readme_flags_and_commands_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     known = {flag(item.name) for _, item in settings_fields()}
-    known |= {"--output", "--resume", "--overlays", "--preset", "--help", "--settings"}
+    known |= {"--output", "--resume", "--overlays", "--preset", "--help", "--settings", "--state"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
     assert set(re.findall(r"^destseg (\w+)", text, re.M)) <= set(COMMANDS)
 

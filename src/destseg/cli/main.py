@@ -15,9 +15,12 @@ COMMANDS = {
     "demo": "train and inspect a small made-up product, to see the whole path in minutes",
     "train": "learn from a folder of good pictures",
     "predict": "say of pictures how anomalous they are, where, and whether they are defective",
+    "drift": "say whether the scores of good-looking pictures still come as they came",
     "evaluate": "measure a model on pictures whose defects are known",
     "report": "write one HTML file that shows what a model does on labelled pictures",
     "export": "write a model as ONNX or OpenVINO, for machines without PyTorch",
+    "quantize": "write a model in INT8, if it stays accurate enough",
+    "calibrate": "fit the threshold anew on new good pictures",
     "doctor": "compare all that can run a model, on the same pictures",
     "damage": "draw a sheet of synthetically damaged pictures, to look at before training",
 }
@@ -26,8 +29,8 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 is success, 1 work that failed in whole or in part, 2 arguments that make no sense, and
-    128 + n the end by signal n.
+    0 is success, 1 work that failed in whole or in part, 2 arguments that make no sense, 3 an
+    alarm of ``drift``, and 128 + n the end by signal n.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):

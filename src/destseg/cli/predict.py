@@ -73,15 +73,11 @@ def run(words: list[str]) -> int:
 
 def _named_pictures(sources: list[str]) -> Iterator[tuple[Path, str]]:
     """Yield each picture with a name for its overlay, unique and like its place in the source."""
-    from destseg.data.samples import find_pictures, test_samples
+    from destseg.cli.sources import source_pictures
 
     used: dict[str, int] = {}  # the names, and the last number that was added to each
     for source in map(Path, sources):
-        if (source / "test").is_dir() and (source / "ground_truth").is_dir():
-            paths = [sample.path for sample in test_samples(source)]
-        else:
-            paths = find_pictures(source) if not _is_picture(source) else [source]
-        for path in paths:
+        for path in source_pictures(source):
             inside = path.relative_to(source) if source in path.parents else Path(path.name)
             name = wanted = inside.with_suffix(".png").as_posix()
             while name in used:
@@ -89,11 +85,6 @@ def _named_pictures(sources: list[str]) -> Iterator[tuple[Path, str]]:
                 name = inside.with_name(f"{inside.stem}-{used[wanted]}.png").as_posix()
             used[name] = 1
             yield path, name
-
-
-def _is_picture(source: Path) -> bool:
-    """Return whether a source is one picture, which may be missing: that is an error record."""
-    return not source.is_dir() and source.suffix.lower() not in (".txt", ".csv")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
@@ -18,6 +19,7 @@ from destseg.model.destseg import DeSTSeg
 OPSET = 20
 INPUT, OUTPUT = "pictures", "anomaly_map"
 AXES = ("batch", "height", "width")
+ACTIVATIONS = ("Clip", "Relu", "Add")
 
 
 class Graph(nn.Module):
@@ -63,6 +65,7 @@ def to_onnx(model: DeSTSeg, metadata: Mapping[str, str]) -> onnx.ModelProto:
         raise BundleError("this network cannot be exported to ONNX: nothing came out")
     proto: onnx.ModelProto = program.model_proto
     _name_axes(proto)
+    _name_nodes(proto)
     proto.producer_name = "destseg"
     for name, value in metadata.items():
         proto.metadata_props.add(key=f"destseg.{name}", value=value)
@@ -79,6 +82,33 @@ def _name_axes(proto: onnx.ModelProto) -> None:
         for axis, name in zip(value.type.tensor_type.shape.dim, AXES, strict=False):
             axis.dim_param = name
     del proto.graph.value_info[:]  # it speaks of the symbols; any runtime infers it again
+
+
+def _name_nodes(proto: onnx.ModelProto) -> None:
+    """Name each node for the module that it comes from, so that a quantiser can choose by name.
+
+    What the exporter notes beside them, the source files of the machine among it, goes away.
+    """
+    weights = {weight.name for weight in proto.graph.initializer}
+    made_by: dict[str, str] = {}
+    for number, node in enumerate(proto.graph.node):
+        notes = {note.key: note.value for note in node.metadata_props}
+        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
+        # The weights' names are surest; timm's networks lose the modules of what has none.
+        own = [name.rpartition(".")[0] for name in node.input[1:] if name in weights]
+        named = [name for name in (*own, *reversed(scopes)) if name.startswith("model.")]
+        earlier = [made_by[name] for name in node.input[:1] if name in made_by]
+        # A norm or a sum of both networks' features belongs to neither.
+        if node.op_type not in ACTIVATIONS:
+            earlier = []
+        module = next(iter([*named, *earlier]), "model")
+        made_by |= dict.fromkeys(node.output, module)
+        node.name = f"{module}/{node.op_type}_{number}"
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del proto.graph.metadata_props[:]
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        del value.metadata_props[:]
 
 
 @contextlib.contextmanager

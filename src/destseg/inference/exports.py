@@ -117,7 +117,11 @@ def bundle_for(bundle: Bundle, backend: str) -> Bundle:
 
 
 def save_export(
-    bundle: Bundle, name: str, files: Mapping[str, bytes], facts: Mapping[str, Any]
+    bundle: Bundle,
+    name: str,
+    files: Mapping[str, bytes],
+    facts: Mapping[str, Any],
+    calibration: Calibration | None = None,
 ) -> Export:
     """Write an exported form into its bundle, replacing an earlier one as a whole.
 
@@ -126,6 +130,10 @@ def save_export(
         name: one of ``NAMES``.
         files: content by file name; the first one is what a runtime opens.
         facts: plain values for JSON: how it was made, what was measured.
+        calibration: of its own, for a quantised form.
+
+    Raises:
+        BundleError: if the folder cannot be written to.
     """
     hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
     record = {
@@ -142,13 +150,16 @@ def save_export(
         for file, content in files.items():
             write_atomically(beside / file, content)
         write_atomically(beside / RECORD, json.dumps(record, indent=1) + "\n")
+        if calibration is not None:
+            text = json.dumps(calibration.to_dict(), indent=1) + "\n"
+            write_atomically(beside / CALIBRATION, text)
         shutil.rmtree(target, ignore_errors=True)
         beside.replace(target)
     except OSError as error:
         raise BundleError(f"{target}: expected a folder to write to, got {error}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return Export(name, target, hashes, bundle.weights_sha256, None, record)
+    return Export(name, target, hashes, bundle.weights_sha256, calibration, record)
 
 
 def save_export_calibration(export: Export, calibration: Calibration) -> Export:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,14 @@ class Calibration:
             roi_sha256=roi_sha256,
             **_scored_with(settings),
         )
+
+    def with_rate(self, max_false_alarm_rate: float) -> Calibration:
+        """Return the same held-out scores with another rate asked for.
+
+        Raises:
+            SettingsError: if the rate is not in (0, 1].
+        """
+        return replace(self, max_false_alarm_rate=max_false_alarm_rate)
 
     @property
     def threshold(self) -> float:

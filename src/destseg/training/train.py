@@ -19,9 +19,8 @@ import destseg
 from destseg.config import Settings
 from destseg.errors import SettingsError, TrainingError
 from destseg.inference.bundle import Bundle, save_bundle, save_calibration
+from destseg.inference.calibrate import fit_calibration
 from destseg.inference.predictor import Predictor, load
-from destseg.inference.result import Failure
-from destseg.inference.scoring import Calibration
 from destseg.model.destseg import DeSTSeg, build_model
 from destseg.model.device import resolve_device
 from destseg.model.teacher import pretrained_teacher
@@ -227,19 +226,13 @@ def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog
     from destseg.inference.backends import Runtime, open_backend
 
     backend = open_backend(bundle, Runtime(backend="torch", device=device))
-    scores, peaks = [], []
-    for measured in Predictor(bundle, backend).measure([s.path for s in source.held_out]):
-        if isinstance(measured, Failure):
-            raise measured.error
-        scores.append(measured.score)
-        peaks.append(float(measured.anomaly_map.max()))
-    calibration = Calibration.fit(
-        scores,
-        peaks,
-        source.names([sample.path for sample in source.held_out]),
+    paths = [sample.path for sample in source.held_out]
+    calibration = fit_calibration(
+        Predictor(bundle, backend),
+        paths,
+        source.names(paths),
         bundle.settings,
         bundle.weights_sha256,
-        bundle.roi_sha256,
     )
     if short := calibration.shortfall():
         log.say(f"note: {short}")

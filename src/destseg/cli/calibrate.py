@@ -1,0 +1,113 @@
+"""``destseg calibrate``: a new threshold for a trained model, without training or exporting."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
+from destseg.errors import DataError
+
+if TYPE_CHECKING:
+    from destseg.inference.scoring import Calibration
+
+DESCRIPTION = """Fit the threshold of a trained model anew; nothing is trained or exported again.
+
+GOOD are pictures of good parts as the line sees them now, which the model was not trained on: its
+own training pictures would look better than any new part.  Without GOOD the held-out scores stay
+and only the rate changes.  Quantised forms in the bundle, which have scores of their own, are
+fitted on the same pictures.
+"""
+
+EPILOG = """examples:
+  destseg calibrate runs/bottle new_good_parts
+  destseg calibrate runs/bottle new_good_parts --max-false-alarm-rate 0.002
+  destseg calibrate runs/bottle --max-false-alarm-rate 0.05
+"""
+
+
+def run(words: list[str]) -> int:
+    """Run the command with its arguments and return the exit code."""
+    parser = command_parser("calibrate", DESCRIPTION, EPILOG)
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
+    parser.add_argument("good", metavar="GOOD", nargs="?", help="folder or list of good pictures")
+    parser.add_argument(
+        "--max-false-alarm-rate",
+        type=float,
+        metavar="A",
+        help="share of good parts that may be called defective (default: as it was)",
+    )
+    add_runtime_flags(parser)
+    parsed = parser.parse_args(words)
+
+    from destseg.inference.bundle import load_bundle, save_calibration
+    from destseg.inference.exports import find_exports, load_export, save_export_calibration
+
+    bundle = load_bundle(parsed.bundle)
+    before = bundle.calibration
+    assert before is not None
+    rate = parsed.max_false_alarm_rate
+    settings = bundle.settings.replace(
+        max_false_alarm_rate=before.max_false_alarm_rate if rate is None else rate
+    )
+    quantised = {
+        name: load_export(bundle, name) for name in find_exports(bundle) if name.endswith("-int8")
+    }
+    # All are made before the first is written: no threshold is new while another is old.
+    fitted: dict[str, Calibration] = {}
+    if parsed.good is None:
+        if rate is None:
+            raise DataError(
+                "expected good pictures, --max-false-alarm-rate, or both, got neither: there is "
+                "nothing to change"
+            )
+        fitted[""] = before.with_rate(rate)
+        for name, export in quantised.items():
+            if export.calibration is not None:
+                fitted[name] = export.calibration.with_rate(rate)
+    else:
+        from destseg.cli.progress import counted
+        from destseg.inference.calibrate import fit_calibration
+        from destseg.inference.predictor import load
+
+        paths = _new_pictures(parsed.good)
+        names = [path.as_posix() for path in paths]
+        options = runtime_options(parsed)
+        hashes = {"": bundle.weights_sha256} | {n: e.sha256 for n, e in quantised.items()}
+        with counted(len(paths) * len(hashes)) as advance:
+            for name, sha256 in hashes.items():
+                predictor = load(
+                    bundle.folder, **(options | {"backend": name} if name else options)
+                )
+                fitted[name] = fit_calibration(predictor, paths, names, settings, sha256, advance)
+    for name, export in quantised.items():
+        if name in fitted:
+            save_export_calibration(export, fitted[name])
+    save_calibration(bundle, fitted[""])
+    for name, calibration in fitted.items():
+        old = before if not name else quantised[name].calibration
+        _tell(name, old, calibration)
+    return 0
+
+
+def _new_pictures(source: str) -> list[Path]:
+    from destseg.data.samples import find_pictures
+
+    if (Path(source) / "train").is_dir():
+        raise DataError(
+            f"{source}: expected new pictures of good parts, got a data set with train/: pictures "
+            "that the model was trained on would set the threshold too low. Give a folder of "
+            "others."
+        )
+    return find_pictures(source)
+
+
+def _tell(name: str, old: Calibration | None, new: Calibration) -> None:
+    was = f" (was {old.threshold:.4f})" if old is not None else ""
+    print(
+        f"{name + ': ' if name else ''}threshold {new.threshold:.4f}{was}, at most "
+        f"{new.promised_rate:.2%} false alarms, from {len(new.scores)} good pictures"
+    )
+    if short := new.shortfall():
+        print(f"destseg: note: {short}", file=sys.stderr)

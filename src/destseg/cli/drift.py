@@ -1,0 +1,285 @@
+"""``destseg drift``: whether the scores of good-looking pictures still come as they came."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
+from destseg.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from destseg.inference.drift import Drift, Step
+    from destseg.inference.scoring import Calibration
+
+ALARM = 3
+
+DESCRIPTION = """Say whether the scores of good-looking pictures still come as they came.
+
+PICTURES are files, folders (searched to any depth), lists (.txt, .csv), or the .jsonl files that
+`destseg predict --output` wrote, whose scores are taken without running the model.  Their order
+must be the order of time: arguments in the order given, lists and .jsonl files line by line,
+folders by natural name (2.png before 10.png).  Give every picture once.
+
+Pictures whose score is below the threshold are compared with the held-out good pictures and with
+one another; bets against their coming as before make or lose capital (a conformal test
+martingale).  It begins at 1.  Without a change the chance that it ever reaches 1 / A, with A from
+--alarm-rate, is at most A, however many pictures come.  It does not see pictures at or above the
+threshold, nor a change that leaves the scores alone.
+"""
+
+EPILOG = """exit codes:
+  0  no drift shown        1  no drift shown, but some pictures could not be read
+  3  drift: the martingale has reached 1 / A, in this run or before (also if some were unreadable)
+  Errors exit as in other commands: 1 for work that failed, 2 for arguments that make no sense.
+
+examples:
+  destseg drift runs/parts monday/ tuesday/
+  destseg predict runs/parts incoming/ --output results.jsonl
+  destseg drift runs/parts results.jsonl --state line1.json     # each day goes on from the last
+"""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A picture's score, or why there is none."""
+
+    picture: str
+    score: float | None
+    error: str = ""
+
+
+def run(words: list[str]) -> int:
+    """Run the command with its arguments and return the exit code."""
+    parsed = _parser().parse_args(words)
+
+    from destseg.data.files import write_atomically
+    from destseg.inference.betting import alarm_level
+    from destseg.inference.drift import Drift, load_state, save_state
+
+    alarm_level(parsed.alarm_rate)  # refuses a wrong rate before the work
+    for path in filter(None, (parsed.output, parsed.state)):
+        _require_place(Path(path))
+    calibration, answers = _answers(parsed)
+    if parsed.state and Path(parsed.state).exists():
+        before = load_state(parsed.state, calibration)
+        if parsed.seed not in (None, before.seed):
+            raise SettingsError(
+                f"--seed: expected {before.seed}, with which {parsed.state} was begun, got "
+                f"{parsed.seed}; leave the flag away, or name another file with --state"
+            )
+    else:
+        before = Drift.start(calibration, parsed.seed or 0)
+    given = list(answers)
+    after, steps = before.extend(one.score for one in given if one.score is not None)
+    seen = [one.picture for one in given if one.score is not None]
+
+    if parsed.output:
+        write_atomically(parsed.output, "".join(_lines(given, steps)))
+    if parsed.state:  # last: if anything failed before, the same pictures can be given again
+        save_state(parsed.state, after)
+    flagged = sum((one.score or 0) > calibration.threshold for one in given)
+    for line in _summary(before, after, steps, seen, parsed.alarm_rate):
+        print(line)
+    print(
+        f"flagged     {flagged} of {len(seen)} in this run are above the threshold; of good parts "
+        f"at most {calibration.promised_rate:.2%} are expected"
+    )
+    print(_verdict(before, after, steps, seen, parsed.alarm_rate))
+    failed = [one for one in given if one.score is None]
+    for one in failed:
+        print(f"destseg: {one.picture}: {one.error}", file=sys.stderr)
+    if failed:
+        print(f"destseg: {len(failed)} of {len(given)} pictures could not be read", file=sys.stderr)
+    if after.is_alarm(parsed.alarm_rate):
+        return ALARM
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser("drift", DESCRIPTION, EPILOG)
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
+    parser.add_argument(
+        "pictures",
+        metavar="PICTURES",
+        nargs="+",
+        help="files, folders, lists, or .jsonl files of destseg predict, in the order of time",
+    )
+    parser.add_argument(
+        "--state",
+        metavar="FILE",
+        help="JSON file to go on from and to write anew, made if there is none; it belongs to one "
+        "model and threshold (default: begin at the held-out pictures, keep nothing)",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="also write a JSON line a picture: picture, score, p_value (null at or above the "
+        "threshold) and martingale_log10, or picture and error",
+    )
+    parser.add_argument(
+        "--alarm-rate",
+        type=float,
+        default=0.01,
+        metavar="A",
+        help="highest chance of ever giving an alarm without a change (default: 0.01)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="of the random numbers that order equal scores (default: the state's, else 0)",
+    )
+    add_runtime_flags(parser)
+    return parser
+
+
+def _require_place(path: Path) -> None:
+    """Refuse a file that could not be written, before the work."""
+    if path.is_dir():
+        raise DataError(f"{path}: expected a file to write to, got a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path}: expected a file to write to, got {error}") from error
+
+
+def _answers(parsed: argparse.Namespace) -> tuple[Calibration, Iterator[_Answer]]:
+    """Return the calibration and the scores in the order given; the model runs only if needed."""
+    from destseg.cli.progress import track
+    from destseg.cli.sources import source_pictures
+    from destseg.inference.backends import Runtime
+    from destseg.inference.bundle import load_bundle
+    from destseg.inference.exports import bundle_for
+    from destseg.inference.predictor import Measurement, load
+
+    items: list[Path | _Answer] = []
+    sources = list(map(Path, parsed.pictures))
+    if all(map(_is_results, sources)):
+        backend = Runtime(**runtime_options(parsed)).backend
+        bundle = bundle_for(load_bundle(parsed.bundle), backend)
+        assert bundle.calibration is not None, "load_bundle always gives one"
+        calibration, predictor = bundle.calibration, None
+    else:
+        predictor = load(parsed.bundle, **runtime_options(parsed))
+        calibration = predictor.calibration
+    for source in sources:
+        items += _results(source, calibration) if _is_results(source) else source_pictures(source)
+
+    def scored() -> Iterator[_Answer]:
+        paths = [item for item in items if isinstance(item, Path)]
+        measured = track(predictor.measure(paths), len(paths)) if predictor else iter(())
+        for item in items:
+            if isinstance(item, _Answer):
+                yield item
+                continue
+            one = next(measured)
+            if isinstance(one, Measurement):
+                yield _Answer(one.name, one.score)
+            else:
+                yield _Answer(one.name, None, one.error.reason)
+
+    return calibration, scored()
+
+
+def _is_results(source: Path) -> bool:
+    return source.suffix.lower() == ".jsonl" and not source.is_dir()
+
+
+def _results(source: Path, calibration: Calibration) -> Iterator[_Answer]:
+    """Yield what ``destseg predict`` wrote of each picture; refuse what another model said."""
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{source}: expected the lines of destseg predict --output, got {error}"
+        ) from error
+    for number, line in enumerate(lines, 1):
+        where = f"{source}, line {number}"
+        try:
+            values = json.loads(line)
+            if "error" in values:
+                yield _Answer(str(values["picture"]), None, str(values["error"]))
+                continue
+            score = float(values["score"])
+            said = (float(values["p_value"]), float(values["threshold"]))
+            answer = _Answer(str(values["picture"]), score)
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{where}: expected a line of destseg predict --output, got {error!r}. Give the "
+                "file as predict wrote it, or the pictures themselves."
+            ) from error
+        # Both follow from the held-out scores, so another model's would be others.
+        expected = (calibration.p_value(score), calibration.threshold)
+        if said != expected:
+            raise DataError(
+                f"{where}: expected p_value {expected[0]:.6g} and threshold {expected[1]:.6g} for "
+                f"the score {score:.6g}, got {said[0]:.6g} and {said[1]:.6g}: it comes from "
+                "another model, threshold or INT8 form. Run destseg predict again, or give the "
+                "--backend that it was made with."
+            )
+        yield answer
+
+
+def _lines(given: list[_Answer], steps: list[Step]) -> Iterator[str]:
+    remaining = iter(steps)
+    for one in given:
+        line: dict[str, object] = {"picture": one.picture}
+        if one.score is None:
+            line["error"] = one.error
+        else:
+            step = next(remaining)
+            line |= {"score": one.score, "p_value": step.p_value}
+            line["martingale_log10"] = step.log10_martingale
+        yield json.dumps(line) + "\n"
+
+
+def _summary(
+    before: Drift, after: Drift, steps: list[Step], seen: list[str], rate: float
+) -> list[str]:
+    compared = after.jumper.played
+    now = after.jumper.log10_capital
+    run = f" ({len(steps)} in this run)" if before.pictures else ""
+    at = f"after {_which(after.highest_at, before, seen)}" if after.highest_at else "at the start"
+    return [
+        f"pictures    {after.pictures}{run}, of which {compared} good-looking ones are compared, "
+        f"first with {len(after.scores) - compared} held-out ones",
+        f"martingale  {_power(now)} now; highest {_power(after.highest)}, {at}; "
+        f"alarm at {1 / rate:.6g}",
+    ]
+
+
+def _verdict(before: Drift, after: Drift, steps: list[Step], seen: list[str], rate: float) -> str:
+    from destseg.inference.betting import alarm_level
+
+    if not after.is_alarm(rate):
+        return "no drift shown"
+    level = alarm_level(rate)
+    if before.is_alarm(rate):
+        when = "before this run"
+    else:
+        first = next(i for i, step in enumerate(steps) if step.log10_martingale >= level)
+        when = f"after {_which(before.pictures + first + 1, before, seen)}"
+    way = "higher" if after.highest_lean > 0 else "lower"
+    return (
+        f"DRIFT: the martingale reached {1 / rate:.6g} {when}; without a change the chance of that "
+        f"is at most {rate:.6g}.\nScores have become {way} than before. Look at light, lens, "
+        "camera and parts; when that is mended, begin a new state, and if the new look is to "
+        "stay, train anew with pictures of it."
+    )
+
+
+def _which(number: int, before: Drift, seen: list[str]) -> str:
+    """Return a picture's number, and its name where it is one of this run."""
+    inside = number - before.pictures - 1
+    return f"picture {number}" + (f" ({seen[inside]})" if 0 <= inside < len(seen) else "")
+
+
+def _power(log10: float) -> str:
+    """Return a number from its decimal logarithm, which may be too large for a float."""
+    return f"{10**log10:.3g}" if abs(log10) < 6 else f"10^{log10:.1f}"

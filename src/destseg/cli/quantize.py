@@ -1,0 +1,122 @@
+"""``destseg quantize``: a trained model in INT8, measured before it is accepted."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from destseg.cli.flags import command_parser
+from destseg.errors import SettingsError
+
+DESCRIPTION = """Write a trained model in static INT8 into its bundle, if it stays accurate enough.
+
+DATA are good pictures as for training: ranges of activations are measured on them, and the
+threshold is fitted anew for the quantised model.  It is compared with fp32 on good and damaged
+pictures, and on the labelled test pictures where DATA has them; beyond --max-drop of image AUROC
+or pixel AP it is refused.  If all convolutions in INT8 lose too much, less is quantised.
+
+There is no dynamic quantisation here: it acts on matrix products alone and leaves convolutions,
+which are all of this network, as they are.
+"""
+
+EPILOG = """examples:
+  destseg quantize runs/bottle data/bottle --to openvino
+  destseg predict runs/bottle incoming --backend openvino-int8
+"""
+
+
+def run(words: list[str]) -> int:
+    """Run the command with its arguments and return the exit code."""
+    parser = command_parser("quantize", DESCRIPTION, EPILOG)
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
+    parser.add_argument("data", metavar="DATA", help="good pictures, as for training")
+    parser.add_argument(
+        "--to", choices=("openvino", "onnx"), default="openvino", help="default: openvino"
+    )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        default=0.01,
+        metavar="X",
+        help="largest loss of image AUROC and of pixel AP, as a share (default: 0.01)",
+    )
+    parser.add_argument(
+        "--scope",
+        choices=("auto", "all", "convolutions", "head"),
+        default="auto",
+        help="what is quantised: all; convolutions: residual sums stay in fp32; head: with the "
+        "decoder, the encoders stay in fp32; auto: the first of them that is accurate enough on "
+        "good and damaged pictures (default: auto)",
+    )
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=64,
+        metavar="N",
+        help="pictures that ranges are measured on (default: 64)",
+    )
+    parser.add_argument(
+        "--vnni",
+        action="store_true",
+        help="use the weights' full range: closer to fp32, but it overflows on processors "
+        "without VNNI",
+    )
+    parsed = parser.parse_args(words)
+    wrong = []
+    if parsed.pictures < 2:
+        wrong.append(f"--pictures: expected at least 2, got {parsed.pictures}")
+    if not parsed.max_drop >= 0:
+        wrong.append(f"--max-drop: expected at least 0, got {parsed.max_drop}")
+    if wrong:
+        raise SettingsError("\n".join(wrong))
+
+    from destseg.errors import MissingExtraError
+    from destseg.inference.bundle import load_bundle
+
+    bundle = load_bundle(parsed.bundle)
+    try:
+        from destseg.export.quantize import quantize
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("export", "quantising a model", str(error.name)) from error
+    done = quantize(
+        bundle,
+        parsed.data,
+        parsed.to,
+        max_drop=parsed.max_drop,
+        scope=parsed.scope,
+        count=parsed.pictures,
+        vnni=parsed.vnni,
+        on_step=lambda step: print(step, file=sys.stderr),
+    )
+    for line in told(done.facts):
+        print(line)
+    if done.calibration is not None:
+        print(
+            f"threshold {done.calibration.threshold:.4f}, at most "
+            f"{done.calibration.promised_rate:.2%} false alarms"
+        )
+    print(f"written: {done.model}; use it with --backend {done.name}")
+    return 0
+
+
+def told(facts: dict[str, Any] | Any) -> list[str]:
+    """Return what was measured, in sentences."""
+    lines = [f"quantised: {facts['scope']}"]
+    measured = [("good and damaged pictures", facts["damaged"])]
+    if "labelled" in facts:
+        measured.append(("labelled pictures", facts["labelled"]))
+    for name, values in measured:
+        image, pixel = values["image_auroc"], values["pixel_ap"]
+        lines.append(
+            f"{name}: image AUROC {image[0]:.4f} -> {image[1]:.4f}, "
+            f"pixel AP {pixel[0]:.4f} -> {pixel[1]:.4f}"
+        )
+    damaged = facts["damaged"]
+    lines.append(
+        f"scores correlate to {damaged['score_correlation']:.4f}, p-values differ by "
+        f"{damaged['p_value_difference']:.4f} in the mean, {damaged['other_decisions']:.1%} of "
+        "decisions differ"
+    )
+    before, after = facts["milliseconds"]
+    lines.append(f"a picture takes {after:.1f} ms instead of {before:.1f} ({before / after:.2f}x)")
+    return lines

@@ -1,0 +1,91 @@
+"""How much of a model's judgement another form of it keeps, without any labelled picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from destseg.errors import BundleError
+from destseg.evaluation.metrics import image_metrics
+from destseg.evaluation.pixels import PixelCounts
+from destseg.inference.predictor import Predictor
+from destseg.inference.result import Failure
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two predictors on the same good and damaged pictures.
+
+    Attributes:
+        image_auroc: (before, after), of damaged pictures against good ones.
+        pixel_ap: (before, after), against where the damage is.
+        score_correlation: Spearman's, of the image scores.
+        p_value_difference: mean absolute difference of the p-values.
+        other_decisions: share of the pictures that the two call differently.
+    """
+
+    image_auroc: tuple[float, float]
+    pixel_ap: tuple[float, float]
+    score_correlation: float
+    p_value_difference: float
+    other_decisions: float
+
+    @property
+    def drop(self) -> float:
+        """What the second loses, in image AUROC or pixel AP, whichever is more."""
+        return max(self.image_auroc[0] - self.image_auroc[1], self.pixel_ap[0] - self.pixel_ap[1])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def agreement(
+    before: Predictor,
+    after: Predictor,
+    pictures: Sequence[NDArray[np.uint8]],
+    masks: Sequence[NDArray[np.bool_]],
+) -> Agreement:
+    """Return how much of its judgement a model keeps in another form.
+
+    Args:
+        before: the model in one form, with its calibration.
+        after: in the other, with its own.
+        pictures: uint8 RGB [h, w, 3] of the model's size, good and damaged ones.
+        masks: bool [h, w], where each is damaged.
+    """
+    defective = np.array([mask.any() for mask in masks])
+    scores, p_values, decisions, image_auroc, pixel_ap = [], [], [], [], []
+    for predictor in (before, after):
+        counts = PixelCounts.empty(exact=True)
+        results = []
+        for result, mask in zip(predictor.stream(list(pictures)), masks, strict=True):
+            if isinstance(result, Failure):
+                raise BundleError(f"expected a made picture to be readable, got {result.error}")
+            inspected = predictor.inspected(mask.shape)
+            counts.add(result.anomaly_map, mask if inspected is None else mask & inspected)
+            results.append(result)
+        scores.append(np.array([result.score for result in results]))
+        p_values.append(np.array([result.p_value for result in results]))
+        decisions.append(np.array([result.is_defective for result in results]))
+        image_auroc.append(image_metrics(defective, scores[-1]).auroc)
+        pixel_ap.append(counts.metrics().ap)
+    return Agreement(
+        image_auroc=(image_auroc[0], image_auroc[1]),
+        pixel_ap=(pixel_ap[0], pixel_ap[1]),
+        score_correlation=float(np.corrcoef(_ranks(scores[0]), _ranks(scores[1])).item(1)),
+        p_value_difference=float(np.abs(p_values[0] - p_values[1]).mean()),
+        other_decisions=float((decisions[0] != decisions[1]).mean()),
+    )
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the ranks of values, ties sharing their mean."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    ranks: NDArray[np.float64] = (2 * ends - counts - 1) / 2
+    return ranks[inverse]

@@ -1,0 +1,208 @@
+"""Static INT8: convolutions with 8-bit weights and activations, ranges from pictures.
+
+Dynamic quantisation, which needs no pictures, exists for matrix products only and would leave a
+network of convolutions as it is; so ranges are measured on good pictures, half of them damaged:
+a defect drives the compared features to where good parts never have them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from destseg.config import Settings
+from destseg.export.export import metadata_of, needs_extra, openvino_files
+from destseg.export.graph import INPUT
+from destseg.inference.bundle import Bundle
+from destseg.inference.exports import Export
+from destseg.training.damage import damage
+from destseg.training.loaders import GoodPictures
+from destseg.training.textures import load_textures
+from destseg.training.views import draw_view, show
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How much of the network is quantised.
+
+    Attributes:
+        name: for the command line.
+        text: in words.
+        kept: patterns of the nodes' names that stay in fp32.
+        sums: whether the residual sums between convolutions are quantised too.
+    """
+
+    name: str
+    text: str
+    kept: tuple[str, ...]
+    sums: bool
+
+
+NORMS = "model/.*"  # the norms and products of features: few operations, wide ranges
+SCOPES = (
+    Scope("all", "all convolutions", (NORMS,), True),
+    Scope("convolutions", "all convolutions, residual sums in fp32", (NORMS,), False),
+    Scope(
+        "head",
+        "decoder and head, encoders in fp32",
+        (NORMS, r"model\.teacher\..*", r"model\.student\.encoder\..*"),
+        True,
+    ),
+)
+"""Tried in this order until one is accurate enough: ever slower, ever closer to fp32."""
+
+
+def quantized(
+    bundle: Bundle, export: Export, pictures: Pixels, scope: Scope, *, vnni: bool
+) -> dict[str, bytes]:
+    """Return the files of an exported form with INT8 arithmetic.
+
+    Args:
+        bundle: that the export belongs to.
+        export: in fp32, ``onnx`` or ``openvino``.
+        pictures: uint8 RGB [n, h, w, 3] to measure the ranges of activations on.
+        scope: how much is quantised.
+        vnni: use all 8 bits of the weights, which only processors with VNNI add up without
+            overflow; else 7 of them, right everywhere.
+
+    Raises:
+        MissingExtraError: if the quantiser is not installed.
+    """
+    with needs_extra("export", f"quantising for {export.name}"):
+        if export.name == "openvino":
+            return _with_nncf(bundle, export, pictures, scope, vnni)
+        return _with_onnxruntime(export, pictures, scope, vnni)
+
+
+def good_and_damaged(
+    paths: Sequence[Path], settings: Settings, count: int, *, seed: int
+) -> tuple[Pixels, NDArray[np.bool_]]:
+    """Return good pictures, every second one damaged, and where they are damaged.
+
+    Args:
+        paths: good pictures; ``count`` of them at most are taken, spread over all.
+        settings: of the bundle.
+        count: how many.
+        seed: of the damage.
+
+    Returns:
+        uint8 [n, h, w, 3] and bool [n, h, w]; the first, third, ... are undamaged.
+
+    Raises:
+        DataError: if a picture cannot be read.
+    """
+    chosen = list(paths[:: max(1, len(paths) // count)][:count])
+    pictures = GoodPictures(chosen, settings.data)
+    draw = np.random.default_rng(seed)
+    crop = settings.data.image_size if settings.data.tile else None
+    clean = np.stack([_view(pictures[index], crop, draw) for index in range(len(pictures))])
+    # Not the textures of the training, which need not be on this machine.
+    textures = load_textures(
+        "builtin", settings.data.image_size, max_pixels=settings.data.max_pixels
+    )
+    generator = torch.Generator().manual_seed(seed)
+    channels_first = torch.from_numpy(clean).permute(0, 3, 1, 2)
+    damaged, masks = damage(channels_first, textures, settings.damage, generator)
+    pixels = damaged.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    where = masks[:, 0].numpy() > 0.5
+    pixels[::2], where[::2] = clean[::2], False
+    return pixels, where
+
+
+def _view(picture: Pixels, crop: int | None, draw: np.random.Generator) -> Pixels:
+    """Return what the networks would see: the whole picture, or of a large one a crop."""
+    size = (picture.shape[0], picture.shape[1])
+    return show(picture, draw_view(size, "none", draw, crop=crop))
+
+
+def _with_nncf(
+    bundle: Bundle, export: Export, pictures: Pixels, scope: Scope, vnni: bool
+) -> dict[str, bytes]:
+    import nncf
+    import openvino
+
+    nncf.set_log_level(logging.ERROR)
+    model = openvino.Core().read_model(export.model)
+    quantized_model = nncf.quantize(
+        model,
+        nncf.Dataset([picture[None] for picture in pictures]),
+        # Symmetric activations: with offsets the linear bottlenecks of Lite0 lost more.
+        preset=nncf.QuantizationPreset.PERFORMANCE,
+        subset_size=len(pictures),
+        ignored_scope=nncf.IgnoredScope(
+            patterns=list(scope.kept), types=[] if scope.sums else ["Add"], validate=False
+        ),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            # Without VNNI sums of two products overflow 16 bits; half the weights' range cannot.
+            overflow_fix=nncf.OverflowFix.DISABLE if vnni else nncf.OverflowFix.ENABLE
+        ),
+    )
+    return openvino_files(quantized_model, metadata_of(bundle))
+
+
+def _with_onnxruntime(
+    export: Export, pictures: Pixels, scope: Scope, vnni: bool
+) -> dict[str, bytes]:
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    # With its clipping a convolution gives 0 to 6; without, the range is set by what is cut off.
+    kinds = ["Conv", "Clip", "Relu", "AveragePool", "Resize"]
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        prepared, target = Path(folder, "prepared.onnx"), Path(folder, "model.onnx")
+        quant_pre_process(str(export.model), str(prepared), skip_symbolic_shape=True)
+        nodes = [node.name for node in onnx.load(prepared).graph.node]
+        quantization.quantize_static(
+            str(prepared),
+            str(target),
+            _Reader(pictures),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=[*kinds, "Add"] if scope.sums else kinds,
+            nodes_to_exclude=[
+                name for name in nodes if any(re.fullmatch(kept, name) for kept in scope.kept)
+            ],
+            per_channel=True,
+            reduce_range=not vnni,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+            # The mean of the pictures' ranges, not the widest: one odd picture is not the scale.
+            extra_options={"CalibMovingAverage": True},
+        )
+        return {"model.onnx": target.read_bytes()}
+
+
+class _Reader:
+    """Gives ONNX Runtime's quantiser one picture at a time, as it wants to be given them."""
+
+    def __init__(self, pictures: Pixels) -> None:
+        self._left: Iterator[Pixels] = iter(pictures)
+
+    def get_next(self) -> dict[str, Pixels] | None:
+        picture = next(self._left, None)
+        return None if picture is None else {INPUT: picture[None]}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantisers' advice to preprocess, which was done, from the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)

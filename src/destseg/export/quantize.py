@@ -1,0 +1,203 @@
+"""A bundle's model in INT8: as much of it as keeps its accuracy, with a threshold of its own."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from destseg.data.samples import good_samples, split_held_out, test_samples
+from destseg.errors import BundleError, DataError
+from destseg.evaluation.agreement import agreement
+from destseg.evaluation.evaluate import evaluate
+from destseg.export.export import export as export_fp32
+from destseg.export.int8 import SCOPES, good_and_damaged, quantized
+from destseg.inference.backends import Runtime, open_backend
+from destseg.inference.bundle import Bundle
+from destseg.inference.calibrate import fit_calibration
+from destseg.inference.exports import Export, find_exports, load_export, save_export
+from destseg.inference.predictor import Predictor
+from destseg.inference.scoring import Calibration
+
+TIMED = 20
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Good pictures by what they are for.
+
+    Attributes:
+        ranges: those that the ranges of activations are measured on.
+        held_out: those that fit the threshold.
+        names: of the held-out ones.
+    """
+
+    ranges: list[Path]
+    held_out: list[Path]
+    names: list[str]
+
+
+def quantize(
+    bundle: Bundle,
+    data: str | Path,
+    to: str,
+    *,
+    max_drop: float = 0.01,
+    scope: str = "auto",
+    count: int = 64,
+    vnni: bool = False,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Export:
+    """Write a bundle's model in INT8 into the bundle, if it stays accurate enough.
+
+    As much of the network as possible is quantised: scopes are tried in the order of
+    ``int8.SCOPES`` until image AUROC and pixel AP on good pictures with made damage are within
+    ``max_drop`` of fp32's.  Labelled pictures choose nothing; they only measure the result.
+
+    Args:
+        bundle: the trained model.
+        data: good pictures as for training; a data set with labelled test pictures is measured on
+            them too.
+        to: ``onnx`` or ``openvino``; exported in fp32 first where that is missing.
+        max_drop: largest loss of image AUROC and of pixel AP that is accepted, as a share.
+        scope: the name of one of ``int8.SCOPES``, or ``auto`` for the first that is accurate
+            enough.
+        count: good pictures that ranges are measured on.
+        vnni: for processors with VNNI alone; see ``int8.quantized``.
+        on_step: called with what is being done, as it begins.
+
+    Raises:
+        BundleError: if every scope loses more; the bundle is left as it was.
+        DataError: if there are too few good pictures.
+        MissingExtraError: if the extras ``export`` or that of the runtime are not installed.
+    """
+    if to not in find_exports(bundle):
+        on_step(f"exporting to {to} first")
+        export_fp32(bundle, to, on_step)
+    source = load_export(bundle, to)
+    pictures = _pictures(bundle, data)
+    made, _ = good_and_damaged(pictures.ranges, bundle.settings, count, seed=0)
+    # Others than the ranges come from, where there are enough.
+    checked, masks = good_and_damaged(pictures.ranges[1:], bundle.settings, 2 * count, seed=1)
+    before = Predictor(bundle, open_backend(bundle, Runtime(to, "cpu")), backend_name=to)
+    tried = []
+    for each in SCOPES:
+        if scope not in ("auto", each.name):
+            continue
+        on_step(f"quantising {each.text}")
+        files = quantized(bundle, source, made, each, vnni=vnni)
+        with tempfile.TemporaryDirectory() as folder:
+            after, calibration = _calibrated(bundle, f"{to}-int8", files, pictures, Path(folder))
+            on_step("comparing it with fp32 on good and damaged pictures")
+            agreed = agreement(before, after, list(checked), list(masks))
+            tried.append({"scope": each.text, **agreed.to_json()})
+            if agreed.drop > max_drop:
+                continue
+            facts: dict[str, Any] = {
+                "precision": "int8",
+                "scope": each.text,
+                "vnni": vnni,
+                "pictures": len(made),
+                "max_drop": max_drop,
+                "tried": tried,
+                "damaged": agreed.to_json(),
+            }
+            if (Path(data) / "test").is_dir():
+                on_step("comparing it with fp32 on the labelled pictures")
+                facts["labelled"] = _labelled(before, after, data, max_drop)
+            facts["milliseconds"] = _milliseconds(before, after, made)
+        return save_export(bundle, f"{to}-int8", files, facts, calibration)
+    raise BundleError(
+        f"{bundle.folder}: INT8 for {to} loses more than --max-drop {max_drop:g} of image AUROC "
+        "or pixel AP on good and damaged pictures, whatever stays in fp32:\n"
+        + "\n".join(f"  {_told(one)}" for one in tried)
+        + "\nNothing was written. Stay with fp32, accept a larger --max-drop, or for a processor "
+        "with VNNI try --vnni."
+    )
+
+
+def _pictures(bundle: Bundle, data: str | Path) -> Pictures:
+    """Keep the pictures apart that fit the threshold, as training did where they are the same."""
+    good = [sample.path for sample in good_samples(data)]
+    root = Path(data) if Path(data).is_dir() else Path(data).parent
+    names = list(bundle.calibration.pictures) if bundle.calibration is not None else []
+    held_out = [root / name for name in names]
+    if not all(path.is_file() for path in held_out):
+        settings = bundle.settings
+        _, chosen = split_held_out(
+            good_samples(data),
+            fraction=settings.data.held_out_fraction,
+            minimum=settings.data.held_out_minimum,
+            seed=settings.training.seed,
+        )
+        held_out = [sample.path for sample in chosen]
+        names = [path.as_posix() for path in held_out]
+    apart = {path.resolve() for path in held_out}
+    ranges = [path for path in good if path.resolve() not in apart]
+    if len(ranges) < 2 or not held_out:
+        raise DataError(
+            f"{data}: expected at least 2 good pictures to measure ranges on beside those for the "
+            f"threshold, got {len(ranges)} and {len(held_out)}. Add good pictures."
+        )
+    return Pictures(ranges, held_out, names)
+
+
+def _calibrated(
+    bundle: Bundle, name: str, files: dict[str, bytes], pictures: Pictures, folder: Path
+) -> tuple[Predictor, Calibration]:
+    scratch = replace(bundle, folder=folder)
+    form = save_export(scratch, name, files, {})
+    backend = open_backend(scratch, Runtime(name, "cpu"))
+    calibration = fit_calibration(
+        Predictor(bundle, backend),
+        pictures.held_out,
+        pictures.names,
+        bundle.settings,
+        form.sha256,
+    )
+    calibrated = replace(bundle, calibration=calibration)
+    return Predictor(calibrated, backend, backend_name=name), calibration
+
+
+def _labelled(
+    before: Predictor, after: Predictor, data: str | Path, max_drop: float
+) -> dict[str, Any]:
+    samples = test_samples(data)
+    results = [evaluate(predictor, samples) for predictor in (before, after)]
+    image_auroc = tuple(result.image.auroc for result in results)
+    pixel_ap = tuple(result.pixel.ap for result in results)
+    if max(image_auroc[0] - image_auroc[1], pixel_ap[0] - pixel_ap[1]) > max_drop:
+        raise BundleError(
+            f"{data}: expected INT8 to lose at most --max-drop {max_drop:g} on the labelled "
+            f"pictures, got image AUROC {image_auroc[0]:.4f} -> {image_auroc[1]:.4f}, pixel AP "
+            f"{pixel_ap[0]:.4f} -> {pixel_ap[1]:.4f}. Nothing was written: stay with fp32, "
+            "quantise less (--scope head), or accept a larger --max-drop."
+        )
+    return {"pictures": len(samples), "image_auroc": image_auroc, "pixel_ap": pixel_ap}
+
+
+def _milliseconds(
+    before: Predictor, after: Predictor, pictures: NDArray[np.uint8]
+) -> tuple[float, float]:
+    """Return the median time a picture of both, one after the other so that both see the same."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(TIMED):
+        for predictor, mine in zip((before, after), times, strict=True):
+            begun = time.perf_counter()
+            predictor.predict(pictures[number % len(pictures)])
+            mine.append(1e3 * (time.perf_counter() - begun))
+    return float(np.median(times[0])), float(np.median(times[1]))
+
+
+def _told(tried: dict[str, Any]) -> str:
+    image, pixel = tried["image_auroc"], tried["pixel_ap"]
+    return (
+        f"{tried['scope']}: image AUROC {image[0]:.4f} -> {image[1]:.4f}, pixel AP "
+        f"{pixel[0]:.4f} -> {pixel[1]:.4f}"
+    )
