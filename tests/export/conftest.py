@@ -1,9 +1,7 @@
 """A bundle of the tiny network that is exported for both runtimes, made once a worker."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from destseg.config import Settings
