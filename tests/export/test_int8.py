@@ -1,3 +1,4 @@
+import functools
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -5,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import destseg.export.int8 as module
 from destseg.config import Settings
 from destseg.data.images import read_image
 from destseg.errors import MissingExtraError
@@ -13,6 +15,14 @@ from destseg.inference.backends import Runtime, open_backend
 from destseg.inference.exports import Export, load_export, save_export
 
 SETTINGS = Settings.from_preset(image_size=64)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def textures_once():
+    """Cutting the photographs takes longer than all the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load_textures", functools.cache(module.load_textures))
+        yield
 
 
 @pytest.fixture(scope="module")
