@@ -77,9 +77,9 @@ def run(words: list[str]) -> int:
         hashes = {"": bundle.weights_sha256} | {n: e.sha256 for n, e in quantised.items()}
         with counted(len(paths) * len(hashes)) as advance:
             for name, sha256 in hashes.items():
-                predictor = load(
-                    bundle.folder, **(options | {"backend": name} if name else options)
-                )
+                # --device is of --backend; quantised forms are made for processors.
+                own = {"backend": name, "device": "cpu"} if name else {}
+                predictor = load(bundle.folder, **(options | own))
                 fitted[name] = fit_calibration(predictor, paths, names, settings, sha256, advance)
     for name, export in quantised.items():
         if name in fitted:

@@ -23,7 +23,7 @@ class Agreement:
     Attributes:
         image_auroc: (before, after), of damaged pictures against good ones.
         pixel_ap: (before, after), against where the damage is.
-        score_correlation: Spearman's, of the image scores.
+        score_correlation: Spearman's, of the image scores; NaN where all of one are equal.
         p_value_difference: mean absolute difference of the p-values.
         other_decisions: share of the pictures that the two call differently.
     """
@@ -36,8 +36,9 @@ class Agreement:
 
     @property
     def drop(self) -> float:
-        """What the second loses, in image AUROC or pixel AP, whichever is more."""
-        return max(self.image_auroc[0] - self.image_auroc[1], self.pixel_ap[0] - self.pixel_ap[1])
+        """What the second loses, in image AUROC or pixel AP, whichever is more; NaN if unknown."""
+        before, after = np.array([self.image_auroc, self.pixel_ap]).T
+        return float(np.max(before - after))  # unlike max, NaN wherever it stands
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -77,10 +78,15 @@ def agreement(
     return Agreement(
         image_auroc=(image_auroc[0], image_auroc[1]),
         pixel_ap=(pixel_ap[0], pixel_ap[1]),
-        score_correlation=float(np.corrcoef(_ranks(scores[0]), _ranks(scores[1])).item(1)),
+        score_correlation=_spearman(scores[0], scores[1]),
         p_value_difference=float(np.abs(p_values[0] - p_values[1]).mean()),
         other_decisions=float((decisions[0] != decisions[1]).mean()),
     )
+
+
+def _spearman(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.corrcoef(_ranks(one), _ranks(other)).item(1))
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -46,7 +46,9 @@ def to_onnx(model: DeSTSeg, metadata: Mapping[str, str]) -> onnx.ModelProto:
         BundleError: if the network cannot be exported, or the result is not valid ONNX.
     """
     example = torch.zeros(2, 128, 128, 3, dtype=torch.uint8)
-    free = dict.fromkeys(range(3), torch.export.Dim.DYNAMIC)
+    # As multiples of the largest stride, or the exporter cannot tell that skips meet their like.
+    sides = {axis: 32 * torch.export.Dim(AXES[axis]) for axis in (1, 2)}
+    free = {0: torch.export.Dim(AXES[0]), **sides}
     try:
         with _quiet():
             program = torch.onnx.export(

@@ -1,0 +1,218 @@
+"""The model's map is the red channel, its held-out scores 0.1, 0.2 and 0.3, its rate 0.25.
+
+Its INT8 form, where it has one, gives half of that.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from destseg.cli.main import main
+from destseg.inference.bundle import load_bundle
+from destseg.inference.exports import load_export, save_export
+from destseg.inference.predictor import load
+
+
+def write(folder: Path, reds: list[int]) -> Path:
+    folder.mkdir(parents=True)
+    for number, red in enumerate(reds):
+        Image.fromarray(np.full((8, 8, 3), (red, 0, 0), np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def runtimes(brightness_model, monkeypatch):
+    """What runtimes were asked for; INT8 gives maps of half the height."""
+    asked = []
+
+    def open_backend(_, runtime):
+        asked.append(runtime)
+        share = 0.5 if runtime.backend.endswith("-int8") else 1
+        return lambda pictures: share * pictures[..., 0].astype(np.float32) / 255
+
+    monkeypatch.setattr("destseg.inference.predictor.open_backend", open_backend)
+    return asked
+
+
+@pytest.fixture
+def with_int8(brightness_model, runtimes):
+    """The model with an INT8 form whose held-out scores are half of the model's."""
+    bundle = load_bundle(brightness_model)
+    form = save_export(bundle, "onnx-int8", {"model.onnx": b"int8"}, {})
+    halves = tuple(score / 2 for score in bundle.calibration.scores)
+    own = replace(bundle.calibration, scores=halves, peaks=halves, weights_sha256=form.sha256)
+    save_export(bundle, "onnx-int8", {"model.onnx": b"int8"}, {}, own)
+    return brightness_model
+
+
+@pytest.fixture
+def calibrate(capsys):
+    """Runs the command; returns the exit code, what it printed and what it complained of."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(["calibrate", *map(str, words)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_new_rate_alone_keeps_the_scores(brightness_model, calibrate):
+    before = load_bundle(brightness_model)
+    code, out, err = calibrate(brightness_model, "--max-false-alarm-rate", "0.5")
+    assert (code, err) == (0, "")
+    # Of three held-out scores the second highest: two of four parts may be above it.
+    assert out == (
+        "threshold 0.2000 (was 0.3000), at most 50.00% false alarms, from 3 good pictures\n"
+    )
+    after = load_bundle(brightness_model)
+    assert after == replace(before, calibration=before.calibration.with_rate(0.5))
+    values = json.loads((brightness_model / "calibration.json").read_text())
+    assert values["threshold"] == 0.2
+
+
+def test_new_pictures_give_new_scores_at_the_old_rate(brightness_model, calibrate, tmp_path):
+    good = write(tmp_path / "good", [51, 102, 153, 204, 0, 10, 20])
+    code, out, err = calibrate(brightness_model, good)
+    assert (code, err) == (0, "")
+    after = load_bundle(brightness_model).calibration
+    assert after.scores == pytest.approx([0, 10 / 255, 20 / 255, 0.2, 0.4, 0.6, 0.8])
+    assert after.peaks == pytest.approx(after.scores)
+    assert after.pictures == tuple(str(good / f"{number}.png") for number in range(7))
+    assert after.max_false_alarm_rate == 0.25
+    # Two of eight may be above: the second highest.
+    assert out == (
+        "threshold 0.6000 (was 0.3000), at most 25.00% false alarms, from 7 good pictures\n"
+    )
+    assert load(brightness_model).predict(np.full((64, 64, 3), 160, np.uint8)).is_defective
+    assert not load(brightness_model).predict(np.full((64, 64, 3), 150, np.uint8)).is_defective
+
+
+def test_new_pictures_and_a_new_rate(brightness_model, calibrate, tmp_path):
+    good = write(tmp_path / "good", [51, 102, 153])
+    code, out, err = calibrate(brightness_model, good, "--max-false-alarm-rate", "0.01")
+    assert code == 0
+    assert "threshold 0.6000 (was 0.3000), at most 25.00% false alarms" in out
+    # Three pictures are too few for 1 %, which is told: it takes 99.
+    assert err.startswith("destseg: note: with 3 held-out good pictures")
+    assert "99" in err
+    after = load_bundle(brightness_model).calibration
+    assert after.scores == pytest.approx([0.2, 0.4, 0.6])
+    assert after.max_false_alarm_rate == 0.01
+
+
+def test_neither_is_an_error(with_int8, calibrate):
+    before = files(with_int8)
+    code, out, err = calibrate(with_int8)
+    assert (code, out) == (1, "")
+    assert "good pictures, --max-false-alarm-rate, or both, got neither" in err
+    assert files(with_int8) == before
+
+
+@pytest.mark.parametrize("rate", ["0", "1.5", "nan"])
+def test_a_rate_out_of_range_is_refused(rate, with_int8, calibrate, tmp_path):
+    before = files(with_int8)
+    for good in ([], [write(tmp_path / "good", [51])]):
+        code, out, err = calibrate(with_int8, *good, "--max-false-alarm-rate", rate)
+        assert (code, out) == (2, "")
+        assert "--max-false-alarm-rate: expected" in err
+    assert files(with_int8) == before
+
+
+def test_training_pictures_are_refused(brightness_model, calibrate, tmp_path):
+    before = files(brightness_model)
+    write(tmp_path / "data" / "train" / "good", [200])
+    code, _, err = calibrate(brightness_model, tmp_path / "data")
+    assert code == 1
+    assert "train/" in err
+    assert "too low" in err
+    assert files(brightness_model) == before
+
+
+def test_a_folder_without_pictures_is_refused(brightness_model, calibrate, tmp_path):
+    assert calibrate(brightness_model, tmp_path / "nothing")[0] == 1
+    (tmp_path / "empty").mkdir()
+    code, _, err = calibrate(brightness_model, tmp_path / "empty")
+    assert code == 1
+    assert "expected pictures" in err
+
+
+def test_a_quantised_form_is_fitted_on_the_same_pictures(with_int8, calibrate, tmp_path):
+    good = write(tmp_path / "good", [51, 102, 153])
+    code, out, err = calibrate(with_int8, good)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "threshold 0.6000 (was 0.3000), at most 25.00% false alarms, from 3 good pictures",
+        "onnx-int8: threshold 0.3000 (was 0.1500), at most 25.00% false alarms, from 3 good "
+        "pictures",
+    ]
+    bundle = load_bundle(with_int8)
+    form = load_export(bundle, "onnx-int8")
+    assert form.calibration.scores == pytest.approx([0.1, 0.2, 0.3])
+    assert form.calibration.pictures == bundle.calibration.pictures
+    assert form.calibration.weights_sha256 == form.sha256
+    assert form.calibration.weights_sha256 != bundle.weights_sha256
+    grey = np.full((64, 64, 3), 150, np.uint8)
+    for backend, threshold in (("torch", 0.6), ("onnx-int8", 0.3)):
+        result = load(with_int8, backend=backend).predict(grey)
+        assert result.threshold == pytest.approx(threshold)
+        assert not result.is_defective
+
+
+def test_a_quantised_form_gets_the_new_rate_too(with_int8, calibrate):
+    code, out, _ = calibrate(with_int8, "--max-false-alarm-rate", "0.5")
+    assert code == 0
+    assert "onnx-int8: threshold 0.1000 (was 0.1500), at most 50.00%" in out
+    bundle = load_bundle(with_int8)
+    assert bundle.calibration.threshold == 0.2
+    form = load_export(bundle, "onnx-int8")
+    assert form.calibration.scores == (0.05, 0.1, 0.15)
+    assert form.calibration.max_false_alarm_rate == 0.5
+
+
+def test_the_device_asked_for_is_not_that_of_a_quantised_form(
+    with_int8, runtimes, calibrate, tmp_path
+):
+    good = write(tmp_path / "good", [51])
+    assert calibrate(with_int8, good, "--backend", "torch", "--device", "cuda")[0] == 0
+    assert [(r.backend, r.device) for r in runtimes] == [("torch", "cuda"), ("onnx-int8", "cpu")]
+
+
+@pytest.mark.parametrize("fails", ["picture", "form"])
+def test_a_failure_leaves_every_threshold_as_it_was(fails, with_int8, calibrate, tmp_path):
+    good = write(tmp_path / "good", [51, 102])
+    if fails == "picture":
+        (good / "9.png").write_bytes(b"\x89PNG")
+    else:
+        (with_int8 / "exports/onnx-int8/model.onnx").write_bytes(b"changed")
+    before = files(with_int8)
+    code, out, err = calibrate(with_int8, good, "--max-false-alarm-rate", "0.5")
+    assert (code, out) == (1, "")
+    assert ("9.png" if fails == "picture" else "model.onnx") in err
+    assert "Traceback" not in err
+    assert files(with_int8) == before
+
+
+def test_a_picture_that_only_the_quantised_form_fails_on_changes_nothing(
+    with_int8, calibrate, tmp_path, monkeypatch
+):
+    good = write(tmp_path / "good", [51, 102])
+    before = files(with_int8)
+
+    def open_backend(_, runtime):
+        value = np.nan if runtime.backend.endswith("-int8") else 0.5
+        return lambda pictures: np.full(pictures.shape[:3], value, np.float32)
+
+    monkeypatch.setattr("destseg.inference.predictor.open_backend", open_backend)
+    code, out, err = calibrate(with_int8, good)
+    assert (code, out) == (1, "")
+    assert "finite" in err
+    assert files(with_int8) == before
