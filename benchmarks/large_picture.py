@@ -32,30 +32,41 @@ def write_picture(path: Path, side: int) -> Path:
     return path
 
 
-def inspect(path: Path, case: str, pictures: int, tile: int, overlap: float) -> dict[str, object]:
+def inspect(options: argparse.Namespace) -> dict[str, object]:
     """Inspect a picture in this process; return what was found and the process's peak memory."""
     from destseg.config import Settings
-    from destseg.inference.bundle import Bundle
+    from destseg.data.roi import Roi
+    from destseg.inference.bundle import save_bundle, save_calibration
     from destseg.inference.predictor import Predictor
     from destseg.inference.result import Result
     from destseg.inference.scoring import Calibration
 
     settings = Settings.from_preset(
-        image_size=tile, tile=True, tile_overlap=overlap, max_pixels=2**31
+        image_size=options.tile, tile=True, tile_overlap=options.overlap, max_pixels=2**31
     )
-    threshold = {"good": 1.0, "spots": 0.5, "everywhere": 0.01}[case]
-    calibration = Calibration.fit([threshold], [threshold], ["a"], settings, "-")
-    bundle = Bundle(Path("nowhere"), settings, "-", calibration, {})
+    threshold = {"good": 1.0, "spots": 0.5, "everywhere": 0.01}[options.case]
+    roi = None
+    if options.roi:
+        # All but a frame, so that little is saved by tiles that are not run.
+        mask = np.zeros((1000, 1000), bool)
+        mask[1:, 1:] = True
+        roi = Roi(mask)
+    saved = save_bundle(options.picture.parent / "model", settings, {}, {}, roi)
+    calibration = Calibration.fit(
+        [threshold], [threshold], ["a"], settings, saved.weights_sha256, saved.roi_sha256
+    )
+    bundle = save_calibration(saved, calibration)
     predictor = Predictor(bundle, lambda tiles: tiles[..., 0].astype(np.float32) / 255)
     begun = time.perf_counter()
     scores, regions = [], []
-    for result in predictor.stream([path] * pictures):
+    for result in predictor.stream([options.picture] * options.pictures):
         assert isinstance(result, Result)
         scores.append(result.score)
         regions.append(len(result.regions))
     return {
-        "case": case,
-        "pictures": pictures,
+        "case": options.case,
+        "pictures": options.pictures,
+        "roi": options.roi,
         "scores": scores,
         "regions": regions,
         "seconds": round(time.perf_counter() - begun, 1),
@@ -70,16 +81,14 @@ def main() -> int:
     parser.add_argument("--tile", type=int, default=256)
     parser.add_argument("--overlap", type=float, default=0.25)
     parser.add_argument("--pictures", type=int, default=1, help="one after the other")
+    parser.add_argument("--roi", action="store_true", help="with a region of interest")
     parser.add_argument("--suffix", default=".png", help="format of the picture's file")
     parser.add_argument("--limit-gib", type=float, default=4.0)
     parser.add_argument("--case", choices=CASES, help="only this one, in this process")
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     if options.case:
-        found = inspect(
-            options.picture, options.case, options.pictures, options.tile, options.overlap
-        )
-        print(json.dumps(found))
+        print(json.dumps(inspect(options)))
         return 0
     worst = 0.0
     with tempfile.TemporaryDirectory() as folder:
