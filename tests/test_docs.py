@@ -96,12 +96,30 @@ def test_readme_flags_and_commands_exist() -> None:
     assert set(re.findall(r"^destseg (\w+)", text, re.M)) <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md", "ARCHITECTURE.md"])
+PAGES = ["README.md", "README.zh-CN.md", "ARCHITECTURE.md"]
+PAGES += [page.relative_to(ROOT).as_posix() for page in sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_and_their_flags_exist(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    # Also those in the running text.
+    lines += re.findall(r"`(destseg [^`]+)`", (ROOT / page).read_text(encoding="utf-8"))
+    for words in (shlex.split(line, comments=True) for line in lines):
+        if words[:1] == ["destseg"] and len(words) > 1 and words[1].islower():
+            assert words[1] in COMMANDS, words
+            assert main([words[1], "--help"]) == 0
+            described = capsys.readouterr().out
+            flags = [word for word in words[2:] if word.startswith("--")]
+            assert [each for each in flags if each not in described] == [], words
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
-    assert links or page == "ARCHITECTURE.md"
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert links or page not in ("README.md", "README.zh-CN.md")
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
 
 
 def test_settings_page_is_up_to_date() -> None:
