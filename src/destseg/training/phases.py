@@ -9,11 +9,34 @@ import torch
 from torch import Tensor, nn
 
 from destseg.config import TrainingSettings
-from destseg.model.destseg import TEACHER_STRIDES, DeSTSeg
+from destseg.model.destseg import TEACHER_STRIDES, DeSTSeg, compare
+from destseg.model.folding import folded
 from destseg.training.losses import denoise_loss, masks_at_stride, segment_loss
 
 
-class DenoisePhase(nn.Module):
+class _Phase(nn.Module):
+    """What both phases share: the networks that do not learn, with fewer operations."""
+
+    model: DeSTSeg
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Not submodules: they are neither saved nor given to an optimiser.
+        self._folded: dict[str, nn.Module] = {}
+
+    def frozen(self, name: str, x: Tensor) -> nn.Module:
+        """Return the model's teacher or student, which must not learn any more, folded.
+
+        Args:
+            name: ``teacher`` or ``student``.
+            x: normalised pictures; the first one is passed through, once a phase.
+        """
+        if name not in self._folded:
+            self._folded[name] = folded(getattr(self.model, name), x[:1])
+        return self._folded[name]
+
+
+class DenoisePhase(_Phase):
     """Phase 1: the student learns the teacher's clean features from damaged pictures."""
 
     name = "denoise"
@@ -33,14 +56,15 @@ class DenoisePhase(nn.Module):
         """Return the loss of a batch as ``Batches.make`` gives it; masks are not looked at."""
         del masks
         model = self.model
+        x = model.normalize(clean)
         with torch.no_grad():
-            teacher = model.teacher(model.normalize(clean))
+            teacher = self.frozen("teacher", x)(x)
         student = model.student(model.normalize(damaged))
         loss = denoise_loss(teacher, student, self.settings.denoise_loss)
         return loss * self.settings.denoise_loss_scale
 
 
-class SegmentPhase(nn.Module):
+class SegmentPhase(_Phase):
     """Phase 2: the head learns to find the damage; teacher and student are frozen."""
 
     name = "segment"
@@ -66,7 +90,10 @@ class SegmentPhase(nn.Module):
         """Return the loss of a batch as ``Batches.make`` gives it; clean is not looked at."""
         del clean
         target = masks_at_stride(masks, TEACHER_STRIDES[0])
-        logits = self.model.segment(damaged)
+        x = self.model.normalize(damaged)
+        with torch.no_grad():
+            compared = compare(self.frozen("teacher", x)(x), self.frozen("student", x)(x))
+        logits = self.model.head(compared)
         return segment_loss(logits, target, self.settings.segment_loss, self.settings.focal_gamma)
 
 
