@@ -150,12 +150,14 @@ def comparison_table(comparisons: list[Comparison], tolerance: float) -> Table:
         box=SIMPLE_HEAD,
         title_justify="left",
     )
-    for column in ("backend", "map", "score", "other decisions", "nearest to threshold", "ms"):
-        table.add_column(column, justify="left" if column == "backend" else "right")
-    table.add_column("verdict")
+    for column in ("backend", "map", "score", "flipped", "to threshold", "ms"):
+        table.add_column(
+            column, justify="left" if column == "backend" else "right", no_wrap=column == "backend"
+        )
+    table.add_column("verdict", no_wrap=True)
     for each in comparisons:
         if each.backend.endswith("-int8"):
-            verdict = "its own scores"
+            verdict = "own scores"
         else:
             verdict = "differs" if _is_off(each, tolerance) else "same"
         table.add_row(
