@@ -49,6 +49,10 @@ def test_the_file_is_valid_onnx_with_named_free_axes(proto):
     assert axes == ["batch", "height", "width"]
 
 
+def test_batch_norms_are_folded(proto):
+    assert "BatchNormalization" not in {node.op_type for node in proto.graph.node}
+
+
 def test_nodes_are_named_for_their_modules_and_say_nothing_of_this_machine(proto):
     names = [node.name for node in proto.graph.node]
     assert len(set(names)) == len(names)

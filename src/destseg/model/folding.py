@@ -20,7 +20,7 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
     give the same features, something else had used a convolution's output, and nothing is folded.
 
     Args:
-        network: gives a list of features; is not changed.
+        network: gives features or maps; is not changed.
         example: an input, on the network's device; of any values.
 
     Returns:
