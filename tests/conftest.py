@@ -55,7 +55,7 @@ def tiny_settings(textures: Path) -> Settings:
         held_out_minimum=3,
         rotation="turn",
         teacher=TINY_NETWORK,
-        student=TINY_NETWORK,
+        student_width=8,
         head_width=8,
         textures=str(textures),
         batch_size=4,

@@ -22,7 +22,6 @@ PAPER = {
     "model": {
         "teacher": "resnet18.tv_in1k",
         "student": "resnet18",
-        "decoder": "residual",
         "head": "aspp",
         "head_width": 256,
         "head_dilations": (6, 12, 18),
@@ -69,7 +68,7 @@ OTHER: dict[str, Any] = {
     "teacher": "resnet18.tv_in1k",
     "teacher_weights": "teacher.safetensors",
     "student": "resnet18",
-    "decoder": "residual",
+    "student_width": 64,
     "head": "aspp",
     "head_width": 32,
     "head_dilations": (1, 2),

@@ -24,6 +24,7 @@ import yaml
 
 from destseg.errors import SettingsError
 from destseg.fields import (
+    SHARED,
     DamageSettings,
     DataSettings,
     DecisionSettings,
@@ -36,6 +37,7 @@ from destseg.validation import one_of, problem
 __all__ = [
     "GROUPS",
     "PRESETS",
+    "SHARED",
     "DamageSettings",
     "DataSettings",
     "DecisionSettings",
@@ -181,7 +183,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "teacher": "resnet18.tv_in1k",
         "student": "resnet18",
-        "decoder": "residual",
         "head": "aspp",
         "head_width": 256,
         "batch_size": 32,

@@ -21,6 +21,9 @@ from destseg.validation import (
     rising,
 )
 
+SHARED = "shared"
+"""The student without an encoder of its own."""
+
 Rotation = Literal["none", "tilt", "turn"]
 
 
@@ -95,12 +98,13 @@ class ModelSettings:
         "an installed weight package is used, then the model hub.",
     )
     student: str = setting(
-        "tf_efficientnet_lite0",
-        "Encoder of the student, with random weights: any timm name with strides 4, 8, 16, 32.",
+        SHARED,
+        "Encoder of the student: shared (it reads the teacher's features of the picture, so one "
+        "encoder serves both) or, as in the paper, one of its own with random weights: any timm "
+        "name with strides 4, 8, 16, 32.",
     )
-    decoder: Literal["plain", "residual"] = setting(
-        "plain",
-        "Stages of the student's decoder: two plain 3x3 convolutions or two residual blocks each.",
+    student_width: int = setting(
+        128, "student=shared: channels of the student's bottleneck.", at_least(8)
     )
     head: Literal["light", "aspp"] = setting(
         "light",

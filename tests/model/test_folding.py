@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from destseg.model.backbone import Backbone
 from destseg.model.folding import folded
-from destseg.model.student import Student
+from destseg.model.student import SharedStudent, Student
 
 
 def norms(network: nn.Module) -> int:
@@ -41,12 +41,22 @@ def test_a_folded_backbone_gives_the_same_features_without_norms(name):
 
 
 def test_a_student_is_folded_too():
-    student = settle(Student("test_efficientnet", "plain", (8, 16, 24)))
+    student = settle(Student("test_efficientnet", (8, 16, 24)))
     copy = folded(student, torch.randn(1, 3, 64, 64))
     assert norms(copy) == 0
     pictures = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         for expected, got in zip(student(pictures), copy(pictures), strict=True):
+            assert torch.allclose(expected, got, rtol=1e-3, atol=1e-4 * expected.abs().max())
+
+
+def test_a_network_that_reads_several_tensors_is_folded_too():
+    student = settle(SharedStudent((8, 16, 24), 16))
+    taps = [torch.randn(2, c, 64 // s, 64 // s) for c, s in ((8, 4), (16, 8), (24, 16))]
+    copy = folded(student, [tap[:1] for tap in taps])
+    assert norms(student) > norms(copy) == 0
+    with torch.no_grad():
+        for expected, got in zip(student(taps), copy(taps), strict=True):
             assert torch.allclose(expected, got, rtol=1e-3, atol=1e-4 * expected.abs().max())
 
 

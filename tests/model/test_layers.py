@@ -9,6 +9,7 @@ from torch import nn
 from destseg.model.layers import (
     ResidualBlock,
     SeparableBlock,
+    ShuffleUp,
     conv_bn_relu,
     initialize,
     recompute,
@@ -27,20 +28,32 @@ def shake(module, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "dilation", "groups"), [(1, 1, 1), (3, 1, 1), (3, 6, 1), (5, 1, 4)]
+    ("kernel", "dilation", "stride"), [(1, 1, 1), (3, 1, 1), (3, 6, 1), (5, 1, 1), (3, 1, 2)]
 )
-def test_conv_bn_relu_is_the_three_of_them(kernel, dilation, groups):
-    block = shake(conv_bn_relu(4, 8, kernel, dilation=dilation, groups=groups)).eval()
-    x = torch.randn(2, 4, 19, 13, generator=torch.Generator().manual_seed(1))
+def test_conv_bn_relu_is_the_three_of_them(kernel, dilation, stride):
+    block = shake(conv_bn_relu(4, 8, kernel, dilation=dilation, stride=stride)).eval()
+    x = torch.randn(2, 4, 18, 12, generator=torch.Generator().manual_seed(1))
     padding = {(1, 1): 0, (3, 1): 1, (3, 6): 6, (5, 1): 2}[kernel, dilation]
     weight, norm = block[0].weight, block[1]
-    plain = F.conv2d(x, weight, padding=padding, dilation=dilation, groups=groups)
+    plain = F.conv2d(x, weight, padding=padding, dilation=dilation, stride=stride)
     scaled = (plain - norm.running_mean[:, None, None]) / (
         norm.running_var[:, None, None] + 1e-5
     ).sqrt()
     expected = (scaled * norm.weight[:, None, None] + norm.bias[:, None, None]).clamp_min(0)
-    assert block(x).shape == (2, 8, 19, 13)
+    assert block(x).shape == (2, 8, 18 // stride, 12 // stride)
     torch.testing.assert_close(block(x), expected)
+
+
+def test_shuffling_up_gives_each_pixel_four_of_its_own():
+    block = shake(ShuffleUp(3, 2)).eval()
+    x = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(1))
+    spread = block.spread(x)  # [n, 2 * 4, h, w]
+    made = block(x)
+    assert made.shape == (2, 2, 10, 8)
+    for channel in range(2):
+        for row, column in [(0, 0), (0, 1), (1, 0), (1, 1)]:
+            mine = made[:, channel, row::2, column::2]
+            assert torch.equal(mine, spread[:, 4 * channel + 2 * row + column])
 
 
 @pytest.mark.parametrize("outputs", [6, 10])

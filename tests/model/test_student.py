@@ -5,14 +5,14 @@ from torch import nn
 
 from destseg.config import Settings
 from destseg.model.layers import ResidualBlock
-from destseg.model.student import Student
+from destseg.model.student import SharedStudent, Student
 
 PAPER = Settings.from_preset("paper").model
 
 
 def paper_student(device="meta"):
     with torch.device(device):
-        return Student(PAPER.student, PAPER.decoder, [64, 128, 256])
+        return Student(PAPER.student, [64, 128, 256])
 
 
 def test_the_papers_stage_widths():
@@ -52,20 +52,13 @@ def test_the_papers_output_shapes():
     assert shapes == [(2, 64, 64, 64), (2, 128, 32, 32), (2, 256, 16, 16)]
 
 
-@pytest.mark.parametrize("decoder", ["plain", "residual"])
-def test_taps_have_the_teachers_channels_whatever_the_encoder(decoder):
-    student = Student("test_efficientnet", decoder, [5, 32, 48]).eval()
+def test_taps_have_the_teachers_channels_whatever_the_encoder():
+    student = Student("test_efficientnet", [5, 32, 48]).eval()
     taps = student(torch.zeros(1, 3, 64, 96))
     assert [tuple(tap.shape) for tap in taps] == [(1, 5, 16, 24), (1, 32, 8, 12), (1, 48, 4, 6)]
     projected = [isinstance(each, nn.Conv2d) for each in student.projections]
     # Deepest first: 48 and 32 are the encoder's own, 5 is not.
-    assert projected == ([False, False, True] if decoder == "residual" else [True] * 3)
-
-
-def test_a_plain_decoder_can_give_negative_features():
-    torch.manual_seed(0)
-    student = Student("test_efficientnet", "plain", [24, 32, 48])
-    assert all((tap < 0).any() for tap in student(torch.randn(2, 3, 64, 64)))
+    assert projected == [False, False, True]
 
 
 class Deepest(nn.Module):
@@ -80,10 +73,9 @@ class Deepest(nn.Module):
         return [torch.full_like(tap, torch.nan) for tap in finer] + [deepest]
 
 
-@pytest.mark.parametrize("decoder", ["plain", "residual"])
-def test_the_decoder_is_stage_by_stage_without_skips(decoder):
+def test_the_decoder_is_stage_by_stage_without_skips():
     torch.manual_seed(0)
-    student = Student("test_efficientnet", decoder, [24, 32, 7]).eval()
+    student = Student("test_efficientnet", [24, 32, 7]).eval()
     x = torch.randn(2, 3, 64, 96)
     taps = student(x)
     deepest = student.encoder(x)[-1]
@@ -100,16 +92,91 @@ def test_the_decoder_is_stage_by_stage_without_skips(decoder):
         assert torch.equal(tap, again)
 
 
-def test_checkpointing_gives_the_same_gradients_and_statistics():
+# ---- the student that reads the teacher's taps
+
+CHANNELS, STRIDES = (6, 5, 7), (4, 8, 16)
+
+
+def teacher_taps(n=2, h=64, w=96, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(n, c, h // s, w // s, generator=generator)
+        for c, s in zip(CHANNELS, STRIDES, strict=True)
+    ]
+
+
+def test_the_shared_student_gives_what_it_reads():
+    torch.manual_seed(0)
+    given = SharedStudent(CHANNELS, 16)(teacher_taps())
+    assert [tap.shape for tap in given] == [tap.shape for tap in teacher_taps()]
+    assert all((tap < 0).any() and (tap > 0).any() for tap in given)  # a tap may be linear
+
+
+def test_every_tap_that_is_given_depends_on_every_tap_that_is_read():
+    torch.manual_seed(0)
+    student = SharedStudent(CHANNELS, 16)
+    taps = [tap.requires_grad_() for tap in teacher_taps()]
+    for given in student(taps):
+        slopes = torch.autograd.grad(given.square().sum(), taps, retain_graph=True)
+        assert all((slope != 0).any() for slope in slopes)
+
+
+def test_the_shared_student_has_no_skips():
+    """What it gives is a function of the bottleneck at stride 16 alone."""
+    torch.manual_seed(0)
+    student = SharedStudent(CHANNELS, 16).eval()
+    bottleneck = []
+    student.fuse.register_forward_hook(lambda _, __, output: bottleneck.append(output))
+    expected = student(teacher_taps(seed=1))
+    student.fuse.register_forward_hook(lambda *_: bottleneck[0])
+    for tap, again in zip(expected, student(teacher_taps(seed=2)), strict=True):
+        assert torch.equal(tap, again)
+    assert bottleneck[0].shape == (2, 16, 4, 6)
+
+
+def learns_to_repeat(up):
+    """Return how far a decoder stage is from a pattern finer than what it reads, after training."""
+    torch.manual_seed(0)
+    stage = nn.Sequential(up, nn.Conv2d(4, 1, 1))
+    optimizer = torch.optim.Adam(stage.parameters(), 0.03)
+    coarse = torch.randn(8, 4, 6, 6)
+    fine = F.pixel_shuffle(coarse, 2)
+    for _ in range(150):
+        loss = F.mse_loss(stage(coarse), fine)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return float(loss.detach())
+
+
+def test_learned_up_sampling_learns_what_lies_between_pixels():
+    from destseg.model.layers import ShuffleUp, conv_bn_relu
+
+    class Interpolated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution = conv_bn_relu(4, 4)
+
+        def forward(self, x):
+            return self.convolution(F.interpolate(x, scale_factor=2, mode="bilinear"))
+
+    assert learns_to_repeat(ShuffleUp(4, 4)) < 0.5 * learns_to_repeat(Interpolated())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_checkpointing_gives_the_same_gradients_and_statistics(shared):
     def learned(saving):
         torch.manual_seed(0)
-        student = Student("test_efficientnet", "residual", [24, 32, 48])
+        if shared:
+            student = SharedStudent(CHANNELS, 16)
+        else:
+            student = Student("test_efficientnet", [24, 32, 48])
         student.gradient_checkpointing = saving
-        for _ in range(2):
-            x = torch.randn(3, 3, 64, 64)
+        for seed in range(2):
+            x = teacher_taps(seed=seed) if shared else torch.randn(3, 3, 64, 64)
             sum(tap.square().mean() for tap in student(x)).backward()
         return {n: p.grad for n, p in student.named_parameters()} | dict(student.named_buffers())
 
     plain, saving = learned(False), learned(True)
-    assert sum("running_mean" in name for name in plain) > 20
+    assert sum("running_mean" in name for name in plain) > (9 if shared else 20)
     assert all(torch.equal(value, saving[name]) for name, value in plain.items())

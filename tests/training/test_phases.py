@@ -81,7 +81,7 @@ def test_a_warm_up_longer_than_the_phase_ends_with_it(steps):
 
 
 def test_the_papers_optimisers(tiny_settings):
-    model = model_of(tiny_settings, head="aspp", decoder="residual")
+    model = model_of(tiny_settings, head="aspp", student="test_efficientnet")
     denoise, segment = DenoisePhase(model, PAPER), SegmentPhase(model, PAPER)
     assert (denoise.steps, segment.steps) == (1000, 4000)
     first, second = build_optimizer(denoise, PAPER), build_optimizer(segment, PAPER)
@@ -116,8 +116,9 @@ def test_fasts_optimiser_is_adamw(tiny_settings):
 # ---- the phases' losses
 
 
-def test_phase_1_compares_the_damaged_with_the_clean(tiny_settings):
-    model = model_of(tiny_settings)
+@pytest.mark.parametrize("student", ["shared", "test_efficientnet"])
+def test_phase_1_compares_the_damaged_with_the_clean(tiny_settings, student):
+    model = model_of(tiny_settings, student=student)
     wanted = TrainingSettings(denoise_loss_scale=3.0)
     phase = DenoisePhase(model, wanted)
     freeze_all_but(phase)
@@ -126,7 +127,8 @@ def test_phase_1_compares_the_damaged_with_the_clean(tiny_settings):
     mean = torch.tensor(model.teacher.mean).view(1, 3, 1, 1)
     std = torch.tensor(model.teacher.std).view(1, 3, 1, 1)
     teacher = model.teacher((clean / 255 - mean) / std)
-    student = model.student((damaged / 255 - mean) / std)
+    x = (damaged / 255 - mean) / std
+    student = model.student(model.teacher(x) if student == "shared" else x)
     expected = sum(
         (1 - F.cosine_similarity(t, s, dim=1)).mean() for t, s in zip(teacher, student, strict=True)
     )
@@ -155,7 +157,7 @@ def student_gradients(model):
 def test_the_papers_phase_1_steps_are_the_public_recipes_at_any_batch_size(tiny_settings):
     """It sums the loss over its batch of 32; ours is 32 times the mean."""
     clean, damaged, masks = batch(32)
-    model = model_of(tiny_settings)
+    model = model_of(tiny_settings, student="test_efficientnet")
     recipe = copy.deepcopy(model)
     phase = DenoisePhase(model, PAPER)
     freeze_all_but(phase)
@@ -216,7 +218,7 @@ def test_a_phase_changes_its_own_network_only(tiny_settings, kind, learns):
 @pytest.mark.parametrize("kind", [DenoisePhase, SegmentPhase])
 def test_checkpointing_changes_neither_gradients_nor_statistics(tiny_settings, kind):
     def learned(saving):
-        model = model_of(tiny_settings, decoder="residual", head="aspp")
+        model = model_of(tiny_settings, head="aspp", student="test_efficientnet")
         model.student.gradient_checkpointing = model.head.gradient_checkpointing = saving
         phase = kind(model, TrainingSettings())
         freeze_all_but(phase)

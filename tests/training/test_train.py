@@ -227,7 +227,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 OTHERS = {
     "sgd": {"optimizer": "sgd", "schedule": "constant", "lr_student": 0.1},
     "bf16": {"precision": "bf16"},
-    "aspp": {"head": "aspp", "decoder": "residual", "gradient_checkpointing": True},
+    "aspp": {"head": "aspp", "student": "test_efficientnet", "gradient_checkpointing": True},
 }
 
 

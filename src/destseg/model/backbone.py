@@ -60,6 +60,7 @@ class Backbone(nn.Module):
             }
         taps = tuple(last[stride] for stride in strides)
         self.features: Any = _create(name, image_size, out_indices=taps, **pretrained)
+        _cut_behind_last_tap(self.features)
         _fix_padding(self.features)
         self.channels: list[int] = self.features.feature_info.channels()
         layout = getattr(self.features, "output_fmt", None)
@@ -111,6 +112,13 @@ class FixedSameConv2d(nn.Conv2d):
         return F.conv2d(
             x, wider, self.bias, self.stride, (bottom, right), self.dilation, self.groups
         )
+
+
+def _cut_behind_last_tap(network: Any) -> None:
+    """Remove what timm's EfficientNets compute behind the last tap; its other networks do not."""
+    taps = getattr(network, "_stage_out_idx", None)
+    if taps is not None:
+        network.blocks = network.blocks[: max(taps)]
 
 
 def _fix_padding(network: nn.Module) -> None:

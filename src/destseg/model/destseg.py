@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from destseg.config import DataSettings, ModelSettings
+from destseg.config import SHARED, DataSettings, ModelSettings
 from destseg.model.backbone import Backbone
 from destseg.model.head import Head, build_head
 from destseg.model.layers import upsample
-from destseg.model.student import Student
+from destseg.model.student import SharedStudent, Student
 
 TEACHER_STRIDES = (4, 8, 16)
 
@@ -29,7 +29,7 @@ class DeSTSeg(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, teacher: Backbone, student: Student, head: Head) -> None:
+    def __init__(self, teacher: Backbone, student: Student | SharedStudent, head: Head) -> None:
         super().__init__()
         self.teacher = teacher.requires_grad_(False).eval()
         self.student = student
@@ -60,7 +60,8 @@ class DeSTSeg(nn.Module):
         x = self.normalize(pictures)
         # Only the head is trained on this path (phase 2): no graph for what is frozen.
         with torch.no_grad():
-            compared = compare(self.teacher(x), self.student(x))
+            taps = self.teacher(x)
+            compared = compare(taps, self.student(taps if self.student.reads_taps else x))
         return cast(Tensor, self.head(compared))
 
     def normalize(self, pictures: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ class DeSTSeg(nn.Module):
         return (pictures.to(self.mean.dtype) - self.mean) / self.std
 
 
-def compare(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
+def compare(teacher: list[Tensor], student: list[Tensor]) -> list[Tensor]:
     """Return how teacher and student agree, channel by channel (paper, section 3.3).
 
     Args:
@@ -76,18 +77,13 @@ def compare(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
         student: the same shapes.
 
     Returns:
-        [n, sum of c_i, h_1, w_1]: products of the features, each normalised to unit length over
-        its channels, bilinearly brought to the finest stride.  Over the channels of a tap they
-        sum to the cosine similarity.
+        The same shapes: products of the features, each normalised to unit length over its
+        channels.  Over the channels of a tap they sum to the cosine similarity.
     """
-    products = [
-        upsample(
-            F.normalize(t.float(), dim=1) * F.normalize(s.float(), dim=1),
-            stride // TEACHER_STRIDES[0],
-        )
-        for (t, s), stride in zip(zip(teacher, student, strict=True), TEACHER_STRIDES, strict=False)
+    return [
+        F.normalize(t.float(), dim=1) * F.normalize(s.float(), dim=1)
+        for t, s in zip(teacher, student, strict=True)
     ]
-    return torch.cat(products, dim=1)
 
 
 def build_model(
@@ -105,8 +101,10 @@ def build_model(
         image_size: side of the pictures in pixels, for networks that are built for one size.
     """
     teacher = teacher or Backbone(settings.teacher, TEACHER_STRIDES, image_size=image_size)
-    student = Student(settings.student, settings.decoder, teacher.channels, image_size)
-    head = build_head(
-        settings.head, sum(teacher.channels), settings.head_width, settings.head_dilations
+    student = (
+        SharedStudent(teacher.channels, settings.student_width)
+        if settings.student == SHARED
+        else Student(settings.student, teacher.channels, image_size)
     )
+    head = build_head(settings.head, teacher.channels, settings.head_width, settings.head_dilations)
     return DeSTSeg(teacher, student, head)

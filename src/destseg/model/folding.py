@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
-def folded(network: nn.Module, example: Tensor) -> nn.Module:
+def folded(network: nn.Module, example: Tensor | list[Tensor]) -> nn.Module:
     """Return a frozen copy of a network that computes the same with fewer operations.
 
     Which norm follows which convolution is seen while the example passes, so that it works for any
@@ -21,14 +21,15 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
 
     Args:
         network: gives features or maps; is not changed.
-        example: an input, on the network's device; of any values.
+        example: an input, a tensor or a list of them, on the network's device; of any values.
 
     Returns:
         The copy, in eval mode, without gradients.
     """
     frozen = copy.deepcopy(network).eval().requires_grad_(False)
     copied = copy.deepcopy(frozen)
-    with torch.no_grad(), torch.autocast(example.device.type, enabled=False):
+    device = (example if isinstance(example, Tensor) else example[0]).device.type
+    with torch.no_grad(), torch.autocast(device, enabled=False):
         expected = frozen(example)
         pairs = _pairs(copied, example)
     for convolution, norm in pairs.values():
@@ -48,11 +49,11 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
         for name, child in list(parent.named_children()):
             if id(child) in pairs:
                 setattr(parent, name, _after(child))
-    with torch.no_grad(), torch.autocast(example.device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(device, enabled=False):
         return copied if _agree(expected, copied(example)) else frozen
 
 
-def _pairs(network: nn.Module, example: Tensor) -> dict[int, tuple[nn.Conv2d, Any]]:
+def _pairs(network: nn.Module, example: Tensor | list[Tensor]) -> dict[int, tuple[nn.Conv2d, Any]]:
     """Return (convolution, norm) by the norm's id, for norms of nothing but a convolution."""
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     pairs: dict[int, tuple[nn.Conv2d, Any]] = {}

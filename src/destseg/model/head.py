@@ -1,4 +1,8 @@
-"""The segmentation head: from the disagreement of teacher and student to a defect map."""
+"""The segmentation head: from the disagreement of teacher and student to a defect map.
+
+A head takes the compared features of each stride, finest first, as ``compare`` gives them, and
+gives logits at the finest.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +30,11 @@ class AsppHead(nn.Module):
     convolutions side by side, fused by a 3x3 convolution.
     """
 
-    def __init__(self, inputs: int, width: int, dilations: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], width: int, dilations: Sequence[int]) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(ResidualBlock(inputs, width), ResidualBlock(width, width))
+        self.blocks = nn.Sequential(
+            ResidualBlock(sum(channels), width), ResidualBlock(width, width)
+        )
         initialize(self.blocks)
         self.pool = conv_bn_relu(width, width, 1)
         self.branches = nn.ModuleList(conv_bn_relu(width, width, dilation=d) for d in dilations)
@@ -38,8 +44,9 @@ class AsppHead(nn.Module):
         self.classify = nn.Conv2d(width, 1, 1)
         self.gradient_checkpointing = False
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits [n, 1, h/4, w/4] for compared features [n, c, h/4, w/4]."""
+    def forward(self, compared: list[Tensor]) -> Tensor:
+        """Return logits [n, 1, h/4, w/4] for compared features [n, c_i, h/s_i, w/s_i]."""
+        x = joined(compared)
         x = recompute(self.blocks, self.blocks, x, self.gradient_checkpointing)
         x = recompute(self, self._pyramid, x, self.gradient_checkpointing)
         return cast(Tensor, self.classify(x))
@@ -49,6 +56,34 @@ class AsppHead(nn.Module):
         return cast(Tensor, self.fuse(torch.cat([average, *(b(x) for b in self.branches)], dim=1)))
 
 
+def joined(compared: list[Tensor]) -> Tensor:
+    """Return all features at the finest stride: [n, sum of c_i, h/4, w/4] (section 3.3)."""
+    rows = compared[0].shape[2]
+    return torch.cat([upsample(each, rows // each.shape[2]) for each in compared], dim=1)
+
+
+class Entrance(nn.Module):
+    """A 1x1 convolution of features of several strides that are joined at the finest.
+
+    It runs at each one's own stride: up-sampling and 1x1 convolution may change places, and so
+    there is a quarter of the work.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width))
+            for c in channels
+        )
+
+    def forward(self, compared: list[Tensor]) -> Tensor:
+        """Return [n, width, h/4, w/4] for features [n, c_i, h/s_i, w/s_i], finest first."""
+        *finer, x = [level(each) for level, each in zip(self.levels, compared, strict=True)]
+        for each in finer[::-1]:
+            x = each + upsample(x, 2)
+        return F.relu(x)
+
+
 class LightHead(nn.Module):
     """A head of few multiplications: separable blocks on a pyramid of strides 4, 8, 16 and 32.
 
@@ -56,17 +91,17 @@ class LightHead(nn.Module):
     them ten times as slow on a CPU as plain ones of the same operations.
     """
 
-    def __init__(self, inputs: int, width: int) -> None:
+    def __init__(self, channels: Sequence[int], width: int) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(conv_bn_relu(inputs, width, 1), SeparableBlock(width))
+        self.blocks = nn.Sequential(Entrance(channels, width), SeparableBlock(width))
         self.down = nn.ModuleList(SeparableBlock(width, 5) for _ in range(LEVELS))
         self.up = nn.ModuleList(SeparableBlock(width) for _ in range(LEVELS))
         self.classify = nn.Conv2d(width, 1, 1)
         self.gradient_checkpointing = False
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits [n, 1, h/4, w/4] for compared features [n, c, h/4, w/4]."""
-        x = recompute(self.blocks, self.blocks, x, self.gradient_checkpointing)
+    def forward(self, compared: list[Tensor]) -> Tensor:
+        """Return logits [n, 1, h/4, w/4] for compared features [n, c_i, h/s_i, w/s_i]."""
+        x = recompute(self.blocks, self.blocks, compared, self.gradient_checkpointing)
         x = recompute(self, self._pyramid, x, self.gradient_checkpointing)
         return cast(Tensor, self.classify(x))
 
@@ -86,6 +121,6 @@ LEVELS = 3
 Head = AsppHead | LightHead
 
 
-def build_head(kind: str, inputs: int, width: int, dilations: Sequence[int]) -> Head:
-    """Return the head that the settings name; inputs is the number of compared channels."""
-    return AsppHead(inputs, width, dilations) if kind == "aspp" else LightHead(inputs, width)
+def build_head(kind: str, channels: Sequence[int], width: int, dilations: Sequence[int]) -> Head:
+    """Return the head that the settings name; channels are those of the compared features."""
+    return AsppHead(channels, width, dilations) if kind == "aspp" else LightHead(channels, width)

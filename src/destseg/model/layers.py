@@ -11,22 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+Input = TypeVar("Input")
 Output = TypeVar("Output")
 
 
 def conv_bn_relu(
-    inputs: int, outputs: int, kernel: int = 3, *, dilation: int = 1, groups: int = 1
+    inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, dilation: int = 1
 ) -> nn.Sequential:
-    """Return convolution, batch norm and ReLU that keep height and width."""
+    """Return convolution, batch norm and ReLU: [n, inputs, h, w] -> [n, outputs, h/s, w/s]."""
     padding = dilation * (kernel // 2)
     return nn.Sequential(
         nn.Conv2d(
             inputs,
             outputs,
             kernel,
+            stride=stride,
             padding=padding,
             dilation=dilation,
-            groups=groups,
             bias=False,
         ),
         nn.BatchNorm2d(outputs),
@@ -79,6 +80,18 @@ class SeparableBlock(nn.Module):
         return x + cast(Tensor, self.pointwise(self.depthwise(x)))
 
 
+class ShuffleUp(nn.Module):
+    """Learned up-sampling by 2: each pixel's channels become four pixels' (Shi et al., 2016)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.spread = conv_bn_relu(inputs, 4 * outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [n, outputs, 2h, 2w] for [n, inputs, h, w]."""
+        return F.pixel_shuffle(self.spread(x), 2)
+
+
 def upsample(x: Tensor, factor: int) -> Tensor:
     """Return x bilinearly up-sampled by a whole factor: [n, c, h, w] -> [n, c, fh, fw]."""
     if factor == 1:
@@ -87,7 +100,7 @@ def upsample(x: Tensor, factor: int) -> Tensor:
 
 
 def recompute(
-    module: nn.Module, forward: Callable[[Tensor], Output], x: Tensor, enabled: bool
+    module: nn.Module, forward: Callable[[Input], Output], x: Input, enabled: bool
 ) -> Output:
     """Return ``forward(x)``; where enabled, forget its activations and recompute them backward.
 

@@ -24,16 +24,20 @@ class _Phase(nn.Module):
         # Not submodules: they are neither saved nor given to an optimiser.
         self._folded: dict[str, nn.Module] = {}
 
-    def frozen(self, name: str, x: Tensor) -> nn.Module:
-        """Return the model's teacher or student, which must not learn any more, folded.
+    def frozen(self, name: str, x: Tensor | list[Tensor]) -> list[Tensor]:
+        """Return the features that the teacher or the student gives, which must not learn here.
 
         Args:
             name: ``teacher`` or ``student``.
-            x: normalised pictures; the first one is passed through, once a phase.
+            x: what it reads: normalised pictures, or the teacher's taps.
         """
         if name not in self._folded:
-            self._folded[name] = folded(getattr(self.model, name), x[:1])
-        return self._folded[name]
+            # In fp32, which the folding is checked in, whatever the precision of the training.
+            example = x[:1] if isinstance(x, Tensor) else [tap[:1].float() for tap in x]
+            self._folded[name] = folded(getattr(self.model, name), example)
+        with torch.no_grad():
+            features: list[Tensor] = self._folded[name](x)
+        return features
 
 
 class DenoisePhase(_Phase):
@@ -56,10 +60,9 @@ class DenoisePhase(_Phase):
         """Return the loss of a batch as ``Batches.make`` gives it; masks are not looked at."""
         del masks
         model = self.model
-        x = model.normalize(clean)
-        with torch.no_grad():
-            teacher = self.frozen("teacher", x)(x)
-        student = model.student(model.normalize(damaged))
+        teacher = self.frozen("teacher", model.normalize(clean))
+        x = model.normalize(damaged)
+        student = model.student(self.frozen("teacher", x) if model.student.reads_taps else x)
         loss = denoise_loss(teacher, student, self.settings.denoise_loss)
         return loss * self.settings.denoise_loss_scale
 
@@ -91,9 +94,9 @@ class SegmentPhase(_Phase):
         del clean
         target = masks_at_stride(masks, TEACHER_STRIDES[0])
         x = self.model.normalize(damaged)
-        with torch.no_grad():
-            compared = compare(self.frozen("teacher", x)(x), self.frozen("student", x)(x))
-        logits = self.model.head(compared)
+        teacher = self.frozen("teacher", x)
+        student = self.frozen("student", teacher if self.model.student.reads_taps else x)
+        logits = self.model.head(compare(teacher, student))
         return segment_loss(logits, target, self.settings.segment_loss, self.settings.focal_gamma)
 
 

@@ -1,0 +1,153 @@
+"""Training pictures per second of both phases, several sources or settings against each other.
+
+    python benchmarks/train_speed.py NAME=SRC[:key=value,...] ... [--steps N] [--rounds N]
+
+Each NAME is a process of its own that imports destseg from the folder SRC (``src`` of this or of
+another checkout) and changes settings of ``fast`` by key; they take turns, a few steps each, so
+that all see the same minutes of the machine.  Pictures are made up; what is timed is a whole step
+as the loop does it: batch and damage in a thread, forward, backward, optimiser.  The first is 1.0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results" / "train-speed-cpu.json"
+PHASES = ("denoise", "segment")
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--worker"]:
+        return work(json.loads(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("candidates", nargs="+", metavar="NAME=SRC[:key=value,...]")
+    parser.add_argument("--steps", type=int, default=3, help="steps a turn")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--results", default=str(RESULTS))
+    parser.add_argument("--device-name", default="", help="what the machine is, in words")
+    parsed = parser.parse_args()
+    import numpy as np
+
+    from provenance import commit, environment
+
+    names = [each.split("=", 1)[0] for each in parsed.candidates]
+    seconds: dict[str, dict[str, list[float]]] = {name: {p: [] for p in PHASES} for name in names}
+    for phase in PHASES:
+        workers = {
+            name: start(each.split("=", 1)[1], phase, parsed.steps, parsed.threads)
+            for name, each in zip(names, parsed.candidates, strict=True)
+        }
+        for number in range(parsed.rounds):
+            for name, worker in workers.items():
+                worker.stdin.write("go\n")
+                worker.stdin.flush()
+                seconds[name][phase].append(float(worker.stdout.readline()))
+            print(f"{phase}: round {number + 1} of {parsed.rounds}", file=sys.stderr)
+        for worker in workers.values():
+            worker.stdin.close()
+            worker.wait()
+    rows: list[dict[str, Any]] = []
+    for name, given in zip(names, parsed.candidates, strict=True):
+        for phase in PHASES:
+            mine, base = np.array(seconds[name][phase]), np.array(seconds[names[0]][phase])
+            rates, ratios = 16 * parsed.steps / mine, base / mine
+            row = {
+                "name": name,
+                "settings": given.partition(":")[2],
+                "phase": phase,
+                "pictures_per_s": round(float(np.median(rates)), 2),
+                "range": [round(float(np.percentile(rates, q)), 2) for q in (10, 90)],
+                "ratio": round(float(np.median(ratios)), 3),
+                "ratio_range": [round(float(np.percentile(ratios, q)), 3) for q in (10, 90)],
+            }
+            print(row)
+            rows.append(row)
+    result = {
+        "device": parsed.device_name,
+        "commit": commit(),
+        **environment("torch", "timm", "numpy"),
+        "threads": parsed.threads,
+        "steps_a_turn": parsed.steps,
+        "rounds": parsed.rounds,
+        "rows": rows,
+    }
+    Path(parsed.results).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"written: {parsed.results}")
+    return 0
+
+
+def start(source: str, phase: str, steps: int, threads: int) -> Any:
+    """Return a worker that has warmed up."""
+    folder, _, changes = source.partition(":")
+    task = {"phase": phase, "steps": steps, "changes": changes, "threads": threads}
+    environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": str(threads)}
+    worker = subprocess.Popen(
+        [sys.executable, __file__, "--worker", json.dumps(task)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "ready\n", source
+    return worker
+
+
+def work(task: dict[str, Any]) -> int:
+    import numpy as np
+    import torch
+
+    from destseg.config import Settings
+    from destseg.model.destseg import build_model
+    from destseg.training.loaders import Batches
+    from destseg.training.phases import DenoisePhase, SegmentPhase, build_optimizer, freeze_all_but
+
+    torch.set_num_threads(task["threads"])
+    changes = dict(pair.split("=") for pair in task["changes"].split(",") if pair)
+    settings = Settings.from_preset("fast", **changes)
+    torch.manual_seed(0)
+    model = build_model(settings.model).to(memory_format=torch.channels_last)
+    kind = DenoisePhase if task["phase"] == "denoise" else SegmentPhase
+    phase = kind(model, settings.training)
+    freeze_all_but(phase)
+    optimizer = build_optimizer(phase, settings.training)
+    random = np.random.default_rng(0)
+    side = settings.data.image_size
+    pictures = [random.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(32)]
+    batches = Batches(
+        pictures,  # type: ignore[arg-type]  # all that it needs is a length and an index
+        torch.randint(0, 256, (64, 3, side, side), dtype=torch.uint8),
+        rotation="turn",
+        damage_settings=settings.damage,
+        batch_size=settings.training.batch_size,
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    stream = batches.stream(task["phase"], range(10**6))
+
+    def steps(count: int) -> float:
+        begun = time.perf_counter()
+        for _ in range(count):
+            loss = phase(*next(stream))
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return time.perf_counter() - begun
+
+    steps(2)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(steps(task["steps"]), flush=True)
+    os._exit(0)  # the stream's thread is in the middle of a batch that nobody wants
+
+
+if __name__ == "__main__":
+    sys.exit(main())
