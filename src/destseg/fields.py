@@ -161,10 +161,10 @@ class TrainingSettings:
     """The two phases and their optimiser (section 4.1)."""
 
     batch_size: int = setting(16, "Pictures in a step.", at_least(2))
-    denoise_steps: int = setting(300, "Steps of phase 1, in which the student learns.", at_least(1))
-    segment_steps: int = setting(400, "Steps of phase 2, in which the head learns.", at_least(1))
+    denoise_steps: int = setting(800, "Steps of phase 1, in which the student learns.", at_least(1))
+    segment_steps: int = setting(1500, "Steps of phase 2, in which the head learns.", at_least(1))
     optimizer: Literal["adamw", "sgd"] = setting("adamw", "Optimiser of both phases.")
-    lr_student: float = setting(2e-3, "Learning rate of the student in phase 1.", POSITIVE)
+    lr_student: float = setting(4e-3, "Learning rate of the student in phase 1.", POSITIVE)
     lr_head_blocks: float = setting(
         2e-3, "Learning rate of the head's first blocks in phase 2.", POSITIVE
     )

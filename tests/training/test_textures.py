@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from destseg.errors import DataError, MissingExtraError
-from destseg.training.textures import load_textures
+from destseg.training.textures import as_grey_as, load_textures
 
 DTD = Path(__file__).resolve().parents[3] / "shared" / "data" / "dtd"
 MAX_PIXELS = 1_000_000
@@ -136,3 +136,55 @@ def test_dtd_is_loaded_from_its_own_layout():
     assert textures.shape == (40, 3, 64, 64)
     assert textures.float().std((1, 2, 3)).median() > 20
     assert len(torch.unique(textures.flatten(1), dim=0)) == 40
+
+
+# ---- the product's colours
+
+
+def coloured(count=5, side=8):
+    return torch.randint(
+        0,
+        256,
+        (count, 3, side, side),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def grey_parts(count=40):
+    random = np.random.default_rng(0)
+    return [np.repeat(random.integers(0, 256, (9, 7, 1), np.uint8), 3, 2) for _ in range(count)]
+
+
+def test_textures_for_grey_parts_are_grey_as_pillow_makes_them():
+    textures = coloured()
+    made = as_grey_as(textures, grey_parts())
+    assert made.dtype == torch.uint8
+    for texture, grey in zip(textures, made, strict=True):
+        assert (grey == grey[:1]).all()
+        by_pillow = Image.fromarray(texture.permute(1, 2, 0).numpy()).convert("L")
+        assert np.abs(grey[0].numpy().astype(int) - np.asarray(by_pillow)).max() <= 1
+
+
+def test_textures_for_coloured_parts_stay_as_they_are():
+    parts = grey_parts()
+    parts[0][3, 3] = (10, 10, 11)
+    assert torch.equal(as_grey_as(coloured(), parts), coloured())
+
+
+def test_batches_of_grey_parts_are_grey():
+    from destseg.config import DamageSettings
+    from destseg.training.loaders import Batches
+
+    batches = Batches(
+        [np.full((32, 32, 3), level, np.uint8) for level in range(20)],
+        coloured(side=32),
+        rotation="turn",
+        damage_settings=DamageSettings(damage="pixels", damage_scale=(8, 16)),
+        batch_size=4,
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    _, damaged, masks = batches.make("denoise", 0)
+    assert masks.any()
+    assert torch.equal(damaged, damaged[:, :1].expand_as(damaged))

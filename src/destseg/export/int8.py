@@ -27,7 +27,7 @@ from destseg.inference.bundle import Bundle
 from destseg.inference.exports import Export
 from destseg.training.damage import damage
 from destseg.training.loaders import GoodPictures
-from destseg.training.textures import load_textures
+from destseg.training.textures import as_grey_as, load_textures
 from destseg.training.views import draw_view, show
 
 Pixels = NDArray[np.uint8]
@@ -114,7 +114,7 @@ def good_and_damaged(
     )
     generator = torch.Generator().manual_seed(seed)
     channels_first = torch.from_numpy(clean).permute(0, 3, 1, 2)
-    damaged, masks = damage(channels_first, textures, settings.damage, generator)
+    damaged, masks = damage(channels_first, as_grey_as(textures, clean), settings.damage, generator)
     pixels = damaged.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     where = masks[:, 0].numpy() > 0.5
     pixels[::2], where[::2] = clean[::2], False

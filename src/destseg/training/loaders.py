@@ -24,6 +24,7 @@ from destseg.data.images import read_image, read_many, resize_for_model
 from destseg.data.roi import Roi
 from destseg.errors import DataError, ImageError
 from destseg.training.damage import damage
+from destseg.training.textures import as_grey_as
 from destseg.training.views import draw_view, show, show_mask
 
 logger = logging.getLogger("destseg")
@@ -135,7 +136,7 @@ class Batches:
 
     Args:
         pictures: the good parts.
-        textures: uint8 [t, 3, h, w], of the size of a sample.
+        textures: uint8 [t, 3, h, w], of the size of a sample; made grey if the pictures are.
         rotation: as in ``draw_view``.
         damage_settings: how masks and opacities are drawn.
         batch_size: pictures in a step.
@@ -162,7 +163,7 @@ class Batches:
         # The last one is kept: good pictures are usually of one size.
         self._inspected = None if roi is None else functools.lru_cache(maxsize=1)(roi.at)
         self._pictures = pictures
-        self._textures = textures.to(device)
+        self._textures = as_grey_as(textures, pictures).to(device)
         self._rotation = rotation
         self._damage = damage_settings
         self._batch_size = batch_size

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,14 @@ from destseg.data.samples import find_pictures
 from destseg.errors import DataError, ImageError, MissingExtraError
 
 BUILTIN = "builtin"
+
+
+class Pictures(Protocol):
+    """What has a length and gives uint8 RGB [h, w, 3] by index."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> NDArray[np.uint8]: ...
+
 
 _LOGGER = logging.getLogger("destseg")
 # scikit-image's wheel carries drawings, logos and test charts too; these are its photographs.
@@ -85,6 +94,30 @@ def load_textures(
             f"give another folder, or {BUILTIN}."
         )
     return textures
+
+
+def as_grey_as(textures: Tensor, pictures: Pictures) -> Tensor:
+    """Return textures without colour if the good pictures have none, else as they are.
+
+    Colour would give the damage away where a grey camera could never show any, and the head would
+    learn to look for it.
+
+    Args:
+        textures: uint8 [t, 3, s, s].
+        pictures: good parts, uint8 RGB [h, w, 3]; some of them are looked at, spread over all.
+    """
+    looked_at = (pictures[k] for k in _evenly(len(pictures), _LOOKED_AT))
+    if any((p[..., :1] != p[..., 1:]).any() for p in looked_at):
+        return textures
+    weights = torch.tensor(_LUMA).view(3, 1, 1)
+    grey = torch.empty_like(textures)
+    for one, texture in zip(grey, textures, strict=True):  # one by one: floats take four times it
+        one.copy_((texture * weights).sum(0).round())
+    return grey
+
+
+_LOOKED_AT = 16
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def _evenly(total: int, most: int) -> list[int]:
