@@ -1,21 +1,26 @@
 """Training pictures per second of both phases, several sources or settings against each other.
 
     python benchmarks/train_speed.py NAME=SRC[:key=value,...] ... [--steps N] [--rounds N]
+    python benchmarks/train_speed.py paper=src:preset=paper,precision=bf16 --device cuda --steps 50
 
 Each NAME is a process of its own that imports destseg from the folder SRC (``src`` of this or of
-another checkout) and changes settings of ``fast`` by key; they take turns, a few steps each, so
-that all see the same minutes of the machine.  Pictures are made up; what is timed is a whole step
-as the loop does it: batch and damage in a thread, forward, backward, optimiser.  The first is 1.0.
+another checkout) and changes settings by key (values are YAML); they take turns, a few steps each,
+so that all see the same minutes of the machine.  Pictures are made up; what is timed is a whole
+step as the loop does it: batch and damage in a thread, forward, backward, optimiser.  The first is
+1.0.  Each turn is repeated with one batch that is ready on the device: what that saves is
+``input_share``, the part of a step that making batches costs; on a GPU, that it stands idle.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +36,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=3, help="steps a turn")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--results", default=str(RESULTS))
     parser.add_argument("--device-name", default="", help="what the machine is, in words")
     parsed = parser.parse_args()
@@ -39,17 +45,17 @@ def main() -> int:
     from provenance import commit, environment
 
     names = [each.split("=", 1)[0] for each in parsed.candidates]
-    seconds: dict[str, dict[str, list[float]]] = {name: {p: [] for p in PHASES} for name in names}
+    seconds: dict[str, dict[str, list[Any]]] = {name: {p: [] for p in PHASES} for name in names}
     for phase in PHASES:
         workers = {
-            name: start(each.split("=", 1)[1], phase, parsed.steps, parsed.threads)
+            name: start(each.split("=", 1)[1], phase, parsed)
             for name, each in zip(names, parsed.candidates, strict=True)
         }
         for number in range(parsed.rounds):
             for name, worker in workers.items():
                 worker.stdin.write("go\n")
                 worker.stdin.flush()
-                seconds[name][phase].append(float(worker.stdout.readline()))
+                seconds[name][phase].append(json.loads(worker.stdout.readline()))
             print(f"{phase}: round {number + 1} of {parsed.rounds}", file=sys.stderr)
         for worker in workers.values():
             worker.stdin.close()
@@ -57,8 +63,10 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     for name, given in zip(names, parsed.candidates, strict=True):
         for phase in PHASES:
-            mine, base = np.array(seconds[name][phase]), np.array(seconds[names[0]][phase])
-            rates, ratios = 16 * parsed.steps / mine, base / mine
+            pictures, mine, ready = np.array(seconds[name][phase]).T
+            base_pictures, base, _ = np.array(seconds[names[0]][phase]).T
+            rates = pictures / mine
+            ratios = rates / (base_pictures / base)
             row = {
                 "name": name,
                 "settings": given.partition(":")[2],
@@ -67,11 +75,13 @@ def main() -> int:
                 "range": [round(float(np.percentile(rates, q)), 2) for q in (10, 90)],
                 "ratio": round(float(np.median(ratios)), 3),
                 "ratio_range": [round(float(np.percentile(ratios, q)), 3) for q in (10, 90)],
+                "steps_per_s": round(float(np.median(parsed.steps / mine)), 2),
+                "input_share": round(float(np.median(1 - ready / mine)), 3),
             }
             print(row)
             rows.append(row)
     result = {
-        "device": parsed.device_name,
+        "device": parsed.device_name or parsed.device,
         "commit": commit(),
         **environment("torch", "timm", "numpy"),
         "threads": parsed.threads,
@@ -84,11 +94,12 @@ def main() -> int:
     return 0
 
 
-def start(source: str, phase: str, steps: int, threads: int) -> Any:
+def start(source: str, phase: str, parsed: argparse.Namespace) -> Any:
     """Return a worker that has warmed up."""
     folder, _, changes = source.partition(":")
-    task = {"phase": phase, "steps": steps, "changes": changes, "threads": threads}
-    environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": str(threads)}
+    task = {"phase": phase, "changes": changes}
+    task |= {name: getattr(parsed, name) for name in ("steps", "threads", "device")}
+    environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": str(parsed.threads)}
     worker = subprocess.Popen(
         [sys.executable, __file__, "--worker", json.dumps(task)],
         stdin=subprocess.PIPE,
@@ -104,6 +115,7 @@ def start(source: str, phase: str, steps: int, threads: int) -> Any:
 def work(task: dict[str, Any]) -> int:
     import numpy as np
     import torch
+    import yaml
 
     from destseg.config import Settings
     from destseg.model.destseg import build_model
@@ -111,10 +123,12 @@ def work(task: dict[str, Any]) -> int:
     from destseg.training.phases import DenoisePhase, SegmentPhase, build_optimizer, freeze_all_but
 
     torch.set_num_threads(task["threads"])
-    changes = dict(pair.split("=") for pair in task["changes"].split(",") if pair)
-    settings = Settings.from_preset("fast", **changes)
+    device = torch.device(task["device"])
+    pairs = (pair.split("=") for pair in task["changes"].split(",") if pair)
+    changes = {name: yaml.safe_load(value) for name, value in pairs}
+    settings = Settings.from_preset(changes.pop("preset", "fast"), **changes)
     torch.manual_seed(0)
-    model = build_model(settings.model).to(memory_format=torch.channels_last)
+    model = build_model(settings.model).to(device, memory_format=torch.channels_last)
     kind = DenoisePhase if task["phase"] == "denoise" else SegmentPhase
     phase = kind(model, settings.training)
     freeze_all_but(phase)
@@ -129,23 +143,29 @@ def work(task: dict[str, Any]) -> int:
         damage_settings=settings.damage,
         batch_size=settings.training.batch_size,
         seed=0,
-        device=torch.device("cpu"),
+        device=device,
     )
     stream = batches.stream(task["phase"], range(10**6))
 
-    def steps(count: int) -> float:
+    def steps(batches: Iterator[Any]) -> float:
         begun = time.perf_counter()
-        for _ in range(count):
-            loss = phase(*next(stream))
+        for batch in batches:
+            with torch.autocast(device.type, torch.bfloat16, settings.training.precision == "bf16"):
+                loss = phase(*batch)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         return time.perf_counter() - begun
 
-    steps(2)
+    count, made = task["steps"], next(stream)
+    steps(itertools.islice(stream, 2))
     print("ready", flush=True)
     for _ in sys.stdin:
-        print(steps(task["steps"]), flush=True)
+        streamed = steps(itertools.islice(stream, count))
+        ready = steps(itertools.repeat(made, count))
+        print([count * settings.training.batch_size, streamed, ready], flush=True)
     os._exit(0)  # the stream's thread is in the middle of a batch that nobody wants
 
 
