@@ -60,9 +60,13 @@ class DeSTSeg(nn.Module):
         x = self.normalize(pictures)
         # Only the head is trained on this path (phase 2): no graph for what is frozen.
         with torch.no_grad():
-            taps = self.teacher(x)
-            compared = compare(taps, self.student(taps if self.student.reads_taps else x))
+            compared = compare(*self.features(x))
         return cast(Tensor, self.head(compared))
+
+    def features(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the teacher's and the student's taps of normalised pictures, finest first."""
+        teacher = self.teacher(x)
+        return teacher, self.student(teacher if self.student.reads_taps else x)
 
     def normalize(self, pictures: Tensor) -> Tensor:
         """Return float pictures with the teacher's mean and standard deviation taken out."""
