@@ -106,7 +106,7 @@ def test_the_settings_that_were_used_are_written(settings, finished):
     assert manifest["training"]["teacher"].startswith("file tiny.safetensors sha256:")
 
 
-def test_the_log_tells_every_step(finished):
+def test_the_log_tells_every_step(settings, finished):
     steps = [entry for entry in log_of(finished) if entry["event"] == "step"]
     assert [(each["phase"], each["step"]) for each in steps] == [
         *(("denoise", k) for k in (1, 2, 3)),
@@ -117,8 +117,9 @@ def test_the_log_tells_every_step(finished):
         assert each["pictures_per_s"] > 0
         assert np.isfinite(each["loss"])
     # Two steps of warm-up under a cosine over three.
-    rates = [2e-3 * 0.5, 2e-3 * 0.75, 2e-3 * 0.25]
-    assert [each["lr"] for each in steps] == pytest.approx(rates * 2)
+    student, head = settings.training.lr_student, settings.training.lr_head
+    expected = [rate * share for rate in (student, head) for share in (0.5, 0.75, 0.25)]
+    assert [each["lr"] for each in steps] == pytest.approx(expected)
 
 
 def test_the_teacher_is_left_as_it_was(settings, finished, tiny_teacher_weights):
@@ -349,7 +350,7 @@ def test_settings_that_change_the_weights_are_refused(parts, settings, interrupt
     with pytest.raises(TrainingError) as caught:
         run(parts, interrupted, settings.replace(lr_student=0.5, batch_size=3), resume=True)
     message = str(caught.value)
-    assert "--lr-student: 0.002 then, 0.5 now" in message
+    assert f"--lr-student: {settings.training.lr_student} then, 0.5 now" in message
     assert "--batch-size: 4 then, 3 now" in message
     assert "--lr-head" not in message
     assert "--overwrite" in message

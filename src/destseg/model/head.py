@@ -58,8 +58,8 @@ class AsppHead(nn.Module):
 
 def joined(compared: list[Tensor]) -> Tensor:
     """Return all features at the finest stride: [n, sum of c_i, h/4, w/4] (section 3.3)."""
-    rows = compared[0].shape[2]
-    return torch.cat([upsample(each, rows // each.shape[2]) for each in compared], dim=1)
+    # By the strides, which double: a factor from the shapes is no number to an exporter.
+    return torch.cat([upsample(each, 2**level) for level, each in enumerate(compared)], dim=1)
 
 
 class Entrance(nn.Module):
