@@ -124,7 +124,7 @@ def test_what_was_measured_is_recorded(bundle, data, runtimes):
     assert all(value > 0 for value in facts["milliseconds"])
     assert "labelled" not in facts
     assert steps == [
-        "quantising all convolutions",
+        f"quantising {SCOPES[0].text}",
         "comparing it with fp32 on good and damaged pictures",
     ]
 
@@ -305,7 +305,8 @@ def test_fp32_is_exported_first_where_it_is_missing(bundle, data, runtimes, monk
 
     monkeypatch.setattr(module, "export_fp32", export)
     quantize(bundle, data, "onnx", count=4, on_step=steps.append)
-    assert steps[:3] == ["exporting to onnx first", "exporting", "quantising all convolutions"]
+    assert steps[:2] == ["exporting to onnx first", "exporting"]
+    assert steps[2] == f"quantising {SCOPES[0].text}"
     assert find_exports(bundle) == ["onnx", "onnx-int8"]
 
 

@@ -13,7 +13,7 @@ DESCRIPTION = """Write a trained model in static INT8 into its bundle, if it sta
 DATA are good pictures as for training: ranges of activations are measured on them, and the
 threshold is fitted anew for the quantised model.  It is compared with fp32 on good and damaged
 pictures, and on the labelled test pictures where DATA has them; beyond --max-drop of image AUROC
-or pixel AP it is refused.  If all convolutions in INT8 lose too much, less is quantised.
+or pixel AP it is refused.  Where that loses too much, less is quantised.
 
 There is no dynamic quantisation here: it acts on matrix products alone and leaves convolutions,
 which are all of this network, as they are.
@@ -44,9 +44,9 @@ def run(words: list[str]) -> int:
         "--scope",
         choices=("auto", "all", "convolutions", "head"),
         default="auto",
-        help="what is quantised: all; convolutions: residual sums stay in fp32; head: with the "
-        "decoder, the encoders stay in fp32; auto: the first of them that is accurate enough on "
-        "good and damaged pictures (default: auto)",
+        help="what is quantised: all but the first stage and the last convolution; "
+        "convolutions: residual sums stay in fp32 too; head: decoder and head alone; auto: the "
+        "first of them that is accurate enough on good and damaged pictures (default: auto)",
     )
     parser.add_argument(
         "--pictures",

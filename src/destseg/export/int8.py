@@ -50,14 +50,20 @@ class Scope:
     sums: bool
 
 
-NORMS = "model/.*"  # the norms and products of features: few operations, wide ranges
+ALWAYS = (
+    "model/.*",  # the norms and products of features: few operations, wide ranges
+    # The first stage at the picture's size and the last convolution: the rounding of a pixel and
+    # of a logit.  A tenth of the operations and most of the loss (benchmarks/NOTES.md).
+    r"model\.(teacher|student\.encoder)\.features\.(conv_stem|conv1|blocks\.0\.).*",
+    r"model\.head\.classify.*",
+)
 SCOPES = (
-    Scope("all", "all convolutions", (NORMS,), True),
-    Scope("convolutions", "all convolutions, residual sums in fp32", (NORMS,), False),
+    Scope("all", "all but the first stage and the last convolution", ALWAYS, True),
+    Scope("convolutions", "the same with residual sums in fp32", ALWAYS, False),
     Scope(
         "head",
         "decoder and head, encoders in fp32",
-        (NORMS, r"model\.teacher\..*", r"model\.student\.encoder\..*"),
+        (*ALWAYS, r"model\.teacher\..*", r"model\.student\.encoder\..*"),
         True,
     ),
 )
