@@ -1,6 +1,6 @@
 """Operations and bytes of an exported model by part, against what this machine can do.
 
-    python benchmarks/roofline.py BUNDLE [--form onnx|onnx-int8] [--rounds N] [--results FILE]
+    python benchmarks/roofline.py BUNDLE [--rounds N] [--results FILE]
 
 The machine's peaks are measured: the best that ONNX Runtime reaches on one thread, like the model,
 with a matrix product or a large convolution in fp32, and with a matrix product in uint8 x int8; and
@@ -45,17 +45,14 @@ DOUBLED = 2  # operations of a multiplication with its addition
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("bundle")
-    parser.add_argument("--form", choices=["onnx", "onnx-int8"], default="onnx")
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--results", default=str(RESULTS))
     parser.add_argument("--device-name", default="", help="what the machine is, in words")
     parsed = parser.parse_args()
     bundle = load_bundle(parsed.bundle)
-    graph = sized(
-        onnx.load(load_export(bundle, parsed.form).model), bundle.settings.data.image_size
-    )
+    graph = sized(onnx.load(load_export(bundle, "onnx").model), bundle.settings.data.image_size)
     peaks = measured_peaks(parsed.rounds)
-    rows = by_part(costs(graph), profile(graph, parsed.rounds), peaks, parsed.form)
+    rows = by_part(costs(graph), profile(graph, parsed.rounds), peaks)
     print({name: round(value, 1) for name, value in peaks.items()})
     for each in rows:
         print(each)
@@ -63,7 +60,6 @@ def main() -> int:
         "device": parsed.device_name,
         "commit": commit(),
         **environment("onnxruntime", "onnx", "numpy"),
-        "form": parsed.form,
         "threads": 1,
         "rounds": parsed.rounds,
         "peaks": {name: round(value, 1) for name, value in peaks.items()},
@@ -106,9 +102,8 @@ def costs(graph: onnx.ModelProto) -> dict[str, tuple[float, float]]:
         values = [name for name in (*node.input, *node.output) if name in sizes]
         moved = sum(count(name) * sizes[name][1] for name in values)
         operations = count(node.output[0])
-        if node.op_type in ("Conv", "QLinearConv"):
-            weights = sizes[node.input[3 if node.op_type == "QLinearConv" else 1]][0]
-            operations *= DOUBLED * int(np.prod(weights[1:]))
+        if node.op_type == "Conv":
+            operations *= DOUBLED * int(np.prod(sizes[node.input[1]][0][1:]))
         found[node.name] = float(operations), float(moved)
     return found
 
@@ -199,10 +194,9 @@ def by_part(
     costs: dict[str, tuple[float, float]],
     times: dict[str, float],
     peaks: dict[str, float],
-    form: str,
 ) -> list[dict[str, Any]]:
     """Return a row for each part of the network, the rest, the runtime's own, and all."""
-    peak = peaks["int8_gop_s" if form.endswith("int8") else "fp32_gflop_s"] * 1e9
+    peak = peaks["fp32_gflop_s"] * 1e9
     rate = peaks["cache_gb_s"] * 1e9
     sums: dict[str, Any] = {
         name: np.zeros(4) for name in (*PARTS, "comparison, input, output", "runtime")

@@ -34,11 +34,10 @@ CASES = [
     f"checkpointing={SAVING}",
     f"bf16={BF16}",
     f"bf16 and checkpointing={BF16} {SAVING}",
-    f"tiles of 1024, batch 16={TILES}",
-    f"tiles of 1024, batch 16, checkpointing={TILES} {SAVING}",
+    f"tiles of 1024, batch 4={TILES} --batch-size 4",
     f"tiles of 1024, batch 8={TILES} --batch-size 8",
     f"tiles of 1024, batch 8, checkpointing={TILES} --batch-size 8 {SAVING}",
-    f"tiles of 1024, batch 4={TILES} --batch-size 4",
+    f"tiles of 1024, batch 8, both={TILES} --batch-size 8 {BF16} {SAVING}",
 ]
 PHASES = ("denoise", "segment")
 
