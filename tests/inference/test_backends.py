@@ -1,5 +1,6 @@
 """Which backend is chosen and what it refuses; their maps are compared in tests/export."""
 
+import subprocess
 import sys
 
 import pytest
@@ -89,3 +90,40 @@ def test_an_unknown_device_is_refused_with_those_that_are_there(name, bundle):
 def test_devices_are_listed(name):
     pytest.importorskip(backends.PACKAGES[name])
     assert any(device.lower().startswith("cpu") for device in backends.devices(name))
+
+
+# OpenVINO gives the thread that loads it a stack for signals, and takes it away when the last of
+# its objects goes, on whatever thread that is.
+SIGNALLED = """
+import os, signal, sys, threading
+from pathlib import Path
+import numpy as np
+import openvino
+from destseg.inference.backends import Runtime
+from destseg.inference.backends.openvino_ import OpenvinoBackend
+
+pictures = openvino.opset13.parameter([-1, -1, -1, 3], np.uint8, name="pictures")
+floats = openvino.opset13.convert(pictures, np.float32)
+maps = openvino.opset13.reduce_mean(floats, openvino.opset13.constant(3), False)
+openvino.save_model(openvino.Model([maps], [pictures]), sys.argv[1])
+kept = [OpenvinoBackend(Path(sys.argv[1]), Runtime("openvino", "cpu"))]
+assert kept[0](np.full((1, 4, 4, 3), 9, np.uint8)).mean() == 9
+thread = threading.Thread(target=kept.clear)
+thread.start()
+thread.join()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+def test_a_signal_is_survived_after_a_backend_went_on_another_thread(tmp_path):
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(tmp_path / "model.xml")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

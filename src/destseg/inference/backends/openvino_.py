@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,17 @@ from numpy.typing import NDArray
 
 from destseg.errors import BundleError, SettingsError
 from destseg.inference.backends import Runtime
+
+
+@functools.cache
+def core() -> Any:
+    """Return the one ``openvino.Core`` of this process, which is never given up.
+
+    Its CPU plugin gives the thread that loads it a stack for signals, and unmaps that when its last
+    object goes.  Where that happens on another thread (garbage collection, a server that loads a
+    new model) the next signal would end the process (OpenVINO 2026.4).
+    """
+    return openvino.Core()
 
 
 class OpenvinoBackend:
@@ -26,9 +38,8 @@ class OpenvinoBackend:
     """
 
     def __init__(self, model: Path, runtime: Runtime) -> None:
-        core = openvino.Core()
         device = "CPU" if runtime.device in ("auto", "cpu") else runtime.device.upper()
-        here = core.available_devices
+        here = core().available_devices
         if device.partition(".")[0] not in {name.partition(".")[0] for name in here}:
             raise SettingsError(
                 f"--device: expected one of auto, {', '.join(map(str.lower, here))} for OpenVINO "
@@ -44,7 +55,7 @@ class OpenvinoBackend:
         if runtime.cache is not None:
             wanted["CACHE_DIR"] = str(runtime.cache)
         try:
-            self._model = core.compile_model(core.read_model(model), device, wanted)
+            self._model = core().compile_model(core().read_model(model), device, wanted)
         except Exception as error:  # OpenVINO raises plain RuntimeErrors of many kinds
             raise BundleError(f"{model}: OpenVINO cannot run it: {error}") from error
         self._request = self._model.create_infer_request()
@@ -58,7 +69,7 @@ class OpenvinoBackend:
 
 def devices() -> list[str]:
     """Return the devices that OpenVINO sees here, with their names."""
-    core = openvino.Core()
     return [
-        f"{name} {core.get_property(name, 'FULL_DEVICE_NAME')}" for name in core.available_devices
+        f"{name} {core().get_property(name, 'FULL_DEVICE_NAME')}"
+        for name in core().available_devices
     ]
