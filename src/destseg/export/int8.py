@@ -139,7 +139,8 @@ def _with_nncf(
     import nncf
     import openvino
 
-    nncf.set_log_level(logging.ERROR)
+    # Not by its own set_log_level, which also changes handlers that others have put there.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     model = openvino.Core().read_model(export.model)
     quantized_model = nncf.quantize(
         model,
