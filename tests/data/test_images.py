@@ -20,6 +20,7 @@ from destseg.data import images
 from destseg.data.images import (
     as_image,
     check_images,
+    decode_image,
     read_image,
     read_many,
     resize,
@@ -296,6 +297,8 @@ def test_what_is_no_picture_says_so(tmp_path, content, reason):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(ImageError, match=reason):
         read_image(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=f"^part 7: .*{reason}"):
+        decode_image(content, "part 7")
 
 
 @given(

@@ -94,7 +94,7 @@ def test_a_score_at_the_threshold_is_good(make_predictor):
 def test_the_same_pixels_give_the_same_result_in_every_form(grey, size, predictor, tmp_path):
     image = noise(*size)[..., 0] if grey else noise(*size)
     path = write(tmp_path / "part.png", image)
-    forms = [path, str(path), Image.open(path), Image.fromarray(image), image]
+    forms = [path, str(path), path.read_bytes(), Image.open(path), Image.fromarray(image), image]
     forms += [image[..., None]] if grey else [np.dstack([image, image[..., :1]])]
     forms += [np.asfortranarray(image), image.astype(np.uint16) * 257]
     results = [plain(predictor.predict(form)) for form in forms]
@@ -209,8 +209,9 @@ def test_one_unreadable_picture_raises_its_own_error(predictor, tmp_path):
 def test_pictures_beyond_the_limit_of_the_settings_are_refused(make_predictor, tmp_path):
     path = write(tmp_path / "part.png", noise(30, 30))
     assert make_predictor(max_pixels=900).predict(path).height == 30
-    with pytest.raises(ImageError, match="--max-pixels"):
-        make_predictor(max_pixels=899).predict(path)
+    for form in (path, path.read_bytes()):
+        with pytest.raises(ImageError, match="--max-pixels"):
+            make_predictor(max_pixels=899).predict(form)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])

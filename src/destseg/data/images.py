@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -54,11 +55,41 @@ def read_image(path: str | Path, *, max_pixels: int = DataSettings.max_pixels) -
             are neither 8 nor 16 bits.
     """
     path = Path(path)
-    try:
+    with _image_errors(path):
         if not path.is_file():
             raise ImageError(path, f"{EXPECTED}, got {_not_a_file(path)}; check the path")
         with path.open("rb") as file:
             return decode(file, path, max_pixels)
+
+
+def decode_image(
+    content: bytes,
+    name: str | Path = "picture",
+    *,
+    max_pixels: int = DataSettings.max_pixels,
+) -> NDArray[np.uint8]:
+    """Decode the bytes of a picture file as ``read_image`` reads the file.
+
+    Args:
+        content: of a JPEG, PNG, BMP, TIFF or WebP file.
+        name: for the errors.
+        max_pixels: as in ``read_image``.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+
+    Raises:
+        ImageError: as ``read_image``.
+    """
+    with _image_errors(Path(name)):
+        return decode(io.BytesIO(content), Path(name), max_pixels)
+
+
+@contextmanager
+def _image_errors(path: Path) -> Iterator[None]:
+    """Turn whatever decoders raise into an ``ImageError``."""
+    try:
+        yield
     except ImageError:
         raise
     except PermissionError:

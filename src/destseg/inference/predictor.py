@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from destseg.data.images import as_image, read_image, resize_for_model
+from destseg.data.images import as_image, decode_image, read_image, resize_for_model
 from destseg.data.ordered import in_order
 from destseg.errors import BatchError, BundleError, ImageError, SettingsError
 from destseg.inference.backends import Backend, Runtime, choose, open_backend
@@ -23,8 +23,8 @@ from destseg.inference.result import Failure, Result, find_regions
 from destseg.inference.scoring import Calibration, image_score
 from destseg.inference.tiled import tiled_map
 
-Picture: TypeAlias = str | Path | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
-"""A path, a PIL picture or an array [h, w] or [h, w, 3] (RGB)."""
+Picture: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
+"""A path, the bytes of a file, a PIL picture or an array [h, w] or [h, w, 3] (RGB)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +92,8 @@ class Predictor:
         """Return how anomalous pictures are, where, and whether they are defective.
 
         Args:
-            pictures: one picture or a list or tuple of them; each a path, a PIL picture or an
-                array: uint8 [h, w] grey or [h, w, 3] RGB, of any size.
+            pictures: one picture or a list or tuple of them; each a path, the bytes of a picture
+                file, a PIL picture or an array: uint8 [h, w] grey or [h, w, 3] RGB, of any size.
 
         Returns:
             One result, or a list in the order given.
@@ -195,6 +195,8 @@ class Predictor:
         try:
             if isinstance(picture, str | Path):
                 image = read_image(picture, max_pixels=data.max_pixels)
+            elif isinstance(picture, bytes):
+                image = decode_image(picture, name, max_pixels=data.max_pixels)
             else:
                 image = as_image(picture)
             height, width = image.shape[:2]
