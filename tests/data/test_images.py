@@ -19,7 +19,6 @@ from PIL import Image, ImageOps
 from destseg.data import images
 from destseg.data.images import (
     as_image,
-    check_images,
     decode_image,
     read_image,
     read_many,
@@ -585,19 +584,6 @@ def test_stopping_early_ends_the_threads(tmp_path, stop):
         del outcomes
         gc.collect()
     assert not any(thread.name.startswith("destseg-read") for thread in threading.enumerate())
-
-
-def test_checking_reads_every_file_whole_and_reports_progress(tmp_path):
-    paths = some_files(tmp_path, 7)
-    Image.fromarray(noise(64, 64, 3)).save(paths[5])
-    paths[5].write_bytes(paths[5].read_bytes()[:6000])
-    paths[2].write_bytes(b"")
-    seen: list[int] = []
-    errors = check_images(paths, on_progress=seen.append)
-    assert [error.path for error in errors] == [str(paths[2]), str(paths[5])]
-    assert seen == [1, 2, 3, 4, 5, 6, 7]
-    assert len(check_images(paths, max_pixels=1)) == 7
-    assert check_images([]) == []
 
 
 @pytest.mark.data

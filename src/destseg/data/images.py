@@ -8,7 +8,7 @@ none, and a background colour would be an invention.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -222,19 +222,36 @@ def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
         ImageError: the suffix names no format, the array is no picture, or writing fails.
     """
     path = Path(path)
-    file_format = _FORMATS.get(path.suffix.lower())
+    try:
+        write_atomically(path, encode_image(image, path))
+    except OSError as error:
+        raise ImageError(path, f"expected a place to write to, got {error}") from error
+
+
+def encode_image(image: NDArray[np.uint8], name: str | Path) -> bytes:
+    """Return the bytes of a picture's file in the format of a name's suffix, as ``write_image``.
+
+    Args:
+        image: uint8 [H, W, 3] RGB or [H, W] grey.
+        name: of the file, also for the errors.
+
+    Raises:
+        ImageError: the suffix names no format, or the array is no picture that it can hold.
+    """
+    file_format = _FORMATS.get(Path(name).suffix.lower())
     if file_format is None:
-        raise ImageError(path, f"expected a name ending in {', '.join(_FORMATS)}, got another")
+        raise ImageError(name, f"expected a name ending in {', '.join(_FORMATS)}, got another")
     shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
     if image.dtype != np.uint8 or not shaped or image.size == 0:
         expected = "expected a uint8 array [H, W, 3] or [H, W] to write"
-        raise ImageError(path, f"{expected}, got {image.dtype} {list(image.shape)}")
+        raise ImageError(name, f"{expected}, got {image.dtype} {list(image.shape)}")
+    encoded = io.BytesIO()
     try:
-        encoded = io.BytesIO()
         Image.fromarray(image).save(encoded, file_format, **_WRITING.get(file_format, {}))
-        write_atomically(path, encoded.getvalue())
     except (OSError, ValueError) as error:
-        raise ImageError(path, f"expected a place to write to, got {error}") from error
+        expected = f"expected a picture that {file_format} can hold"
+        raise ImageError(name, f"{expected}, got: {error}") from error
+    return encoded.getvalue()
 
 
 def read_many(
@@ -265,28 +282,6 @@ def read_many(
             return ImageError(error.path, error.reason)
 
     return in_order(read, paths, threads=threads, ahead=2 * threads)
-
-
-def check_images(
-    paths: Iterable[str | Path],
-    *,
-    max_pixels: int = DataSettings.max_pixels,
-    on_progress: Callable[[int], None] | None = None,
-) -> list[ImageError]:
-    """Read every file whole and return the errors, in the order of the paths.
-
-    Args:
-        paths: picture files.
-        max_pixels: as for ``read_image``.
-        on_progress: called after each file with the number of files read so far.
-    """
-    errors = []
-    for done, outcome in enumerate(read_many(paths, size=None, max_pixels=max_pixels), start=1):
-        if isinstance(outcome, ImageError):
-            errors.append(outcome)
-        if on_progress is not None:
-            on_progress(done)
-    return errors
 
 
 def _not_a_file(path: Path) -> str:

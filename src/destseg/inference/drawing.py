@@ -15,7 +15,7 @@ __all__ = ["draw_result", "write_image"]
 
 
 def draw_result(path: Path, result: Result) -> NDArray[np.uint8]:
-    """Return the picture with its heatmap on the fixed scale and its regions outlined.
+    """Return a picture's file with its heatmap on the fixed scale and its regions outlined.
 
     Args:
         path: the picture's file.
@@ -25,7 +25,11 @@ def draw_result(path: Path, result: Result) -> NDArray[np.uint8]:
         uint8 RGB [height, width, 3].
     """
     # It was read once already, so its size is known to be acceptable.
-    image = read_image(path, max_pixels=result.height * result.width)
+    return draw(read_image(path, max_pixels=result.height * result.width), result)
+
+
+def draw(image: NDArray[np.uint8], result: Result) -> NDArray[np.uint8]:
+    """Return a picture, uint8 RGB [height, width, 3], drawn on as ``draw_result`` draws."""
     heatmap = result.heatmap
     thickness = max(1, round(max(image.shape) / 400))
     drawn = overlay(image, heatmap)
