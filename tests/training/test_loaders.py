@@ -132,16 +132,17 @@ def test_cached_pictures_are_not_read_again(parts, tmp_path):
 # ---- batches
 
 
-def batches(parts, *, cache_gib=4.0, seed=0, rotation="turn", batch_size=4):
+def batches(parts, *, cache_gib=4.0, seed=0, rotation="turn", batch_size=4, **options):
     random = np.random.default_rng(5)
     return Batches(
         GoodPictures(pictures_of(parts), DataSettings(image_size=64, cache_gib=cache_gib)),
         torch.from_numpy(random.integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)),
         rotation=rotation,
-        damage_settings=DamageSettings(),
+        damage_settings=DamageSettings(damage=options.pop("damage", "cells")),
         batch_size=batch_size,
         seed=seed,
         device=torch.device("cpu"),
+        **options,
     )
 
 
@@ -177,6 +178,19 @@ def test_a_batch_is_a_function_of_seed_phase_and_step(parts):
     ):
         assert not torch.equal(base[0], different[0])
         assert not torch.equal(base[2], different[2])
+
+
+@pytest.mark.parametrize("damage", ["cells", "pixels"])
+@pytest.mark.parametrize("processes", [2, 3, 6])
+def test_shares_of_a_batch_are_its_parts(parts, damage, processes):
+    whole = batches(parts, batch_size=6, damage=damage).make("segment", 5)
+    size = 6 // processes
+    shares = [
+        batches(parts, batch_size=6, damage=damage, share=slice(k * size, (k + 1) * size))
+        for k in range(processes)
+    ]
+    made = [each.make("segment", 5) for each in shares]
+    assert equal(whole, [torch.cat(some) for some in zip(*made, strict=True)])
 
 
 def test_the_same_picture_is_turned_and_damaged_differently_each_time(parts):

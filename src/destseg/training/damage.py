@@ -11,6 +11,7 @@ same seed gives the same damage; only the few that a lattice needs are moved to 
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from destseg.errors import DataError
 # Rotated coordinates are rounded; pixels of the border must not fall out of the noise for that.
 _BORDER_TOLERANCE = 1e-3
 
+Share: TypeAlias = tuple[int, slice]
+"""How many pictures a batch has, and which of them are meant."""
+
 
 def damage(
     pictures: Tensor,
@@ -28,6 +32,7 @@ def damage(
     settings: DamageSettings,
     generator: torch.Generator,
     where: Tensor | None = None,
+    share: Share | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Damage a batch of good pictures (section 3.1).
 
@@ -38,6 +43,8 @@ def damage(
         generator: where all random numbers come from.
         where: bool [n, 1, h, w], false where nothing may be damaged: the masks are cut by it, so
             less than ``damage_area`` may be hit; ``None`` cuts nothing.
+        share: of which batch these pictures are a part, where others have the rest; they are
+            damaged as they would be in the whole.
 
     Returns:
         The damaged pictures, float32 [n, 3, h, w] in 0..255 in the pictures' memory format and
@@ -46,7 +53,8 @@ def damage(
     Raises:
         DataError: there are no textures, or they are of another size than the pictures.
     """
-    n, _, h, w = pictures.shape
+    h, w = pictures.shape[-2:]
+    n, mine = share or (len(pictures), slice(None))
     if len(textures) == 0 or textures.shape[1:] != pictures.shape[1:]:
         raise DataError(
             f"textures: expected at least one of {list(pictures.shape[1:])}, the pictures' size, "
@@ -54,12 +62,13 @@ def damage(
         )
     clean = pictures.to(torch.float32)
     chosen = torch.randint(len(textures), (n,), generator=generator, device=generator.device)  # [n]
+    chosen = chosen[mine]
     # Into the pictures' own memory format: mixed formats would slow down the blending.
     drawn = torch.empty_like(clean).copy_(textures[chosen.to(textures.device)])  # [n, 3, h, w]
-    masks = draw_masks(settings, n, (h, w), generator, pictures.device)  # [n, 1, h, w]
+    masks = draw_masks(settings, n, (h, w), generator, pictures.device, mine)  # [n, 1, h, w]
     if where is not None:
         masks = masks * where
-    opacity = _uniform(generator, n, *settings.opacity).to(pictures.device)  # [n]
+    opacity = _uniform(generator, n, *settings.opacity)[mine].to(pictures.device)  # [n]
     return blend(clean, drawn, masks, opacity[:, None, None, None]), masks
 
 
@@ -85,6 +94,7 @@ def draw_masks(
     size: tuple[int, int],
     generator: torch.Generator,
     device: torch.device | str,
+    mine: slice = slice(None),
 ) -> Tensor:
     """Draw masks of damage from Perlin noise (section 3.1).
 
@@ -102,6 +112,7 @@ def draw_masks(
         size: their (height, width) in pixels.
         generator: where all random numbers come from.
         device: where the masks are wanted.
+        mine: which of the n are wanted; the others' random numbers are drawn and dropped.
 
     Returns:
         float32 [n, 1, h, w] of 0 and 1; all 0 with probability 1 - ``damage_probability``.
@@ -115,15 +126,16 @@ def draw_masks(
             low, high + 1, (n, 2), generator=generator, device=generator.device
         )  # [n, 2]
         cells = torch.exp2(octaves.to(torch.float32)).to(device)
-        masks = perlin_noise(generator, cells, angle, size) > settings.damage_threshold
+        noise = perlin_noise(generator, cells, angle, size, mine=mine)  # [n, h, w]
+        masks = noise > settings.damage_threshold
     else:
         side = _uniform(generator, n, *settings.damage_scale).to(device)  # [n]
         area = _uniform(generator, n, *settings.damage_area).to(device)  # [n]
         cells = torch.stack([extent / side for extent in size], -1)  # [n, 2]
-        noise = perlin_noise(generator, cells, angle, size, endless=True)  # [n, h, w]
-        masks = _largest(noise, area)  # [n, h, w]
+        noise = perlin_noise(generator, cells, angle, size, mine=mine, endless=True)
+        masks = _largest(noise, area[mine])  # [n, h, w]
     damaged = _uniform(generator, n, 0.0, 1.0).to(device) < settings.damage_probability  # [n]
-    return (masks & damaged[:, None, None]).to(torch.float32)[:, None]  # [n, 1, h, w]
+    return (masks & damaged[mine, None, None]).to(torch.float32)[:, None]  # [n, 1, h, w]
 
 
 def perlin_noise(
@@ -132,6 +144,7 @@ def perlin_noise(
     angle: Tensor,
     size: tuple[int, int],
     *,
+    mine: slice = slice(None),
     endless: bool = False,
 ) -> Tensor:
     """Draw Perlin noise with random unit gradients; see ``perlin_from_gradients``.
@@ -141,6 +154,7 @@ def perlin_noise(
         cells: float32 [n, 2], cells per side along y and x; above 0, need not be whole.
         angle: float32 [n] in radians.
         size: (h, w) of the noise in pixels.
+        mine: which of the n are wanted.
         endless: let the noise go on beyond the unturned picture, and begin anywhere in a cell.
 
     Returns:
@@ -156,7 +170,8 @@ def perlin_noise(
     turns = torch.rand(n, rows, columns, generator=generator, device=generator.device)
     direction = turns.to(cells.device) * (2 * math.pi)  # [n, gy, gx]
     gradients = torch.stack((direction.sin(), direction.cos()), -1)  # [n, gy, gx, 2]
-    return perlin_from_gradients(gradients, cells, angle, size, centre)
+    centre = None if centre is None else centre[mine]
+    return perlin_from_gradients(gradients[mine], cells[mine], angle[mine], size, centre)
 
 
 def perlin_from_gradients(

@@ -144,6 +144,7 @@ class Batches:
         device: where the batches are wanted.
         crop: side of the random square that a sample shows; ``None`` shows whole pictures.
         roi: where pictures may be damaged; ``None`` is everywhere.
+        share: which samples of each batch are made; the others are another process's.
     """
 
     def __init__(
@@ -158,8 +159,10 @@ class Batches:
         device: torch.device,
         crop: int | None = None,
         roi: Roi | None = None,
+        share: slice = slice(None),
     ) -> None:
         self._crop = crop
+        self._share = share
         # The last one is kept: good pictures are usually of one size.
         self._inspected = None if roi is None else functools.lru_cache(maxsize=1)(roi.at)
         self._pictures = pictures
@@ -182,23 +185,31 @@ class Batches:
         indices = batch_indices(
             len(self._pictures), self._batch_size, step, seed=self._seed, phase=phase
         )
-        samples = [self._sample(self._pictures[i], draw) for i in indices]
+        wanted = range(len(indices))[self._share]
+        samples = [
+            sample
+            for place, i in enumerate(indices)
+            if (sample := self._sample(self._pictures[i], draw, place in wanted)) is not None
+        ]
         stacked = np.stack([shown for shown, _ in samples])
         # Channels lie last in memory, which is what the convolutions are fastest with.
         clean = torch.from_numpy(stacked).permute(0, 3, 1, 2).to(self._device)
         allowed = [mask for _, mask in samples if mask is not None]
         where = torch.from_numpy(np.stack(allowed)[:, None]).to(self._device) if allowed else None
         generator = torch.Generator(self._device).manual_seed(int(draw.integers(2**62)))
-        damaged, masks = damage(clean, self._textures, self._damage, generator, where)
+        whole = (len(indices), self._share)
+        damaged, masks = damage(clean, self._textures, self._damage, generator, where, whole)
         return clean, damaged, masks
 
     def _sample(
-        self, picture: NDArray[np.uint8], draw: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-        """Return a view of a picture, and where it may be damaged."""
+        self, picture: NDArray[np.uint8], draw: np.random.Generator, wanted: bool
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None] | None:
+        """Return a view of a picture, and where it may be damaged; ``None`` if it is not wanted."""
         size = (picture.shape[0], picture.shape[1])
         inspected = None if self._inspected is None else self._inspected(size)
         view = draw_view(size, self._rotation, draw, crop=self._crop, inspected=inspected)
+        if not wanted:
+            return None  # drawn all the same, so that the next one's numbers are what they are
         return show(picture, view), None if inspected is None else show_mask(inspected, view)
 
     def stream(self, phase: str, steps: range) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

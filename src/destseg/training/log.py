@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +22,18 @@ class TrainingLog:
     """Reports a run to the terminal, to ``log.jsonl`` and, where asked for, to TensorBoard.
 
     On a terminal there is a progress bar; elsewhere a plain line about every 15 seconds.
+
+    Args:
+        folder: of the run; ``None`` reports nothing at all: another process does.
+        tensorboard: whether to write for TensorBoard too.
+        quiet: print nothing.
     """
 
-    def __init__(self, folder: Path, *, tensorboard: bool, quiet: bool) -> None:
-        self._board = _open_tensorboard(folder) if tensorboard else None
-        self._file = (folder / "log.jsonl").open("a", encoding="utf-8")
-        self._console = Console(stderr=True, quiet=quiet)
+    def __init__(self, folder: Path | None, *, tensorboard: bool, quiet: bool) -> None:
+        self._board = _open_tensorboard(folder) if tensorboard and folder is not None else None
+        path = Path(os.devnull) if folder is None else folder / "log.jsonl"
+        self._file = path.open("a", encoding="utf-8")
+        self._console = Console(stderr=True, quiet=quiet or folder is None)
         self._bar: Progress | None = None
         self._last_line = time.monotonic()
 

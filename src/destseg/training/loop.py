@@ -21,6 +21,7 @@ from destseg.training.checkpoint import optimizer_tensors, restore_optimizer
 from destseg.training.loaders import Batches, step_seed
 from destseg.training.log import TrainingLog
 from destseg.training.phases import Phase, build_optimizer, freeze_all_but, rate_factor
+from destseg.training.processes import WholeBatchNorm, any_of_all, mean_of_all, world
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def run_phase(
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
         torch.manual_seed(step_seed(settings.seed, phase.name, step))
-        loss = module(*batch)
+        with WholeBatchNorm() if world() > 1 else contextlib.nullcontext():
+            loss = module(*batch)
         accelerator.backward(loss)
         stepper.step()
         stepper.zero_grad()
@@ -128,10 +130,15 @@ def run_phase(
 
         done = step + 1
         saves = done % settings.checkpoint_every == 0 or done == phase.steps
-        stops = interruption.signal is not None
+        reports = done % settings.log_every == 0 or saves
+        stopped = interruption.signal
+        if world() > 1:
+            # A signal may reach one of several, at any step; they stop where all of them ask.
+            stopped = any_of_all(stopped, loss.device) if reports else None
+        stops = stopped is not None
         log.advance(done)
         # Looking at a loss waits for the device, so it is done only where something hangs on it.
-        if done % settings.log_every == 0 or saves or stops:
+        if reports or stops:
             mean = _finite_mean(losses, phase.name, done)
             passed = time.monotonic() - since
             log.report(
@@ -147,11 +154,10 @@ def run_phase(
         if saves or stops:
             _require_finite(phase, done)
             save(state(done))
-        if stops:
-            assert interruption.signal is not None
+        if stopped is not None:
             raise TrainingInterrupted(
-                interruption.signal,
-                f"stopped by {signal.Signals(interruption.signal).name} after step {done} of "
+                stopped,
+                f"stopped by {signal.Signals(stopped).name} after step {done} of "
                 f"{phase.steps} of phase {phase.name}; the state is saved. "
                 "Go on with the same command and --resume.",
             )
@@ -173,7 +179,7 @@ def _require_finite(phase: Phase, done: int) -> None:
 
 
 def _finite_mean(losses: list[Tensor], phase: str, done: int) -> float:
-    values: list[float] = torch.stack(losses).tolist()
+    values: list[float] = mean_of_all(losses).tolist()
     for step, value in enumerate(values, done - len(values) + 1):
         if not math.isfinite(value):
             raise TrainingError(

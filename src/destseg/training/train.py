@@ -13,7 +13,6 @@ from typing import Any
 import accelerate
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 
 import destseg
 from destseg.config import Settings
@@ -30,6 +29,15 @@ from destseg.training.loaders import Batches
 from destseg.training.log import TrainingLog
 from destseg.training.loop import START, Interruption, Progress, run_phase
 from destseg.training.phases import DenoisePhase, Phase, SegmentPhase
+from destseg.training.processes import (
+    accelerator,
+    local_device,
+    rank,
+    require_equal_shares,
+    share_of,
+    wait_for_all,
+    world,
+)
 from destseg.training.run_folder import (
     CHECKPOINT,
     clear,
@@ -75,11 +83,18 @@ def train(
             folder, backend="torch", device=settings.training.device if settings else "auto"
         )
     settings = settled(settings, saved)
-    device = resolve_device(settings.training.device)
+    require_equal_shares(settings.training)
+    device = local_device(resolve_device(settings.training.device))
     if settings.training.precision == "fp16" and device.type == "cpu":
         raise SettingsError("--precision: expected fp32 or bf16 on a CPU, got fp16")
-    make_folder(folder)
-    with TrainingLog(folder, tensorboard=settings.training.tensorboard, quiet=quiet) as log:
+    main = rank() == 0  # of several processes the one that writes
+    if main:
+        make_folder(folder)
+    tensorboard = settings.training.tensorboard
+    with (
+        accelerator(settings.training.precision, device) as runner,
+        TrainingLog(folder if main else None, tensorboard=tensorboard, quiet=quiet) as log,
+    ):
         roi = region_of_interest(settings, folder, resume=saved is not None)
         source = GoodParts.read(data, settings, log, roi)
         if saved is not None and saved.pictures != source.names(source.training.paths):
@@ -90,27 +105,30 @@ def train(
             )
         with _exact(settings.training.seed, device):
             model, origin = _model(settings, saved)
-            if overwrite:
-                # Only now: nothing that could have kept this run from beginning is left.
-                clear(folder)
-                log.restart()
-            note_beginning(folder, settings, roi)
+            if main:
+                if overwrite:
+                    # Only now: nothing that could have kept this run from beginning is left.
+                    clear(folder)
+                    log.restart()
+                note_beginning(folder, settings, roi)
             model.to(device).to(memory_format=torch.channels_last)
             log.say(f"teacher: {origin}; device: {device}; output: {folder}", teacher=origin)
-            seconds = _learn(model, origin, source, settings, folder, saved, device, log)
-        facts = _facts(source, settings, device, seconds, origin)
-        weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-        bundle = save_bundle(folder, settings, weights, facts, roi)
-        predictor = _calibrated(bundle, source, settings.training.device, log)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-        calibration = predictor.calibration
-        log.say(
-            f"done in {seconds / 60:.1f} min; threshold {calibration.threshold:.4f}, at most "
-            f"{calibration.promised_rate:.2%} false alarms; model saved in {folder}",
-            threshold=calibration.threshold,
-            promised_rate=calibration.promised_rate,
-        )
-    return predictor
+            seconds = _learn(model, origin, source, settings, folder, saved, runner, log)
+        if main:
+            facts = _facts(source, settings, device, seconds, origin)
+            weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+            bundle = save_bundle(folder, settings, weights, facts, roi)
+            predictor = _calibrated(bundle, source, settings.training.device, log)
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+            calibration = predictor.calibration
+            log.say(
+                f"done in {seconds / 60:.1f} min; threshold {calibration.threshold:.4f}, at most "
+                f"{calibration.promised_rate:.2%} false alarms; model saved in {folder}",
+                threshold=calibration.threshold,
+                promised_rate=calibration.promised_rate,
+            )
+        wait_for_all()
+    return predictor if main else load(folder, backend="torch", device=settings.training.device)
 
 
 def _model(settings: Settings, saved: Checkpoint | None) -> tuple[DeSTSeg, str]:
@@ -136,7 +154,7 @@ def _learn(
     settings: Settings,
     folder: Path,
     saved: Checkpoint | None,
-    device: torch.device,
+    runner: Accelerator,
     log: TrainingLog,
 ) -> float:
     """Run both phases as far as they are not done; return the training's seconds in all."""
@@ -152,7 +170,8 @@ def _learn(
         damage_settings=settings.damage,
         batch_size=wanted.batch_size,
         seed=wanted.seed,
-        device=device,
+        device=runner.device,
+        share=share_of(wanted.batch_size),
         crop=settings.data.image_size if settings.data.tile else None,
         roi=source.roi,
     )
@@ -161,13 +180,15 @@ def _learn(
     first = names.index(saved.phase) if saved else 0
     before = saved.seconds if saved else 0.0
     begun = time.monotonic()
-    with Interruption().watch() as interruption, _accelerator(wanted.precision, device) as runner:
+    with Interruption().watch() as interruption:
         for phase in phases[first:]:
             start = START
             if saved is not None and phase.name == saved.phase:
                 start = Progress(saved.step, saved.optimizer, saved.scaler)
 
             def save(progress: Progress, name: str = phase.name) -> None:
+                if rank() != 0:
+                    return
                 state = Checkpoint(
                     phase=name,
                     step=progress.step,
@@ -192,17 +213,6 @@ def _learn(
                 interruption=interruption,
             )
     return before + time.monotonic() - begun
-
-
-@contextlib.contextmanager
-def _accelerator(precision: str, device: torch.device) -> Iterator[Accelerator]:
-    mixed = {"fp32": "no"}.get(precision, precision)
-    try:
-        yield Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
-    finally:
-        # Its settings are global to the process; without this a second run could not have others.
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
 
 
 @contextlib.contextmanager
@@ -253,6 +263,7 @@ def _facts(
         "pictures_per_s": round(pictures / seconds, 2) if seconds else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
+        "processes": world(),
         "platform": platform.platform(),
         "versions": {
             "destseg": destseg.__version__,

@@ -1,0 +1,170 @@
+"""One training in several processes: same batches, same statistics, one that writes.
+
+Every process knows the whole batch of a step, for it is a function of (seed, phase, step), and
+learns from its own equal share of it.  Gradients are averaged by PyTorch's DDP, batch norm takes
+the statistics of the whole batch, and so the weights are those of one process up to the rounding
+of sums.  Nothing depends on how many there are, so a run can be resumed with another number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from torch import Tensor
+from torch.distributed.nn.functional import all_reduce
+from torch.overrides import TorchFunctionMode
+
+from destseg.config import TrainingSettings
+from destseg.errors import SettingsError
+
+
+def rank() -> int:
+    """Return which of the processes this is, from 0, as the launcher says it."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """Return how many processes train together, as the launcher says it; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_device(device: torch.device) -> torch.device:
+    """Return the device of this process: of a machine's CUDA devices, each process has one."""
+    if device.type == "cuda" and world() > 1:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return device
+
+
+def share_of(batch_size: int) -> slice:
+    """Return which samples of a batch this process learns from."""
+    size = batch_size // world()
+    return slice(rank() * size, (rank() + 1) * size)
+
+
+def require_equal_shares(settings: TrainingSettings) -> None:
+    """Refuse what several processes cannot do together.
+
+    Raises:
+        SettingsError: if the batch cannot be shared equally, or activations are to be recomputed.
+    """
+    if world() == 1:
+        return
+    if settings.batch_size % world():
+        raise SettingsError(
+            f"--batch-size: expected a multiple of the {world()} processes, got "
+            f"{settings.batch_size}; it is the size of the batch of all of them together"
+        )
+    if settings.gradient_checkpointing:
+        raise SettingsError(
+            "--gradient-checkpointing: expected one process, got "
+            f"{world()}; take a smaller share of the batch instead, by more processes"
+        )
+
+
+@contextlib.contextmanager
+def accelerator(precision: str, device: torch.device) -> Iterator[Accelerator]:
+    """Give what moves, scales and shares the work; all processes have begun when it is there."""
+    mixed = {"fp32": "no"}.get(precision, precision)
+    try:
+        yield Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        # Its settings are global to the process; without this a second run could not have others.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+
+def wait_for_all() -> None:
+    """Wait until every process is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def mean_of_all(losses: Sequence[Tensor]) -> Tensor:
+    """Return losses, each averaged over the processes: those of the whole batches."""
+    stacked = torch.stack(list(losses))
+    if dist.is_initialized():
+        dist.all_reduce(stacked)
+        stacked /= dist.get_world_size()
+    return stacked
+
+
+def any_of_all(flag: int | None, device: torch.device) -> int | None:
+    """Return the highest number that a process has, so that all act on it at the same step."""
+    if not dist.is_initialized():
+        return flag
+    highest = torch.tensor(flag or 0, device=device)
+    dist.all_reduce(highest, dist.ReduceOp.MAX)
+    return int(highest) or None
+
+
+class WholeBatchNorm(TorchFunctionMode):
+    """Inside, batch norm in training takes its statistics over the processes' shares together.
+
+    It stands in for ``torch.nn.functional.batch_norm``, which every batch norm calls, those of timm
+    too.  (``torch.nn.SyncBatchNorm`` does the same, but not on a CPU.)
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function of PyTorch's, or its stand-in."""
+        del types
+        if func is F.batch_norm and dist.is_initialized():
+            given = dict(zip(_BATCH_NORM, args, strict=False), **(kwargs or {}))
+            if given.get("training", False):
+                return _batch_norm(**given)
+        return func(*args, **(kwargs or {}))
+
+
+_BATCH_NORM = (
+    *("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
+)
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise as ``F.batch_norm`` does, with statistics over all processes; shares are equal."""
+    del training
+    x = input.float()
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    # The mean first and then the deviations from it: a mean of squares would lose small ones.
+    mean = _mean_of_shares(x.mean(axes))
+    centred = x - mean.view(shape)
+    variance = _mean_of_shares(centred.square().mean(axes))
+    if running_mean is not None and running_var is not None:
+        count = x.numel() // x.shape[1] * dist.get_world_size()
+        with torch.no_grad():
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            unbiased = variance * (count / max(1, count - 1))
+            running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    normal = centred * torch.rsqrt(variance + eps).view(shape)
+    if weight is not None and bias is not None:
+        normal = normal * weight.float().view(shape) + bias.float().view(shape)
+    return normal.to(input.dtype)
+
+
+def _mean_of_shares(share: Tensor) -> Tensor:
+    return cast(Tensor, all_reduce(share)) / dist.get_world_size()  # type: ignore[no-untyped-call]
