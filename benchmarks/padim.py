@@ -1,0 +1,115 @@
+"""PaDiM on the same teacher and pictures, with and without training pictures that repeat test ones.
+
+    python benchmarks/padim.py DATA [DATA …] [--repeats 0.95] [--results FILE]
+
+PaDiM (Defard et al., 2020) keeps a Gaussian of the features at every place of the picture; a
+picture's map is the Mahalanobis distance from it, smoothed, its score the highest value.  It is run
+three times: with all training pictures, without those that correlate to R or more with a good test
+picture (as in ``nearest_picture.py``), and with as many drawn at random.  What the second loses
+more than the third was memory of pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from destseg.data.images import read_image, resize
+from destseg.data.samples import Sample, good_samples, test_samples
+from destseg.evaluation.metrics import auroc
+from destseg.model.teacher import pretrained_teacher
+from nearest_picture import normalised
+from provenance import commit, environment
+
+RESULTS = Path(__file__).parent / "results" / "padim-cpu.json"
+TEACHER = "tf_efficientnet_lite0"
+SIZE, CHANNELS, REGULARISATION, SIGMA = 256, 100, 0.01, 4.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("data", nargs="+", help="data sets in MVTec layout")
+    parser.add_argument("--repeats", type=float, default=0.95, metavar="R")
+    parser.add_argument("--results", default=str(RESULTS))
+    parsed = parser.parse_args()
+    sets = {Path(data).resolve().name: measure(data, parsed.repeats) for data in parsed.data}
+    versions = environment("torch", "timm", "numpy")
+    result = {
+        "commit": commit(),
+        **versions,
+        "teacher": TEACHER,
+        "channels": CHANNELS,
+        "sets": sets,
+    }
+    Path(parsed.results).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(sets, indent=1))
+    return 0
+
+
+def measure(data: str, repeats: float) -> dict[str, object]:
+    """Return image AUROCs of a data set, by which training pictures were used."""
+    training, test = good_samples(data), test_samples(data)
+    defective = np.array([sample.defect != "good" for sample in test])
+    likeness = likenesses(training, [sample for sample in test if sample.defect == "good"])
+    others = np.flatnonzero(likeness < repeats)
+    drawn = np.random.default_rng(0).permutation(len(training))[: len(others)]
+    known, asked = embeddings(training), embeddings(test)
+    chosen = {"all": np.arange(len(training)), "without_repeats": others, "as_many_drawn": drawn}
+    return {
+        name: {
+            "pictures": len(which),
+            "image_auroc": auroc(defective, scores(known[which], asked))
+            if len(which) > 1
+            else None,
+        }
+        for name, which in chosen.items()
+    }
+
+
+def likenesses(training: list[Sample], good: list[Sample]) -> NDArray[np.float64]:
+    """Return each training picture's highest correlation with a good test picture."""
+    sides = [normalised([sample.path for sample in samples]) for samples in (training, good)]
+    return np.asarray((sides[0] @ sides[1].T).max(1))
+
+
+@torch.no_grad()
+def embeddings(samples: list[Sample]) -> NDArray[np.float32]:
+    """Return some channels of the teacher's taps, joined at stride 4: [n, h, w, CHANNELS]."""
+    teacher, _ = pretrained_teacher(TEACHER, None, image_size=SIZE)
+    chosen = torch.randperm(sum(teacher.channels), generator=torch.Generator().manual_seed(0))
+    found = []
+    for sample in samples:
+        pixels = torch.from_numpy(resize(read_image(sample.path), (SIZE, SIZE)))
+        x = pixels.permute(2, 0, 1)[None] / 255
+        x = (x - torch.tensor(teacher.mean).view(3, 1, 1)) / torch.tensor(teacher.std).view(3, 1, 1)
+        taps = teacher.eval()(x)
+        joined = torch.cat([F.interpolate(tap, size=taps[0].shape[-2:]) for tap in taps], 1)
+        found.append(joined[0, chosen[:CHANNELS]].permute(1, 2, 0).numpy())
+    return np.stack(found)
+
+
+def scores(known: NDArray[np.float32], asked: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the highest smoothed distance of each picture."""
+    mean = known.mean(0)
+    maps = np.empty(asked.shape[:-1])
+    for place in np.ndindex(mean.shape[:2]):
+        at = (slice(None), *place)
+        covariance = np.cov(known[at], rowvar=False) + REGULARISATION * np.eye(CHANNELS)
+        away = asked[at].astype(np.float64) - mean[place]
+        squares = (away * np.linalg.solve(covariance, away.T).T).sum(1)
+        maps[at] = np.sqrt(squares.clip(0))
+    # Smoothed at the picture's size, as published.
+    whole = (cv2.GaussianBlur(cv2.resize(each, (SIZE, SIZE)), (0, 0), SIGMA) for each in maps)
+    return np.array([each.max() for each in whole])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
