@@ -1,0 +1,137 @@
+"""The shapes of the JSON answers, for OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+
+
+class RegionBody(BaseModel):
+    """A connected part of the map above the pixel threshold, in pixels of the picture."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+    peak: Unit
+    peak_x: int
+    peak_y: int
+
+
+class Inspection(BaseModel):
+    """What is said of a picture."""
+
+    model: str
+    weights_sha256: str
+    picture: str = Field(description="The file's name in the form, else `picture`.")
+    score: Unit = Field(description="How anomalous; higher is worse.")
+    p_value: Unit = Field(description="Share of good parts expected to look as anomalous.")
+    is_defective: bool = Field(description="Whether the score is above the threshold.")
+    threshold: Unit
+    pixel_threshold: Unit = Field(description="Map values above it make regions.")
+    width: int
+    height: int
+    regions: list[RegionBody] = Field(description="The highest peak first.")
+    seconds: float = Field(description="From the request's arrival.")
+    heatmap: str | None = Field(
+        description="The map as an 8-bit grey PNG in base64, 0 to 255 for 0 to 1, at the model's "
+        "own size, to be stretched over the picture; null unless asked for."
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "bottle",
+                    "weights_sha256": "9f2c" * 16,
+                    "picture": "7.png",
+                    "score": 0.83,
+                    "p_value": 0.045,
+                    "is_defective": True,
+                    "threshold": 0.31,
+                    "pixel_threshold": 0.42,
+                    "width": 900,
+                    "height": 900,
+                    "regions": [
+                        {
+                            "x": 310,
+                            "y": 402,
+                            "width": 96,
+                            "height": 41,
+                            "area": 2210,
+                            "peak": 0.91,
+                            "peak_x": 352,
+                            "peak_y": 420,
+                        }
+                    ],
+                    "seconds": 0.021,
+                    "heatmap": "iVBORw0KGgoAAAANSUhEUgAA",
+                }
+            ]
+        }
+    )
+
+
+class HeldOut(BaseModel):
+    """The good pictures that set the threshold."""
+
+    count: int
+    scores: list[Unit] = Field(description="Rising.")
+
+
+class ModelBody(BaseModel):
+    """A model that is served."""
+
+    name: str
+    default: bool
+    backend: str
+    image_size: int
+    tile: bool
+    max_pixels: int
+    weights_sha256: str
+    loaded_at: str
+    threshold: Unit
+    pixel_threshold: Unit
+    max_false_alarm_rate: float = Field(description="What was asked for.")
+    promised_rate: float = Field(description="At most this share of good parts is flagged.")
+    shortfall: str | None = Field(description="Why it promises less than was asked for.")
+    held_out: HeldOut
+
+
+class LimitsBody(BaseModel):
+    """How much the server takes."""
+
+    max_bytes: int
+    deadline: float = Field(description="Seconds.")
+
+
+class ModelList(BaseModel):
+    """All models that are served."""
+
+    models: list[ModelBody]
+    limits: LimitsBody
+
+
+class ProblemBody(BaseModel):
+    """Why there is no result (RFC 9457)."""
+
+    title: str
+    status: int
+    detail: str = Field(description="What was expected, what came, what to do.")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "title": "Unprocessable Content",
+                    "status": 422,
+                    "detail": "expected a JPEG, PNG, BMP, TIFF or WebP picture, got an empty file; "
+                    "copy it again or remove it",
+                }
+            ]
+        }
+    )
