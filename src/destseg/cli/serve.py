@@ -14,6 +14,7 @@ from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 from destseg.errors import DestsegError, MissingExtraError, SettingsError
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI
 
 TOKEN = "DESTSEG_TOKEN"
@@ -71,11 +72,13 @@ def run(words: list[str]) -> int:
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=parsed.grace,
+                # A line with a slow cycle, and a proxy, keep their connection between two parts.
+                timeout_keep_alive=75,
                 ssl_certfile=parsed.certificate,
                 ssl_keyfile=parsed.key,
             )
         )
-        _handle_signals(app)
+        _handle_signals(app, server)
         listening.listen()
         _announce(app, listening, parsed, token)
         server.run(sockets=[listening])
@@ -164,7 +167,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _handle_signals(app: FastAPI) -> None:
+def _handle_signals(app: FastAPI, server: uvicorn.Server) -> None:
     models = app.state.service.models
 
     def reload(*_: object) -> None:
@@ -173,9 +176,9 @@ def _handle_signals(app: FastAPI) -> None:
 
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, reload)
-    # uvicorn shuts down by these and then raises them again, for whoever handled them before.
+    # uvicorn takes these over while it runs, then raises them again for who had them before.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
 
 
 def _announce(

@@ -117,6 +117,11 @@ class Batcher:
         """Pictures that wait for their turn."""
         return len(self._queue)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether pictures are taken."""
+        return not self._closed and self._worker.is_alive()
+
     def close(self) -> None:
         """Take nothing more, work off what waits, and end the thread."""
         with self._changed:
@@ -125,22 +130,29 @@ class Batcher:
         self._worker.join()
 
     def _work(self) -> None:
+        # Nothing is named here: what is replaced or answered must not be kept while nobody asks.
         while self._wait():
-            batch = self._next()
-            if not batch:
-                continue
+            self._answer(self._next())
+
+    def _answer(self, batch: Sequence[_Waiting]) -> None:
+        if not batch:
+            return
+        predictor = self.predictor
+        try:
             if self._on_batch is not None:
                 self._on_batch(len(batch))
-            predictor = self.predictor
-            try:
-                answers = predictor.stream([each.picture for each in batch])
-                for each, said in zip(batch, answers, strict=True):
-                    each.future.set_result(Answer(said, predictor))
-            except Exception as error:
-                # A broken model must not end the thread: the next one may be reloaded into it.
-                for each in batch:
-                    if not each.future.done():
-                        each.future.set_exception(error)
+            answers = predictor.stream([each.picture for each in batch])
+            for each, said in zip(batch, answers, strict=True):
+                each.future.set_result(Answer(said, predictor))
+        except Exception as error:
+            # A broken model must not end the thread: the next one may be reloaded into it.
+            if len(batch) == 1:
+                batch[0].future.set_exception(error)
+                return
+            # What breaks it may be one picture, and the others are other callers'.
+            for each in batch:
+                if not each.future.done():
+                    self._answer([each])
 
     def _wait(self) -> bool:
         """Wait for something to do; return whether there is."""

@@ -8,6 +8,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from destseg.serving.problems import Problem, answer_problem
+from destseg.serving.telemetry import Telemetry
 
 OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 
@@ -18,11 +19,13 @@ class Guard:
     Args:
         app: what is behind it.
         token: what ``Authorization: Bearer`` must give.
+        telemetry: is told of those who are refused.
     """
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, token: str, telemetry: Telemetry) -> None:
         self._app = app
-        self._expected = token.encode()
+        self._expected = token.strip().encode()  # files and shells end it with a new line
+        self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401."""
@@ -35,6 +38,7 @@ class Guard:
             "another",
             {"WWW-Authenticate": "Bearer"},
         )
+        self._telemetry.error(problem.status)
         await answer_problem(Request(scope), problem)(scope, receive, send)
 
     def _knows(self, scope: Scope) -> bool:

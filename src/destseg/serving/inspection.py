@@ -15,9 +15,9 @@ from destseg.data.drawing import levels_of
 from destseg.data.images import decode_image, encode_image
 from destseg.inference.drawing import draw
 from destseg.inference.result import Failure, Result
-from destseg.serving.problems import MEDIA_TYPE, Problem
+from destseg.serving.problems import Problem
 from destseg.serving.requests import Service, Visit
-from destseg.serving.schemas import Inspection, ModelList, ProblemBody
+from destseg.serving.schemas import Inspection, ModelList, problem_body
 
 _BODIES = {
     "requestBody": {
@@ -36,11 +36,9 @@ _BODIES = {
     },
 }
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": what,
-        "content": {MEDIA_TYPE: {"schema": ProblemBody.model_json_schema()}},
-    }
+    status: problem_body(what)
     for status, what in {
+        400: "The caller hung up before the answer.",
         401: "The bearer token is missing or wrong.",
         404: "No such model.",
         413: "More bytes than the server takes.",

@@ -66,9 +66,14 @@ class Model:
         """
         try:
             predictor = self._open()
-        except DestsegError as error:
+        except Exception as error:  # runtimes raise their own for files that they cannot use
             self._telemetry.reload(self.name, "failed")
-            LOG.warning("%s: not reloaded, the model of before goes on: %s", self.name, error)
+            LOG.warning(
+                "%s: not reloaded, the model of before goes on: %s",
+                self.name,
+                error,
+                exc_info=None if isinstance(error, DestsegError) else error,
+            )
             return str(error)
         self._telemetry.unloaded(self.name, self.predictor)
         self.batcher.predictor = predictor
@@ -132,6 +137,10 @@ class Models:
     def names(self) -> list[str]:
         """Return the names, the default's first."""
         return list(self._models)
+
+    def are_ready(self) -> bool:
+        """Return whether every model takes pictures."""
+        return all(model.batcher.is_open for model in self)
 
     def reload(self) -> None:
         """Load every model anew; one that cannot be loaded goes on as it is."""

@@ -33,7 +33,6 @@ def too_large(max_bytes: int) -> Problem:
         413,
         f"expected a body of at most {max_bytes} bytes, got more; send a smaller picture or start "
         "the server with a larger --max-bytes",
-        {"Connection": "close"},
     )
 
 
@@ -51,6 +50,16 @@ def too_late(seconds: float) -> Problem:
     return Problem(
         504, f"expected a result within {seconds:g} s, got none; send fewer pictures at a time"
     )
+
+
+def hung_up() -> Problem:
+    """Return what is counted where nobody is left to be answered."""
+    return Problem(400, "expected a caller who waits for the answer, got a closed connection")
+
+
+def not_ready() -> Problem:
+    """Return the answer of the probes while the server is closing."""
+    return Problem(503, "expected a server that takes pictures, got one that is closing")
 
 
 def broken(error: Exception) -> Problem:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import destseg
 from destseg.inference.predictor import Picture
 from destseg.inference.result import Failure, Result
-from destseg.serving.problems import Problem
+from destseg.serving.problems import Problem, not_ready
 from destseg.serving.requests import Service, Visit
 from destseg.serving.tensors import (
     HEADER_LENGTH,
@@ -48,9 +48,14 @@ def routes(service: Service) -> APIRouter:
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
 
     @router.get("/health/live", summary="Whether the process answers")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
     @router.get("/health/ready", summary="Whether all models answer")
-    async def health() -> dict[str, bool]:
-        return {"live": True, "ready": True}
+    async def all_ready() -> dict[str, bool]:
+        if not service.models.are_ready():
+            raise not_ready()
+        return {"ready": True}
 
     @router.get("", summary="What the server is")
     async def server() -> dict[str, Any]:
@@ -130,7 +135,7 @@ def _pictures(asked: InferRequest) -> list[Picture]:
                 "image: expected UINT8 [n, h, w, 3] or [h, w, 3], got "
                 f"{values.dtype} {list(values.shape)}"
             )
-        values = [*values.reshape(-1, *values.shape[-3:])]
+        values = [*(values if values.ndim == 4 else values[None])]
     if not values:
         raise TensorError(f"{name}: expected at least one picture, got none")
     return list(values)

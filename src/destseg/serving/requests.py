@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from destseg.errors import DestsegError, SettingsError
 from destseg.inference.predictor import Picture
 from destseg.serving.batching import Answer, DeadlinePassed, QueueFull
 from destseg.serving.models import Model, Models
-from destseg.serving.problems import Problem, broken, no_room, too_large, too_late
+from destseg.serving.problems import Problem, broken, hung_up, no_room, too_large, too_late
 from destseg.serving.telemetry import Telemetry
 
+LOG = logging.getLogger(__name__)
 DEADLINE_HEADER = "X-Deadline-Ms"
 
 
@@ -92,7 +96,7 @@ class Visit:
         asked = request.headers.get(DEADLINE_HEADER)
         if asked is not None:
             try:
-                self.seconds = min(self.seconds, int(asked) / 1000)
+                self.seconds = min(self.seconds, float(asked) / 1000)
             except ValueError:
                 raise Problem(
                     422, f"{DEADLINE_HEADER}: expected milliseconds, got {asked!r}"
@@ -111,13 +115,15 @@ class Visit:
         """Read the whole body, within the deadline.
 
         Raises:
-            Problem: 413 above the limit, 504 when it takes too long.
+            Problem: 413 above the limit, 504 when it takes too long, 400 when it ends too soon.
         """
         try:
             async with asyncio.timeout(self._left()):
                 return b"".join([part async for part in self._bounded()])
         except TimeoutError:
             raise too_late(self.seconds) from None
+        except ClientDisconnect:
+            raise hung_up() from None
 
     async def upload(self) -> tuple[str, bytes]:
         """Read the one picture of a request: raw, or the multipart field ``image``.
@@ -142,20 +148,25 @@ class Visit:
         """Return the answers to pictures for which there is room, in order.
 
         Raises:
-            Problem: 500, 503 or 504.
+            Problem: 500, 503 or 504, and 400 where the caller has hung up.
         """
         futures = self.model.batcher.submit(pictures, self.began + self.seconds)
-        waiting = [asyncio.wrap_future(future) for future in futures]
+        answers = asyncio.gather(*map(asyncio.wrap_future, futures))
+        gone = asyncio.create_task(self._hung_up())
         try:
-            async with asyncio.timeout(self._left()):
-                return list(await asyncio.gather(*waiting))
-        except (TimeoutError, DeadlinePassed):
+            either: set[asyncio.Future[Any]] = {answers, gone}
+            await asyncio.wait(either, timeout=self._left(), return_when=asyncio.FIRST_COMPLETED)
+            if answers.done():
+                return list(answers.result())
+            raise hung_up() if gone.done() else too_late(self.seconds)
+        except DeadlinePassed:
             raise too_late(self.seconds) from None
         except DestsegError as error:
+            LOG.warning("%s: %s", self.model.name, error)
             raise broken(error) from error
         finally:
-            for each in waiting:
-                each.cancel()  # whose turn has not come need not be inspected any more
+            gone.cancel()
+            answers.cancel()  # whose turn has not come need not be inspected any more
 
     def count(self, status: int) -> None:
         """Tell the metrics how the request ended."""
@@ -166,13 +177,19 @@ class Visit:
         """Seconds since the request arrived."""
         return time.monotonic() - self.began
 
+    async def _hung_up(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+
     def _left(self) -> float:
         return max(0.0, self.seconds - self.elapsed)
 
     async def _bounded(self) -> AsyncIterator[bytes]:
         limit = self._service.limits.max_bytes
         declared = self._request.headers.get("Content-Length", "0")
-        if declared.isdigit() and int(declared) > limit:
+        # What is too long is neither read nor, for the answer's sake, hung up on: a client that is
+        # still sending would see a broken connection instead.
+        if declared.isdecimal() and int(declared) > limit:
             raise too_large(limit)
         read = 0
         async for part in self._request.stream():
@@ -190,8 +207,8 @@ async def _image_field(request: Request, body: bytes) -> tuple[str, bytes]:
     parser.spool_max_size = len(body) + 1  # it is in memory already: never onto the disk
     try:
         form = await parser.parse()
-    except (MultiPartException, KeyError) as error:
-        reason = getattr(error, "message", "no boundary")
+    except (MultiPartException, KeyError, UnicodeError) as error:
+        reason = getattr(error, "message", "no boundary, or another charset than UTF-8")
         raise Problem(422, f"expected a multipart form, got: {reason}") from None
     try:
         image = form.get("image")
@@ -200,6 +217,8 @@ async def _image_field(request: Request, body: bytes) -> tuple[str, bytes]:
             raise Problem(
                 422, f"expected a form with a file in the field image, got the fields: {fields}"
             )
-        return image.filename or "picture", await image.read()
+        # A form may name a charset that makes text of what no answer can say.
+        name = (image.filename or "picture").encode(errors="replace").decode()
+        return name, await image.read()
     finally:
         await form.close()

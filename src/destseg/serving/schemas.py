@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from destseg.serving.problems import MEDIA_TYPE
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 
@@ -135,3 +137,9 @@ class ProblemBody(BaseModel):
             ]
         }
     )
+
+
+def problem_body(description: str) -> dict[str, Any]:
+    """Return a refusal as OpenAPI describes it."""
+    schema = ProblemBody.model_json_schema()
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}

@@ -48,7 +48,7 @@ class Telemetry:
             "destseg_decisions", "Pictures by decision.", ["model", "decision"], registry=registry
         )
         self._errors = Counter(
-            "destseg_errors", "Requests without a result.", ["status"], registry=registry
+            "destseg_errors", "Requests that were refused.", ["status"], registry=registry
         )
         self._reloads = Counter(
             "destseg_reloads", "Reloads by outcome.", ["model", "outcome"], registry=registry
@@ -67,10 +67,12 @@ class Telemetry:
         )
 
     def request(self, model: str, status: int, seconds: float) -> None:
-        """Count a request that was answered; a model that is not served is ``""``."""
+        """Count a request for a result, answered with one or not."""
         self._seconds.labels(model, str(status)).observe(seconds)
-        if status >= 400:
-            self._errors.labels(str(status)).inc()
+
+    def error(self, status: int) -> None:
+        """Count a request of any kind that was refused."""
+        self._errors.labels(str(status)).inc()
 
     def result(self, model: str, result: Result) -> None:
         """Count a picture's score and decision."""

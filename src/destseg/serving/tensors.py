@@ -53,7 +53,7 @@ def read_request(body: bytes, header_length: str | None) -> InferRequest:
     Raises:
         TensorError: if it does not keep to the protocol.
     """
-    if header_length is not None and not header_length.isdigit():
+    if header_length is not None and not header_length.isdecimal():
         raise TensorError(f"{HEADER_LENGTH}: expected a number of bytes, got {header_length!r}")
     end = len(body) if header_length is None else int(header_length)
     if end > len(body):
@@ -74,7 +74,9 @@ def read_request(body: bytes, header_length: str | None) -> InferRequest:
         elif isinstance(size, int) and 0 <= size <= len(rest):
             raw, rest = rest[:size], rest[size:]
         else:
-            raise TensorError(f"binary_data_size: expected at most {len(rest)} bytes, got {size!r}")
+            raise TensorError(
+                f"binary_data_size: expected at most {len(rest)} bytes, got {size!r:.80}"
+            )
         inputs[str(tensor.get("name"))] = _values(tensor, raw)
     if len(rest):
         raise TensorError(f"expected no bytes behind the last tensor, got {len(rest)}")
@@ -141,7 +143,7 @@ def _binary(said: Mapping[str, Any], wanted: Sequence[Mapping[str, Any]]) -> dic
 def _values(tensor: Mapping[str, Any], raw: memoryview | None) -> NDArray[np.generic] | list[bytes]:
     name, kind, shape = tensor.get("name"), tensor.get("datatype"), tensor.get("shape")
     if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise TensorError(f"{name}: expected a shape of whole numbers, got {shape!r:.80}")
+        raise TensorError(f"{name!r:.80}: expected a shape of whole numbers, got {shape!r:.80}")
     try:
         if kind == "BYTES":
             return _texts(tensor.get("data")) if raw is None else _strings(raw)
@@ -151,9 +153,13 @@ def _values(tensor: Mapping[str, Any], raw: memoryview | None) -> NDArray[np.gen
         return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
     except KeyError:
         expected = ", ".join(["BYTES", *DATATYPES])
-        raise TensorError(f"{name}: expected a datatype of {expected}, got {kind!r}") from None
-    except (ValueError, OverflowError, TypeError, struct.error, binascii.Error) as error:
-        raise TensorError(f"{name}: expected {kind} values of shape {shape}, got {error}") from None
+        raise TensorError(
+            f"{name!r:.80}: expected a datatype of {expected}, got {kind!r:.80}"
+        ) from None
+    except (ValueError, ArithmeticError, TypeError, struct.error, binascii.Error) as error:
+        raise TensorError(
+            f"{name!r:.80}: expected {kind} values of shape {shape!r:.80}, got {error}"
+        ) from None
 
 
 def _numbers(data: Any, dtype: np.dtype[Any]) -> NDArray[np.generic]:
@@ -162,7 +168,8 @@ def _numbers(data: Any, dtype: np.dtype[Any]) -> NDArray[np.generic]:
         raise ValueError("others than whole numbers from 0 to 255")
     if dtype == np.uint8 and values.size and values.max() > np.iinfo(np.uint8).max:
         raise ValueError("numbers above 255")
-    return values.astype(dtype)
+    with np.errstate(over="raise"):
+        return values.astype(dtype)
 
 
 def _texts(data: Any) -> list[bytes]:
