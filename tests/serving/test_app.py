@@ -1,17 +1,25 @@
 """What clients of the server see."""
 
+import asyncio
 import base64
 import io
 import json
+import struct
 import threading
 import time
+import tracemalloc
+import zlib
 
 import jsonschema
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from destseg.errors import BundleError
+from destseg.serving.app import create_app
 from destseg.serving.requests import Limits
 from serving.fakes import brightness, make_predictor, picture
 
@@ -22,6 +30,13 @@ def problem(response, status):
     said = response.json()
     assert said["status"] == status
     return said["detail"]
+
+
+@pytest.fixture(scope="module")
+def app():
+    made = create_app({"part": make_predictor})
+    yield made
+    made.state.service.models.close()
 
 
 # --- results
@@ -223,6 +238,105 @@ def test_a_broken_model_is_a_problem_and_not_the_end(serve):
     assert client.get("/healthz").status_code == 200
 
 
+def test_what_stops_at_a_picture_of_many_pixels_is_its_header(serve):
+    """A bomb: 400 million pixels in a few hundred bytes, refused without decoding any."""
+    header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
+
+    def chunk(kind, content):
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    nothing = chunk(b"IDAT", zlib.compress(bytes(100)))
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + nothing + chunk(b"IEND", b"")
+    tracemalloc.start()
+    refused = serve({"part": lambda: make_predictor(max_pixels=10**8)}).post(
+        "/v1/inspect", content=bomb
+    )
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "expected at most 100000000 pixels" in problem(refused, 422)
+    assert peak < 50 * 2**20
+
+
+def test_every_deadline_is_a_deadline_or_refused(client):
+    for asked in ("soon", "", "9" * 400, "1e400", "nan", "-5", "0x10"):
+        headers = {"X-Deadline-Ms": asked}
+        answer = client.post("/v1/inspect", content=picture(1), headers=headers)
+        assert answer.status_code in (200, 422, 504), asked
+
+
+@given(st.binary(max_size=300), st.sampled_from(["", "; charset=idna", "; charset=utf-16"]))
+@example(b"\\ud800", "; charset=unicode_escape")  # a name that no answer can say
+@example(b"\xff" * 99, "; charset=idna")
+def test_any_form_is_answered(app, content, charset):
+    line = b'--x\r\nContent-Disposition: form-data; name="image"; filename="'
+    kind = {"Content-Type": f"multipart/form-data; boundary=x{charset}"}
+    client = TestClient(app)
+    for body in (content, line + content + b'"\r\n\r\n' + picture(1) + b"\r\n--x--\r\n"):
+        answer = client.post("/v1/inspect", content=body, headers=kind)
+        assert answer.status_code in (200, 422), answer.text
+
+
+# --- callers that leave, probes, closing
+
+
+def exchange(app, body, *, after):
+    """Send a request to an application by hand; ``after`` gives what comes behind the body."""
+    sent, messages = [], [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive():
+        return messages.pop(0) if messages else await after()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/inspect", "query_string": b""}
+    scope |= {"headers": [], "http_version": "1.1", "scheme": "http", "root_path": ""}
+    asyncio.run(app(scope, receive, send))
+    return sent
+
+
+def test_who_hangs_up_while_waiting_is_not_inspected(serve):
+    backend = Closed()
+    client = serve({"part": lambda: make_predictor(backend)})
+    first = threading.Thread(target=lambda: client.post("/v1/inspect", content=picture(51)))
+    first.start()
+    assert backend.began.wait(30)
+
+    async def hang_up():
+        return {"type": "http.disconnect"}
+
+    sent = exchange(client.app, picture(1), after=hang_up)
+    assert sent[0]["status"] == 400
+    backend.open.set()
+    first.join(30)
+    client.post("/v1/inspect", content=picture(1))
+    batches = 'destseg_batch_pictures_sum{model="part"} '
+    assert f"{batches}2.0" in client.get("/metrics").text  # first and last
+    assert 'destseg_errors_total{status="400"} 1.0' in client.get("/metrics").text
+
+
+def test_probes_say_when_the_server_is_closing(serve):
+    client = serve()
+    for path in ("/readyz", "/v2/health/ready"):
+        assert client.get(path).status_code == 200
+    client.app.state.service.models.close()
+    assert "closing" in problem(client.get("/readyz"), 503)
+    assert client.get("/v2/health/ready").status_code == 503
+    assert client.get("/healthz").status_code == client.get("/v2/health/live").status_code == 200
+    problem(client.post("/v1/inspect", content=picture(1)), 503)
+
+
+def test_probes_may_ask_for_the_head_alone(serve):
+    client = serve(token="geheim")
+    for path in ("/", "/healthz", "/readyz"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b""), path
+    refused = client.options("/readyz")
+    assert refused.status_code == 405
+    assert "GET" in refused.headers["Allow"]
+
+
 # --- the token
 
 
@@ -232,13 +346,13 @@ def test_without_the_token_only_page_and_probes_answer(serve):
         assert client.get(path).status_code == 200, path
     for path in ("/v1/models", "/metrics", "/openapi.json", "/v2", "/v2/models/part"):
         assert client.get(path).status_code == 401, path
-    for given in ("", "Bearer", "Bearer nix", "Basic geheim", "Bearer geheimer", "geheim"):
-        headers = {"Authorization": given}
+    for shown in ("", "Bearer", "Bearer nix", "Basic geheim", "Bearer geheimer", "geheim"):
+        headers = {"Authorization": shown}
         refused = client.post("/v1/inspect", content=picture(1), headers=headers)
         assert "Authorization" in problem(refused, 401)
         assert refused.headers["WWW-Authenticate"] == "Bearer"
-    for given in ("Bearer geheim", "bearer geheim"):
-        headers = {"Authorization": given}
+    for shown in ("Bearer geheim", "bearer geheim"):
+        headers = {"Authorization": shown}
         assert client.post("/v1/inspect", content=picture(1), headers=headers).status_code == 200
 
 
@@ -272,6 +386,34 @@ def test_a_reload_replaces_the_model_and_a_failed_one_keeps_it(serve):
     assert 'weights_sha256="second"' in page
 
 
+@pytest.mark.parametrize("error", [OSError("disk"), RuntimeError("no graph"), MemoryError()])
+def test_a_reload_that_fails_in_any_way_keeps_the_model(serve, error, caplog):
+    """Runtimes raise their own errors for files that they cannot use."""
+    found = iter([make_predictor(weights="first")])
+
+    def opener():
+        for predictor in found:
+            return predictor
+        raise error
+
+    client = serve({"part": opener})
+    client.app.state.service.models.reload()
+    assert "not reloaded, the model of before goes on" in caplog.text
+    said = client.post("/v1/inspect", content=picture(1)).json()
+    assert said["weights_sha256"] == "first"
+    assert client.get("/readyz").status_code == 200
+
+
+def test_a_model_that_fails_at_its_first_picture_is_not_put_in_place(serve):
+    def broken(pictures):
+        raise RuntimeError("wrong shape")
+
+    found = iter([make_predictor(), make_predictor(broken)])
+    client = serve({"part": lambda: next(found)})
+    client.app.state.service.models.reload()
+    assert client.post("/v1/inspect", content=picture(1)).status_code == 200
+
+
 def test_a_reload_loses_no_picture(serve):
     client = serve({"part": make_predictor})
     models, answers = client.app.state.service.models, []
@@ -295,6 +437,8 @@ def test_metrics_count_what_happened(client):
     for red in (10, 20, 250):
         client.post("/v1/inspect", content=picture(red))
     client.post("/v1/inspect", content=b"x")
+    client.post("/v1/inspect?model=nix", content=picture(1))
+    client.get("/nix")
     lines = dict(
         line.rsplit(" ", 1)
         for line in client.get("/metrics").text.splitlines()
@@ -302,6 +446,7 @@ def test_metrics_count_what_happened(client):
     )
     assert float(lines['destseg_request_seconds_count{model="part",status="200"}']) == 3
     assert float(lines['destseg_errors_total{status="422"}']) == 1
+    assert float(lines['destseg_errors_total{status="404"}']) == 2
     assert float(lines['destseg_decisions_total{decision="good",model="part"}']) == 2
     assert float(lines['destseg_decisions_total{decision="defective",model="part"}']) == 1
     assert float(lines['destseg_score_sum{model="part"}']) == pytest.approx(280 / 255)

@@ -1,7 +1,9 @@
 """The queue: order, bounds, deadlines, and what happens when something breaks."""
 
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import CancelledError
 
 import numpy as np
@@ -113,6 +115,37 @@ def test_a_broken_model_is_told_and_its_successor_answers():
         future.result(30)
     batcher.predictor = make_predictor()
     assert scores(batcher.submit([picture(51)], time.monotonic() + LATER)) == pytest.approx([0.2])
+    batcher.close()
+
+
+def test_a_picture_that_breaks_the_model_takes_no_other_with_it(gate):
+    """Seven callers must not be told of a fault that the eighth one's picture made."""
+
+    def breaks_at_white(pictures):
+        if gate.open.wait(30) and (pictures == 255).any():
+            raise RuntimeError("white")
+        return brightness(pictures)
+
+    batcher = Batcher(make_predictor(breaks_at_white), capacity=9)
+    futures = batcher.submit([picture(red) for red in (10, 20, 255, 30)], time.monotonic() + LATER)
+    gate.open.set()
+    with pytest.raises(RuntimeError, match="white"):
+        futures[2].result(30)
+    assert scores(futures[:2] + futures[3:]) == pytest.approx([10 / 255, 20 / 255, 30 / 255])
+    batcher.close()
+
+
+def test_a_predictor_that_was_replaced_is_let_go_while_nobody_asks():
+    """Else two models would be held from a reload until the next picture."""
+    old = make_predictor()
+    batcher = Batcher(old, capacity=9)
+    scores(batcher.submit([picture(1)], time.monotonic() + LATER))
+    held, batcher.predictor = weakref.ref(old), make_predictor()
+    del old
+    deadline = time.monotonic() + 30
+    while held() is not None and time.monotonic() < deadline:
+        gc.collect()
+    assert held() is None
     batcher.close()
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import json
+import math
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,9 +13,14 @@ import pytest
 import tritonclient.http as triton
 import uvicorn
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from destseg.errors import BatchError
 from destseg.serving.app import create_app
+from destseg.serving.problems import Problem
+from destseg.serving.protocol import _read
 from destseg.serving.requests import Limits
 from serving.fakes import make_predictor, picture
 
@@ -112,6 +119,20 @@ def test_what_cannot_be_answered_says_why(client, inputs, message):
         inputs = [inputs[0], tensor("image_bytes", np.array([b"x"], object), "BYTES")]
     with pytest.raises(triton.InferenceServerException, match=message):
         client.infer("part", inputs)
+
+
+@given(st.lists(st.integers(0, 5), max_size=5), st.binary(max_size=300))
+def test_any_shape_and_any_bytes_are_pictures_or_a_problem(shape, raw):
+    size = math.prod(shape)
+    for name, datatype in (("image", "UINT8"), ("image_bytes", "BYTES")):
+        values = raw[:size].ljust(size, b".") if name == "image" else raw
+        one = {"name": name, "datatype": datatype, "shape": shape}
+        one["parameters"] = {"binary_data_size": len(values)}
+        text = json.dumps({"inputs": [one]}).encode()
+        with contextlib.suppress(Problem):
+            _, pictures = _read(text + values, str(len(text)))
+            with contextlib.suppress(BatchError):
+                assert len(make_predictor().predict(pictures)) == len(pictures)
 
 
 def test_unknown_models_and_outputs_are_refused(client):

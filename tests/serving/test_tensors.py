@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tritonclient.http import InferInput, InferRequestedOutput, InferResult
 from tritonclient.http._utils import _get_inference_request
@@ -142,7 +142,49 @@ def test_a_binary_part_that_does_not_fit_is_refused():
         read_request(lying[:-3], length)
 
 
-@given(st.binary(max_size=200), st.sampled_from([None, "0", "2", "20", "200"]))
+LENGTHS = st.sampled_from([None, "0", "2", "20", "200", "\xb2", "-1"])
+WORDS = st.sampled_from(
+    ["image", "image_bytes", "UINT8", "BYTES", "FP32", "BOOL", "\ud800", "AA=="]
+)
+# No surrogates in keys of ours and all values of JSON, as deep and as odd as they come.
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | WORDS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=12,
+)
+SHAPES = st.lists(st.integers(-1, 3) | st.just(10**30), max_size=4)
+PARAMETERS = st.fixed_dictionaries(
+    {}, optional={"binary_data_size": st.integers(-1, 9), "binary_data": st.booleans()}
+)
+TENSORS = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": WORDS | VALUES,
+        "shape": SHAPES | VALUES,
+        "datatype": WORDS | VALUES,
+        "data": st.lists(st.integers(-1, 256), max_size=9) | st.lists(WORDS) | VALUES,
+        "parameters": PARAMETERS | VALUES,
+    },
+)
+REQUESTS = st.fixed_dictionaries(
+    {"inputs": st.lists(TENSORS, max_size=2) | VALUES},
+    optional={"outputs": st.lists(TENSORS, max_size=2) | VALUES, "id": VALUES},
+)
+
+
+@given(st.binary(max_size=200), LENGTHS)
 def test_no_bytes_raise_anything_else(body, length):
     with contextlib.suppress(TensorError):
         read_request(body, length)
+
+
+@given(REQUESTS, st.binary(max_size=40))
+@example({"inputs": [{"name": "\ud800", "shape": 0}]}, b"")
+def test_no_json_raises_anything_else_and_every_reason_can_be_sent(said, raw):
+    text = json.dumps(said).encode()
+    try:
+        asked = read_request(text + raw, str(len(text)))
+    except TensorError as error:
+        str(error).encode()
+    else:
+        assert asked.inputs
