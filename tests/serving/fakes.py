@@ -1,10 +1,15 @@
-"""A model of four lines and pictures for it, so that nothing here needs torch."""
+"""A model of four lines, pictures for it and a port, so that nothing here needs torch."""
 
+import contextlib
 import io
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvicorn
 from PIL import Image
 
 from destseg.config import Settings
@@ -36,3 +41,17 @@ def picture(red: int, *, side: int = 64, kind: str = "PNG") -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
     return file.getvalue()
+
+
+@contextlib.contextmanager
+def listening(app) -> Iterator[int]:
+    """Serve an application on a free port."""
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            yield bound.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(30)

@@ -10,6 +10,7 @@ import time
 import tracemalloc
 import zlib
 
+import httpx
 import jsonschema
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from PIL import Image
 from destseg.errors import BundleError
 from destseg.serving.app import create_app
 from destseg.serving.requests import Limits
-from serving.fakes import brightness, make_predictor, picture
+from serving.fakes import brightness, listening, make_predictor, picture
 
 
 def problem(response, status):
@@ -170,6 +171,15 @@ def test_too_many_bytes_are_refused(serve, declared):
     body = more if declared else iter([more[:9], more[9:]])  # an iterator is sent in chunks
     refused = client.post("/v1/inspect", content=body)
     assert f"at most {len(content)} bytes" in problem(refused, 413)
+
+
+def test_who_sends_far_too_much_reads_the_reason():
+    """Not a broken connection: the answer comes while the client is still sending."""
+    app = create_app({"part": make_predictor}, limits=Limits(max_bytes=1000))
+    with listening(app) as port:
+        for body in (bytes(2**25), iter([bytes(2**20)] * 32)):
+            refused = httpx.post(f"http://127.0.0.1:{port}/v1/inspect", content=body)
+            assert "at most 1000 bytes" in problem(refused, 413)
 
 
 def test_unknown_paths_and_methods_are_problems_too(client):

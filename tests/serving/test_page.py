@@ -20,6 +20,8 @@ from PIL import Image, ImageOps
 
 import destseg.serving
 from destseg.data.drawing import colour_map
+from destseg.serving.app import create_app
+from serving.fakes import listening, make_predictor, picture
 
 PAGE = Path(destseg.serving.__file__).parent / "page"
 POLICY = (
@@ -353,6 +355,27 @@ def test_a_dropped_picture_gets_a_verdict_with_its_map_regions_and_p_value(visit
     assert (
         "crack.png: Defective, score 0.9020, p-value 0.25" in page.locator("#said").text_content()
     )
+
+
+@pytest.mark.browser
+def test_the_real_server_and_its_page_fit_each_other(visit):
+    """The others talk to a server of this file; its headers and its JSON might be others."""
+    app = create_app({"part": make_predictor}, token=TOKEN)
+    with listening(app) as port:
+        page = visit(f"http://127.0.0.1:{port}/")
+        see(page, "#token", "asks for a token")
+        page.keyboard.type(TOKEN)
+        page.keyboard.press("Enter")
+        see(page, "#only-model", "part")
+        drop_all(page, {"crack.png": picture(230), "bad.png": b"no", "part.png": picture(20)})
+        finished(page, 3)
+        see(page, "#verdict-word", "Defective")
+        see(page, "#heat")
+        assert page.locator("#figures dd").all_text_contents() == ["0.9020", "0.3000", "0.25"]
+        assert page.locator("#boxes .line").count() == 1
+        see(page, "#progress-text", "1 defective, 1 good, 1 without a verdict")
+        page.keyboard.press("ArrowRight")
+        see(page, "#reason", "Expected a JPEG, PNG, BMP, TIFF or WebP picture")
 
 
 @pytest.mark.browser

@@ -4,14 +4,10 @@ import contextlib
 import io
 import json
 import math
-import socket
-import threading
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import tritonclient.http as triton
-import uvicorn
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,21 +18,7 @@ from destseg.serving.app import create_app
 from destseg.serving.problems import Problem
 from destseg.serving.protocol import _read
 from destseg.serving.requests import Limits
-from serving.fakes import make_predictor, picture
-
-
-@contextlib.contextmanager
-def listening(app) -> Iterator[int]:
-    """Serve an application on a free port."""
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
-        try:
-            yield bound.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join(30)
+from serving.fakes import listening, make_predictor, picture
 
 
 @pytest.fixture(scope="module")
