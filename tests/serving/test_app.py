@@ -101,6 +101,25 @@ def test_answers_and_errors_are_what_openapi_says(client):
     jsonschema.validate(example, {**definitions["Inspection"], "$defs": definitions})
 
 
+def test_the_example_of_the_protocol_can_be_sent_and_every_refusal_has_its_form(serve):
+    client = serve()
+    schema = client.get("/openapi.json").json()
+    resolved = json.loads(json.dumps(schema).replace("#/components/schemas/", "#/$defs/"))
+    definitions = resolved["components"]["schemas"]
+    body = resolved["paths"]["/v2/models/{model}/infer"]["post"]["requestBody"]["content"]
+    (example,) = body["application/json"]["schema"]["examples"]
+    jsonschema.validate(example, body["application/json"]["schema"])
+    answer = client.post("/v2/models/part/infer", json=example)
+    assert answer.status_code == 200
+    for said in (answer.json(), *definitions["InferAnswer"]["examples"]):
+        wanted = {**definitions["InferAnswer"], "$defs": definitions}
+        jsonschema.validate(said, {**wanted, "additionalProperties": False})
+    assert [each["name"] for each in answer.json()["outputs"]] == ["score", "is_defective"]
+    refused = client.post("/v2/models/part/infer", content=b"{")
+    assert refused.status_code == 400
+    jsonschema.validate(refused.json(), definitions["ProtocolProblem"])
+
+
 def test_models_tell_what_their_threshold_rests_on(serve):
     client = serve({"part": make_predictor, "other": lambda: make_predictor(weights="def")})
     first, second = client.get("/v1/models").json()["models"]

@@ -15,6 +15,7 @@ from destseg.inference.predictor import Picture
 from destseg.inference.result import Failure, Result
 from destseg.serving.problems import Problem, not_ready
 from destseg.serving.requests import Service, Visit
+from destseg.serving.schemas import InferAnswer, InferBody, ProtocolProblem
 from destseg.serving.tensors import (
     HEADER_LENGTH,
     InferRequest,
@@ -34,6 +35,18 @@ OUTPUTS = [
     {"name": "is_defective", "datatype": "BOOL", "shape": [-1]},
     {"name": "anomaly_map", "datatype": "FP32", "shape": [-1, -1, -1]},
 ]
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ProtocolProblem, "description": what}
+    for status, what in {
+        400: "Not a request of this protocol.",
+        401: "The bearer token is missing or wrong.",
+        404: "No such model or version.",
+        413: "More bytes than the server takes.",
+        422: "Not a picture, one with too many pixels, or more pictures than the queue holds.",
+        503: "The queue is full, or the server is closing; see Retry-After.",
+        504: "The deadline passed.",
+    }.items()
+}
 _DEFAULT_OUTPUTS = ("score", "p_value", "is_defective")
 _COLUMNS: Mapping[str, Callable[[list[Result]], NDArray[np.generic]]] = {
     "score": lambda results: np.array([each.score for each in results], np.float64),
@@ -82,7 +95,18 @@ def routes(service: Service) -> APIRouter:
     async def ready(model: str, version: str = VERSION) -> dict[str, Any]:
         return {"name": _served(model, version).name, "ready": True}
 
-    @router.post("/models/{model}/infer", summary="Inspect pictures")
+    @router.post(
+        "/models/{model}/infer",
+        summary="Inspect pictures",
+        response_model=InferAnswer,
+        responses=_PROBLEMS,
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": InferBody.model_json_schema()}},
+            }
+        },
+    )
     @router.post("/models/{model}/versions/{version}/infer", include_in_schema=False)
     async def infer(request: Request, model: str, version: str = VERSION) -> Response:
         """Inspect pictures given as `image` (pixels) or `image_bytes` (files; base64 in JSON)."""

@@ -143,3 +143,78 @@ def problem_body(description: str) -> dict[str, Any]:
     """Return a refusal as OpenAPI describes it."""
     schema = ProblemBody.model_json_schema()
     return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
+
+
+class TensorBody(BaseModel):
+    """A tensor of the Open Inference Protocol."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any] | None = Field(None, description="Flat or nested; none where bytes follow.")
+    parameters: dict[str, Any] | None = None
+
+
+class AskedOutput(BaseModel):
+    """An output that is asked for."""
+
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class InferBody(BaseModel):
+    """Pictures to inspect: one input, `image` (UINT8) or `image_bytes` (BYTES, base64 in JSON)."""
+
+    id: str | None = None
+    inputs: list[TensorBody] = Field(min_length=1, max_length=1)
+    outputs: list[AskedOutput] | None = None
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "part-7",
+                    "inputs": [
+                        {
+                            "name": "image",
+                            "shape": [1, 2, 2, 3],
+                            "datatype": "UINT8",
+                            "data": [200, 0, 0, 190, 0, 0, 210, 0, 0, 180, 0, 0],
+                        }
+                    ],
+                    "outputs": [{"name": "score"}, {"name": "is_defective"}],
+                }
+            ]
+        }
+    )
+
+
+class InferAnswer(BaseModel):
+    """One value for each picture, in order."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[TensorBody]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model_name": "bottle",
+                    "model_version": "1",
+                    "id": "part-7",
+                    "outputs": [
+                        {"name": "score", "shape": [1], "datatype": "FP64", "data": [0.83]},
+                        {"name": "is_defective", "shape": [1], "datatype": "BOOL", "data": [True]},
+                    ],
+                }
+            ]
+        }
+    )
+
+
+class ProtocolProblem(BaseModel):
+    """Why there is no result, as the Open Inference Protocol says it."""
+
+    error: str
