@@ -8,7 +8,8 @@ it: the predictor in this process on the same files (decoding included), and its
 decoded pictures.  All share the same cores, the clients' work too.
 
 The soak sends requests of which one in five is bad in one of several ways, checks the status of
-each, and reads the server's memory and open files from its metrics along the way.
+each, and reads the server's memory and open files from its metrics along the way.  Afterwards the
+model is loaded anew some times (SIGHUP), and memory is read after each.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -45,22 +48,27 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--requests", type=int, default=400, help="in a round")
     parser.add_argument("--soak", type=int, default=10_000, help="requests; 0 leaves it out")
+    parser.add_argument("--reloads", type=int, default=10, help="after the soak")
     parser.add_argument("--results", default=str(RESULTS))
     parser.add_argument("--device-name", default="", help="what the machine is, in words")
     parsed = parser.parse_args()
     files = [path.read_bytes() for path in picture_files(parsed.pictures)]
-    with server(parsed.bundle, parsed.backend) as port:
+    with server(parsed.bundle, parsed.backend) as (port, process):
+        others = [round(each, 2) for each in os.getloadavg()]
         speed = measure(parsed, files, port)
         endured = asyncio.run(soak(port, files, parsed.soak)) if parsed.soak else None
+        reloaded = asyncio.run(reload(port, process, parsed.reloads))
     result = {
         "device": parsed.device_name,
         "commit": commit(),
         **environment("torch", "onnxruntime", "openvino", "fastapi", "uvicorn", "numpy"),
         "backend": destseg.load(parsed.bundle, backend=parsed.backend).backend_name,
+        "load_average_before": others,
         "rounds": parsed.rounds,
         "requests_a_round": parsed.requests,
         "speed": speed,
         "soak": endured,
+        "resident_mib_after_each_reload": reloaded,
     }
     Path(parsed.results).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"written: {parsed.results}")
@@ -68,14 +76,14 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def server(bundle: str, backend: str) -> Iterator[int]:
-    """Run ``destseg serve`` and give its port; a bundle is served as ``model``."""
+def server(bundle: str, backend: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """Run ``destseg serve`` and give its port and process; a bundle is served as ``model``."""
     words = [sys.executable, "-m", "destseg", "serve", f"model={bundle}", "--backend", backend]
     process = subprocess.Popen([*words, "--port", "0"], stderr=subprocess.PIPE, text=True)
     try:
         for line in process.stderr or ():
             if found := re.search(r"serving at http://[^:]+:(\d+)/", line):
-                yield int(found.group(1))
+                yield int(found.group(1)), process
                 break
         else:
             raise SystemExit("the server did not start")
@@ -278,11 +286,27 @@ async def soak(port: int, files: list[bytes], requests: int) -> dict[str, Any]:
     }
 
 
-async def size_of_server(port: int) -> dict[str, float]:
+async def reload(port: int, process: subprocess.Popen[str], times: int) -> list[float]:
+    """Have the model loaded anew some times; return the server's memory after each."""
+    sizes, done = [], 'destseg_reloads_total{model="model",outcome="done"}'
+    for number in range(1, times + 1):
+        process.send_signal(signal.SIGHUP)
+        while float((await metrics(port)).get(done, 0)) < number:
+            await asyncio.sleep(0.1)
+        sizes.append((await size_of_server(port))["resident_mib"])
+        print({"reload": number, "resident_mib": sizes[-1]}, flush=True)
+    return sizes
+
+
+async def metrics(port: int) -> dict[str, str]:
     connection = Connection(port)
     _, body = await connection.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
     connection.close()
-    values = dict(line.rsplit(" ", 1) for line in body.decode().splitlines() if line[:1] != "#")
+    return dict(line.rsplit(" ", 1) for line in body.decode().splitlines() if line[:1] != "#")
+
+
+async def size_of_server(port: int) -> dict[str, float]:
+    values = await metrics(port)
     return {
         "resident_mib": round(float(values["process_resident_memory_bytes"]) / 2**20, 1),
         "open_files": float(values["process_open_fds"]),

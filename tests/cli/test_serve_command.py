@@ -183,5 +183,7 @@ def test_without_the_extra_the_command_names_it(monkeypatch, capsys):
 
 def test_bundles_are_named_by_their_folder_or_as_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = openers(["runs/bottle", "grid=runs/7", "runs/a=b", f"{tmp_path}/"])
-    assert list(found) == ["bottle", "grid", "a=b", tmp_path.name]
+    (tmp_path / "cap-2").mkdir()
+    (tmp_path / "cap").symlink_to("cap-2")  # the version in use
+    found = openers(["runs/bottle", "grid=runs/7", "runs/a=b", f"{tmp_path}/", "cap"])
+    assert list(found) == ["bottle", "grid", "a=b", tmp_path.name, "cap"]

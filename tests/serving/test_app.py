@@ -4,11 +4,13 @@ import asyncio
 import base64
 import io
 import json
+import re
 import struct
 import threading
 import time
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import httpx
 import jsonschema
@@ -482,6 +484,15 @@ def test_metrics_count_what_happened(client):
     assert float(lines['destseg_queue_depth{model="part"}']) == 0
     assert float(lines['destseg_threshold{model="part"}']) == 0.3
     assert lines['destseg_batch_pictures_count{model="part"}'] == "4.0"
+
+
+def test_the_metrics_that_deployment_speaks_of_are_there(client):
+    client.post("/v1/inspect", content=picture(1))
+    page = client.get("/metrics").text
+    text = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:destseg|process)_[a-z_]+", text))
+    assert len(named) > 8
+    assert [name for name in sorted(named) if not re.search(rf"^# TYPE {name}\b", page, re.M)] == []
 
 
 # --- the page

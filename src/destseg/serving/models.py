@@ -168,7 +168,8 @@ def openers(bundles: Sequence[str], **options: Any) -> dict[str, Callable[[], Pr
     for bundle in bundles:
         name, equals, folder = bundle.partition("=")
         if not equals or "/" in name:
-            name, folder = Path(bundle).resolve().name, bundle
+            # Not resolved: a link to the version in use keeps its own name.
+            name, folder = Path(bundle).absolute().name, bundle
         if not name or not folder:
             raise SettingsError(f"expected a folder or NAME=FOLDER, got {bundle!r}")
         if name in found:
