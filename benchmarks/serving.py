@@ -5,7 +5,8 @@
 ``destseg serve`` runs as a process of its own on the loopback; the clients are 16 (and 1)
 connections of this process, each sending the next picture when it has its answer.  In turns with
 it: the predictor in this process on the same files (decoding included), and its backend alone on
-decoded pictures.  All share the same cores, the clients' work too.
+decoded pictures.  All share the same cores, the clients' work too.  Where other programs run beside
+it, rates say little; processor time a picture is counted as well, which they change less.
 
 The soak sends requests of which one in five is bad in one of several ways, checks the status of
 each, and reads the server's memory and open files from its metrics along the way.  Afterwards the
@@ -45,6 +46,7 @@ def main() -> int:
     parser.add_argument("bundle")
     parser.add_argument("pictures", help="folder of picture files")
     parser.add_argument("--backend", default="auto")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--requests", type=int, default=400, help="in a round")
     parser.add_argument("--soak", type=int, default=10_000, help="requests; 0 leaves it out")
@@ -53,7 +55,7 @@ def main() -> int:
     parser.add_argument("--device-name", default="", help="what the machine is, in words")
     parsed = parser.parse_args()
     files = [path.read_bytes() for path in picture_files(parsed.pictures)]
-    with server(parsed.bundle, parsed.backend) as (port, process):
+    with server(parsed) as (port, process):
         others = [round(each, 2) for each in os.getloadavg()]
         speed = measure(parsed, files, port)
         endured = asyncio.run(soak(port, files, parsed.soak)) if parsed.soak else None
@@ -64,6 +66,7 @@ def main() -> int:
         **environment("torch", "onnxruntime", "openvino", "fastapi", "uvicorn", "numpy"),
         "backend": destseg.load(parsed.bundle, backend=parsed.backend).backend_name,
         "load_average_before": others,
+        "threads": parsed.threads,
         "rounds": parsed.rounds,
         "requests_a_round": parsed.requests,
         "speed": speed,
@@ -76,10 +79,12 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def server(bundle: str, backend: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+def server(parsed: argparse.Namespace) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     """Run ``destseg serve`` and give its port and process; a bundle is served as ``model``."""
-    words = [sys.executable, "-m", "destseg", "serve", f"model={bundle}", "--backend", backend]
-    process = subprocess.Popen([*words, "--port", "0"], stderr=subprocess.PIPE, text=True)
+    words = [sys.executable, "-m", "destseg", "serve", f"model={parsed.bundle}", "--port", "0"]
+    # Whatever else runs beside it, nobody is to be refused here for being late.
+    words += ["--deadline", "300", "--backend", parsed.backend, "--threads", str(parsed.threads)]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     try:
         for line in process.stderr or ():
             if found := re.search(r"serving at http://[^:]+:(\d+)/", line):
@@ -97,7 +102,9 @@ def server(bundle: str, backend: str) -> Iterator[tuple[int, subprocess.Popen[st
 
 def measure(parsed: argparse.Namespace, files: list[bytes], port: int) -> dict[str, Any]:
     """Return rates and latencies, rounds in turns."""
-    predictor = destseg.load(parsed.bundle, backend=parsed.backend)
+    predictor = destseg.load(
+        parsed.bundle, backend=parsed.backend, threads=parsed.threads, batch_size=4
+    )
     data = predictor.bundle.settings.data
     decoded = np.stack(
         [resize_for_model(read_image(path), data) for path in picture_files(parsed.pictures)]
@@ -105,23 +112,34 @@ def measure(parsed: argparse.Namespace, files: list[bytes], port: int) -> dict[s
     sent = list(itertools.islice(itertools.cycle(files), parsed.requests))
     rates: dict[str, list[float]] = {name: [] for name in ("backend", "in_process", "http", "one")}
     latencies: dict[str, list[float]] = {"http": [], "one": []}
+    costs: dict[str, list[float]] = {name: [] for name in ("in_process", "server", "clients")}
     for number in range(parsed.rounds + 1):
-        found = {
-            "backend": rate_of_backend(predictor._backend, decoded, parsed.requests),
-            "in_process": rate_in_process(predictor, sent),
-        }
+        found = {"backend": rate_of_backend(predictor._backend, decoded, parsed.requests)}
+        spent = {"in_process": -time.process_time()}
+        found["in_process"] = rate_in_process(predictor, sent)
+        spent["in_process"] += time.process_time()
         for name, connections in (("http", CONCURRENCY), ("one", 1)):
+            before = time.process_time(), cpu_of_server(port)
             began = time.perf_counter()
             times = asyncio.run(load(port, sent, connections))
             found[name] = len(sent) / (time.perf_counter() - began)
+            if name == "http":
+                spent["clients"] = time.process_time() - before[0]
+                spent["server"] = cpu_of_server(port) - before[1]
             if number:  # the first round warms up
                 latencies[name] += times
         if number:
             for name, value in found.items():
                 rates[name].append(value)
+            for name, value in spent.items():
+                costs[name].append(1e3 * value / len(sent))
             print({name: round(value, 1) for name, value in found.items()}, flush=True)
+    both = np.add(costs["server"], costs["clients"])
     return {
         "pictures_per_s": {name: summary(values) for name, values in rates.items()},
+        "cpu_ms_a_picture": {name: summary(values) for name, values in costs.items()},
+        "cpu_in_process_to_server": summary(np.divide(costs["in_process"], costs["server"])),
+        "cpu_in_process_to_server_and_clients": summary(np.divide(costs["in_process"], both)),
         "http_to_in_process": summary(np.divide(rates["http"], rates["in_process"])),
         "http_to_backend": summary(np.divide(rates["http"], rates["backend"])),
         "latency_ms": {
@@ -130,6 +148,11 @@ def measure(parsed: argparse.Namespace, files: list[bytes], port: int) -> dict[s
         },
         "connections": {"http": CONCURRENCY, "one": 1},
     }
+
+
+def cpu_of_server(port: int) -> float:
+    """Return the seconds of processor time that the server has used."""
+    return float(asyncio.run(metrics(port))["process_cpu_seconds_total"])
 
 
 def picture_files(folder: str) -> list[Path]:
