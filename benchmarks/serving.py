@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("pictures", help="folder of picture files")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=7, help="0 leaves out the speed")
     parser.add_argument("--requests", type=int, default=400, help="in a round")
     parser.add_argument("--soak", type=int, default=10_000, help="requests; 0 leaves it out")
     parser.add_argument("--reloads", type=int, default=10, help="after the soak")
@@ -55,27 +55,35 @@ def main() -> int:
     parser.add_argument("--device-name", default="", help="what the machine is, in words")
     parsed = parser.parse_args()
     files = [path.read_bytes() for path in picture_files(parsed.pictures)]
+    wrong = []
     with server(parsed) as (port, process):
-        others = [round(each, 2) for each in os.getloadavg()]
-        speed = measure(parsed, files, port)
-        endured = asyncio.run(soak(port, files, parsed.soak)) if parsed.soak else None
-        reloaded = asyncio.run(reload(port, process, parsed.reloads))
-    result = {
+        if parsed.rounds:
+            keep(parsed, "speed", measure(parsed, files, port))
+        if parsed.soak:
+            endured = asyncio.run(soak(port, files, parsed.soak))
+            wrong = endured["wrong"]
+            reloaded = asyncio.run(reload(port, process, parsed.reloads))
+            keep(parsed, "soak", {**endured, "resident_mib_after_each_reload": reloaded})
+    return 1 if wrong else 0
+
+
+def keep(parsed: argparse.Namespace, name: str, found: dict[str, Any]) -> None:
+    """Put one part into the file of results, with where it came from."""
+    predictor = destseg.load(parsed.bundle, backend=parsed.backend)
+    came_from = {
         "device": parsed.device_name,
         "commit": commit(),
         **environment("torch", "onnxruntime", "openvino", "fastapi", "uvicorn", "numpy"),
-        "backend": destseg.load(parsed.bundle, backend=parsed.backend).backend_name,
-        "load_average_before": others,
+        "backend": predictor.backend_name,
+        "image_size": predictor.bundle.settings.data.image_size,
         "threads": parsed.threads,
-        "rounds": parsed.rounds,
-        "requests_a_round": parsed.requests,
-        "speed": speed,
-        "soak": endured,
-        "resident_mib_after_each_reload": reloaded,
+        "load_average_afterwards": [round(each, 1) for each in os.getloadavg()],
     }
-    Path(parsed.results).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written: {parsed.results}")
-    return 0 if endured is None or not endured["wrong"] else 1
+    path = Path(parsed.results)
+    parts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    parts[name] = {**came_from, **found}
+    path.write_text(json.dumps(parts, indent=1) + "\n", encoding="utf-8")
+    print(f"{name}: written to {path}", flush=True)
 
 
 @contextlib.contextmanager
@@ -112,12 +120,15 @@ def measure(parsed: argparse.Namespace, files: list[bytes], port: int) -> dict[s
     sent = list(itertools.islice(itertools.cycle(files), parsed.requests))
     rates: dict[str, list[float]] = {name: [] for name in ("backend", "in_process", "http", "one")}
     latencies: dict[str, list[float]] = {"http": [], "one": []}
-    costs: dict[str, list[float]] = {name: [] for name in ("in_process", "server", "clients")}
+    parts = ("backend", "in_process", "server", "clients")
+    costs: dict[str, list[float]] = {name: [] for name in parts}
     for number in range(parsed.rounds + 1):
+        clock = [time.process_time()]
         found = {"backend": rate_of_backend(predictor._backend, decoded, parsed.requests)}
-        spent = {"in_process": -time.process_time()}
+        clock.append(time.process_time())
         found["in_process"] = rate_in_process(predictor, sent)
-        spent["in_process"] += time.process_time()
+        clock.append(time.process_time())
+        spent = {"backend": clock[1] - clock[0], "in_process": clock[2] - clock[1]}
         for name, connections in (("http", CONCURRENCY), ("one", 1)):
             before = time.process_time(), cpu_of_server(port)
             began = time.perf_counter()
@@ -136,8 +147,11 @@ def measure(parsed: argparse.Namespace, files: list[bytes], port: int) -> dict[s
             print({name: round(value, 1) for name, value in found.items()}, flush=True)
     both = np.add(costs["server"], costs["clients"])
     return {
+        "rounds": parsed.rounds,
+        "requests_a_round": parsed.requests,
         "pictures_per_s": {name: summary(values) for name, values in rates.items()},
         "cpu_ms_a_picture": {name: summary(values) for name, values in costs.items()},
+        "cpu_backend_to_server": summary(np.divide(costs["backend"], costs["server"])),
         "cpu_in_process_to_server": summary(np.divide(costs["in_process"], costs["server"])),
         "cpu_in_process_to_server_and_clients": summary(np.divide(costs["in_process"], both)),
         "http_to_in_process": summary(np.divide(rates["http"], rates["in_process"])),
