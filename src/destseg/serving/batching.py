@@ -146,12 +146,11 @@ class Batcher:
                 each.future.set_result(Answer(said, predictor))
         except Exception as error:
             # A broken model must not end the thread: the next one may be reloaded into it.
-            if len(batch) == 1:
-                batch[0].future.set_exception(error)
-                return
-            # What breaks it may be one picture, and the others are other callers'.
-            for each in batch:
-                if not each.future.done():
+            left = [each for each in batch if not each.future.done()]
+            for each in left:
+                if len(batch) == 1:
+                    each.future.set_exception(error)
+                else:  # What breaks it may be one picture, and the others are other callers'.
                     self._answer([each])
 
     def _wait(self) -> bool:
