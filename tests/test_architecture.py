@@ -167,7 +167,11 @@ def test_only_some_folders_import_torch(path):
 
 
 # Imported inside a function, with an error that names the extra.
+SERVER = {"fastapi", "starlette", "anyio", "pydantic", "prometheus_client"}
 OPTIONAL = {
+    "cli/serve.py": {"fastapi", "uvicorn"},
+    **{f"serving/{name}.py": SERVER for name in ("app", "guard", "inspection", "problems")},
+    **{f"serving/{name}.py": SERVER for name in ("protocol", "requests", "schemas", "telemetry")},
     "cli/evaluate.py": {"pyarrow"},
     "inference/backends/onnx_.py": {"onnxruntime"},
     "inference/backends/openvino_.py": {"openvino"},

@@ -1,0 +1,197 @@
+"""``destseg serve``: trained models over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
+from destseg.errors import DestsegError, MissingExtraError, SettingsError
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+TOKEN = "DESTSEG_TOKEN"
+
+DESCRIPTION = f"""Answer pictures over HTTP with trained models, and serve a page to try them.
+
+POST /v1/inspect takes a picture, raw or as the form field "image", and gives JSON; the page at /
+does the same by hand.  GET /v1/models, /healthz, /readyz, /metrics (Prometheus), /openapi.json;
+below /v2 the Open Inference Protocol.  With the environment variable {TOKEN} set, all but the page
+and the probes ask for "Authorization: Bearer TOKEN".  SIGHUP loads the models anew without a pause;
+SIGTERM and Ctrl-C answer what was accepted and end.
+"""
+
+EPILOG = """examples:
+  destseg serve runs/bottle
+  destseg serve bottle=runs/bottle-3 grid=runs/grid --host 0.0.0.0 --port 9000 --backend openvino
+  curl --data-binary @part.png 'http://127.0.0.1:8080/v1/inspect?model=bottle'
+  curl -F image=@part.png -H 'Accept: image/png' http://127.0.0.1:8080/v1/inspect > drawn.png
+"""
+
+
+def run(words: list[str]) -> int:
+    """Run the command with its arguments and return the exit code."""
+    parsed = _parser().parse_args(words)
+    for name, least in (("batch_size", 1), ("grace", 0)):
+        if getattr(parsed, name) < least:
+            given = getattr(parsed, name)
+            raise SettingsError(
+                f"--{name.replace('_', '-')}: expected at least {least}, got {given}"
+            )
+    if not 0 <= parsed.port <= 65535:
+        raise SettingsError(f"--port: expected a number from 0 to 65535, got {parsed.port}")
+    if (parsed.certificate is None) != (parsed.key is None):
+        raise SettingsError("--certificate and --key: expected both or neither, got one")
+    token = os.environ.get(TOKEN)
+    if token is not None and not token.strip():
+        raise SettingsError(f"{TOKEN}: expected a token, got an empty one; unset it for none")
+    try:
+        import uvicorn
+
+        from destseg.serving.app import create_app
+        from destseg.serving.models import openers
+        from destseg.serving.requests import Limits
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("serve", "serving over HTTP", str(error.name)) from error
+
+    limits = Limits(parsed.max_bytes, parsed.queue, parsed.deadline)
+    with _listen(parsed.host, parsed.port) as listening:
+        options = {**runtime_options(parsed), "batch_size": parsed.batch_size}
+        app = create_app(openers(parsed.bundles, **options), limits=limits, token=token)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=parsed.grace,
+                # A line with a slow cycle, and a proxy, keep their connection between two parts.
+                timeout_keep_alive=75,
+                ssl_certfile=parsed.certificate,
+                ssl_keyfile=parsed.key,
+            )
+        )
+        _handle_signals(app, server)
+        listening.listen()
+        _announce(app, listening, parsed, token)
+        server.run(sockets=[listening])
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser("serve", DESCRIPTION, EPILOG)
+    parser.add_argument(
+        "bundles",
+        metavar="BUNDLE",
+        nargs="+",
+        help="folder of a trained model, served under the folder's name, or NAME=FOLDER; the first "
+        "is the default",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at; 0.0.0.0 is every one (default: 127.0.0.1, this machine alone)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8080, metavar="N", help="0 takes a free one (default: 8080)"
+    )
+    parser.add_argument("--certificate", metavar="FILE", help="TLS certificate chain (PEM)")
+    parser.add_argument("--key", metavar="FILE", help="TLS private key (PEM)")
+    section = parser.add_argument_group("limits")
+    section.add_argument(
+        "--queue",
+        type=int,
+        default=64,
+        metavar="N",
+        help="pictures of a model that may wait or be in work; more are answered 503 (default: 64)",
+    )
+    section.add_argument(
+        "--deadline",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="seconds for a request; then 504 (default: 10; X-Deadline-Ms asks for less)",
+    )
+    section.add_argument(
+        "--max-bytes",
+        type=int,
+        default=32 * 2**20,
+        metavar="N",
+        help="largest body; more is answered 413 (default: 33554432)",
+    )
+    section.add_argument(
+        "--grace",
+        type=int,
+        default=30,
+        metavar="S",
+        help="seconds for accepted requests at the end (default: 30)",
+    )
+    add_runtime_flags(parser)
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=4,
+        metavar="N",
+        help="pictures that go through the networks together; small ones keep the answers of a "
+        "CPU steady, a GPU wants more (default: 4)",
+    )
+    return parser
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Open the port before the models are loaded, which takes longer than to learn it is taken."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            if os.name == "posix":
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise DestsegError(
+            f"--host {host} --port {port}: expected an address of this machine and a free port, "
+            f"got: {error}"
+        ) from error
+    return listening
+
+
+def _handle_signals(app: FastAPI, server: uvicorn.Server) -> None:
+    models = app.state.service.models
+
+    def reload(*_: object) -> None:
+        # Not here: it takes a second, and the main thread answers.
+        threading.Thread(target=models.reload, name="destseg-reload", daemon=True).start()
+
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, reload)
+    # uvicorn takes these over while it runs, then raises them again for who had them before.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+
+
+def _announce(
+    app: FastAPI, listening: socket.socket, parsed: argparse.Namespace, token: str | None
+) -> None:
+    host, port = listening.getsockname()[:2]
+    for model in app.state.service.models:
+        print(f"destseg: {model.name}: {model.predictor.backend_name}", file=sys.stderr)
+    scheme = "https" if parsed.certificate else "http"
+    shown = f"[{host}]" if ":" in host else host
+    if token is None and not (host.startswith("127.") or host == "::1"):
+        print(
+            f"destseg: everybody who reaches {shown} may ask; set {TOKEN} to ask for a token",
+            file=sys.stderr,
+        )
+    print(f"destseg: serving at {scheme}://{shown}:{port}/", file=sys.stderr, flush=True)

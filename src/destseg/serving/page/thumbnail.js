@@ -1,0 +1,34 @@
+// Small copies of pictures for the list.
+
+import { drawMap } from "./heat.js";
+
+const SIDE = 192; // pixels
+
+/** The address of a small copy of a picture file, or null where the browser cannot read it. */
+export async function smallCopy(file) {
+  try {
+    return await shrunk(await createImageBitmap(file));
+  } catch {
+    return null;
+  }
+}
+
+/** The same of a map. */
+export async function smallMap(file) {
+  const canvas = document.createElement("canvas");
+  await drawMap(canvas, file, true);
+  return shrunk(canvas);
+}
+
+async function shrunk(picture) {
+  const scale = Math.min(1, SIDE / Math.max(picture.width, picture.height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(picture.width * scale));
+  canvas.height = Math.max(1, Math.round(picture.height * scale));
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  picture.close?.();
+  const blob = await new Promise(resolve => canvas.toBlob(resolve, "image/webp", 0.8));
+  return blob && URL.createObjectURL(blob);
+}

@@ -1,0 +1,168 @@
+"""The queue: order, bounds, deadlines, and what happens when something breaks."""
+
+import gc
+import threading
+import time
+import weakref
+from concurrent.futures import CancelledError
+
+import numpy as np
+import pytest
+
+from destseg.serving.batching import Batcher, DeadlinePassed, QueueFull
+from serving.fakes import brightness, make_predictor, picture
+
+LATER = 1e9
+
+
+class Gate:
+    """A backend that waits until it is let go, and notes the sizes of its batches."""
+
+    def __init__(self):
+        self.open = threading.Event()
+        self.began = threading.Event()
+        self.sizes = []
+
+    def __call__(self, pictures):
+        self.began.set()
+        assert self.open.wait(30)
+        self.sizes.append(len(pictures))
+        return brightness(pictures)
+
+
+@pytest.fixture
+def gate():
+    return Gate()
+
+
+@pytest.fixture
+def batcher(gate):
+    batcher = Batcher(make_predictor(gate, batch_size=4), capacity=20)
+    yield batcher
+    gate.open.set()
+    batcher.close()
+
+
+def scores(futures):
+    return [future.result(30).said.score for future in futures]
+
+
+def test_answers_come_in_the_order_of_the_questions(batcher, gate):
+    gate.open.set()
+    reds = [5, 200, 17, 90, 255, 0, 3, 128, 64, 32]
+    futures = batcher.submit([picture(red) for red in reds], time.monotonic() + LATER)
+    np.testing.assert_allclose(scores(futures), np.array(reds) / 255, atol=1e-6)
+
+
+def test_what_waits_goes_together_and_a_single_one_waits_for_nobody(batcher, gate):
+    first = batcher.submit([picture(1)], time.monotonic() + LATER)
+    assert gate.began.wait(30)  # alone, although more could come
+    rest = batcher.submit([picture(red) for red in range(10)], time.monotonic() + LATER)
+    gate.open.set()
+    scores(first + rest)
+    # Two batches of the predictor at a time: 8 of the 10, then 2.
+    assert gate.sizes == [1, 4, 4, 2]
+
+
+def test_an_unreadable_picture_fails_alone(batcher, gate):
+    gate.open.set()
+    futures = batcher.submit([picture(9), b"no picture", picture(8)], time.monotonic() + LATER)
+    said = [future.result(30).said for future in futures]
+    assert "starts with b'no picture'" in said[1].error.reason
+    assert (said[0].score, said[2].score) == pytest.approx((9 / 255, 8 / 255))
+
+
+def test_room_is_bounded_and_given_back(batcher):
+    with batcher.room(19), batcher.room(1), pytest.raises(QueueFull), batcher.room(1):
+        pass
+    with batcher.room(20):
+        pass
+
+
+def test_whose_deadline_has_passed_is_not_inspected(batcher, gate):
+    blocking = batcher.submit([picture(1)], time.monotonic() + LATER)
+    assert gate.began.wait(30)
+    late, fine = (
+        batcher.submit([picture(2)], time.monotonic() + seconds)[0] for seconds in (0, LATER)
+    )
+    time.sleep(0.01)
+    gate.open.set()
+    scores([*blocking, fine])
+    with pytest.raises(DeadlinePassed):
+        late.result(30)
+    assert sum(gate.sizes) == 2
+
+
+def test_who_gave_up_is_not_inspected(batcher, gate):
+    blocking = batcher.submit([picture(1)], time.monotonic() + LATER)
+    assert gate.began.wait(30)
+    gone, fine = batcher.submit([picture(2), picture(3)], time.monotonic() + LATER)
+    assert gone.cancel()
+    gate.open.set()
+    scores([*blocking, fine])
+    with pytest.raises(CancelledError):
+        gone.result(30)
+    assert sum(gate.sizes) == 2
+
+
+def test_a_broken_model_is_told_and_its_successor_answers():
+    def broken(pictures):
+        raise RuntimeError("out of order")
+
+    batcher = Batcher(make_predictor(broken), capacity=9)
+    (future,) = batcher.submit([picture(1)], time.monotonic() + LATER)
+    with pytest.raises(RuntimeError, match="out of order"):
+        future.result(30)
+    batcher.predictor = make_predictor()
+    assert scores(batcher.submit([picture(51)], time.monotonic() + LATER)) == pytest.approx([0.2])
+    batcher.close()
+
+
+def test_a_picture_that_breaks_the_model_takes_no_other_with_it(gate):
+    """Seven callers must not be told of a fault that the eighth one's picture made."""
+
+    def breaks_at_white(pictures):
+        if gate.open.wait(30) and (pictures == 255).any():
+            raise RuntimeError("white")
+        return brightness(pictures)
+
+    batcher = Batcher(make_predictor(breaks_at_white), capacity=9)
+    futures = batcher.submit([picture(red) for red in (10, 20, 255, 30)], time.monotonic() + LATER)
+    gate.open.set()
+    with pytest.raises(RuntimeError, match="white"):
+        futures[2].result(30)
+    assert scores(futures[:2] + futures[3:]) == pytest.approx([10 / 255, 20 / 255, 30 / 255])
+    batcher.close()
+
+
+def test_a_predictor_that_was_replaced_is_let_go_while_nobody_asks():
+    """Else two models would be held from a reload until the next picture."""
+    old = make_predictor()
+    batcher = Batcher(old, capacity=9)
+    scores(batcher.submit([picture(1)], time.monotonic() + LATER))
+    held, batcher.predictor = weakref.ref(old), make_predictor()
+    del old
+    deadline = time.monotonic() + 30
+    while held() is not None and time.monotonic() < deadline:
+        gc.collect()
+    assert held() is None
+    batcher.close()
+
+
+def test_closing_finishes_what_was_accepted_and_takes_nothing_more(batcher, gate):
+    futures = batcher.submit([picture(red) for red in range(12)], time.monotonic() + LATER)
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    refused = False
+    while closing.is_alive() and not refused:
+        try:
+            batcher.submit([], time.monotonic() + LATER)
+        except QueueFull:
+            refused = True
+    assert refused
+    gate.open.set()
+    closing.join(30)
+    assert all(future.done() for future in futures)
+    np.testing.assert_allclose(scores(futures), np.arange(12) / 255, atol=1e-6)
+    with pytest.raises(QueueFull), batcher.room():
+        pass
