@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "train and inspect a small made-up product, to see the whole path in minutes",
     "train": "learn from a folder of good pictures",
     "predict": "say of pictures how anomalous they are, where, and whether they are defective",
+    "watch": "inspect pictures as they arrive in a folder",
     "drift": "say whether the scores of good-looking pictures still come as they came",
     "evaluate": "measure a model on pictures whose defects are known",
     "report": "write one HTML file that shows what a model does on labelled pictures",

@@ -1,0 +1,1 @@
+"""What serves predictors: over HTTP, from a folder."""
