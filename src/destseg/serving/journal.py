@@ -136,9 +136,11 @@ class JsonLines(Journal):
         # Not buffered: what could not be written must not be tried again behind our back.
         self._file = self.path.open("ab", buffering=0)
         try:
+            size = self.path.stat().st_size
             with self.path.open("rb") as lines:
                 for number, line in enumerate(lines, 1):
-                    if not line.endswith(b"\n") and _is_torn(line):
+                    last = self._end + len(line) == size
+                    if last and _is_torn(line, first=number == 1):
                         break
                     self._note(self._read(line, number), self._end)
                     self._end += len(line)
@@ -258,9 +260,15 @@ def open_journal(path: str | Path) -> Journal:
     raise SettingsError(f"--output: expected a name that ends in {known}, got {path.name!r}")
 
 
-def _is_torn(line: bytes) -> bool:
-    """Whether a last line without an end is one that we did not finish, and no other's."""
-    return line.startswith(_BEGINNING) or _BEGINNING.startswith(line) or not line.strip(b"\0")
+def _is_torn(line: bytes, *, first: bool) -> bool:
+    """Whether the last line is one that was not finished, and no other program's.
+
+    When the power fails, parts of it can be zeros, and its end there before its beginning.
+    """
+    ours = line.startswith(_BEGINNING) or _BEGINNING.startswith(line)
+    if b"\0" in line:
+        return ours or not first or not line.strip(b"\0\n")
+    return ours and not line.endswith(b"\n")
 
 
 def _to_sql(value: Any) -> Any:

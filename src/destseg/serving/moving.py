@@ -82,6 +82,8 @@ class Mover:
         moved = look_at(self.target, planned)
         if moved is not None and (moved.size, moved.mtime_ns) != (arrival.size, arrival.mtime_ns):
             # The camera put a new picture there in between, which nobody has looked at yet.
-            if source.exists():
-                raise FileExistsError(f"{target} was not inspected: it came while it was moved")
-            target.rename(source)
+            try:
+                source.hardlink_to(target)  # never over yet another one
+            except OSError:
+                raise FileExistsError(f"{target} was not inspected: move it back") from None
+            target.unlink()

@@ -151,14 +151,10 @@ class Watch:
 
     def _holds(self, arrival: Arrival, answer: Result | Failure) -> bool:
         """Whether an answer is of the picture that was seen, and is the last word on it."""
-        now = look_at(self.folder, arrival.file)
-        failed = isinstance(answer, Failure)
-        if now is None:
-            # Read, and then taken away: that is a result.  Not there when it was read: none.
-            return not failed
-        if now != arrival:
+        if look_at(self.folder, arrival.file) != arrival:
+            # Written anew or taken away: nothing can tell which picture was read.
             return False
-        return not failed or self._arrivals.unreadable(arrival, self._clock())
+        return isinstance(answer, Result) or self._arrivals.unreadable(arrival, self._clock())
 
     def _record(self, arrival: Arrival, answer: Result | Failure) -> None:
         planned = self.mover.plan(arrival, answer) if self.mover else None
