@@ -21,8 +21,8 @@ from destseg.serving.arrivals import Arrival, Arrivals, look_at, scan
 from destseg.serving.journal import Journal
 from destseg.serving.moving import Mover
 
-# Looking takes at most a fifth of the time, however many pictures lie there.
-_REST = 4
+# Looking takes at most one part in five of the time, however many pictures lie there.
+_SHARE = 5
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Watch:
                 if once and not there & waiting:
                     return
             passed = self._clock() - looked
-            if self._pause(max(0.0, max(self.timing.interval, _REST * took) - passed)):
+            if self._pause(max(0.0, max(self.timing.interval, _SHARE * took) - passed)):
                 return
 
     def _not_done(self) -> list[Arrival]:
