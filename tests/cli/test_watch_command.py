@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def test_the_results_are_those_of_predict_and_more(watch, brightness_model, tmp_
         write(tmp_path / "in" / f"{number}.png", red)
     code, err = watch()
     assert code == 0
-    assert "destseg: 3 pictures in 0:00:0" in err
+    assert "destseg: 3 inspected in 0:00:0" in err
     assert "2 defective, 0 could not be read" in err
     assert main(["predict", str(brightness_model), str(tmp_path / "in")]) == 0
     predicted = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
@@ -121,6 +122,27 @@ def test_a_folder_that_is_none_is_an_error_before_the_work(
     assert not (tmp_path / "results.jsonl").exists()
 
 
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_page_shows_the_schema_that_is_used():
+    from destseg.serving.journal import SCHEMA
+
+    assert f"```sql{SCHEMA}```" in (ROOT / "docs/watching.md").read_text(encoding="utf-8")
+
+
+def test_the_unit_of_systemd_runs_a_command_that_exists(capsys):
+    unit = (ROOT / "deploy/destseg-watch.service").read_text(encoding="utf-8")
+    (started,) = re.findall(r"^ExecStart=\S+/destseg (.+)$", unit, re.M)
+    words = started.split()
+    assert main([*words, "--help"]) == 0
+    described = capsys.readouterr().out
+    assert words[0] == "watch"
+    assert {word for word in words if word.startswith("--")} == {"--output", "--move"}
+    assert "--output FILE" in described
+    assert "--move DIR" in described
+
+
 # --- as a process
 
 STAND_IN = """
@@ -164,7 +186,7 @@ def test_a_signal_ends_it_after_the_picture(number, brightness_model, tmp_path):
         assert first_line(process) == f"defective 0.7843 {tmp_path}/in/a.png\n"
         err = said(process, number)
     assert process.returncode == 128 + number
-    assert err.startswith("destseg: 1 pictures in")
+    assert err.startswith("destseg: 1 inspected in")
     assert "Traceback" not in err
     assert len(lines(tmp_path / "results.jsonl")) == 1
 

@@ -266,9 +266,6 @@ def test_a_folder_to_move_to_may_lie_in_the_watched_one(moving):
 
 def test_a_move_that_fails_is_said_once_and_made_up_for(moving):
     drop(moving.folder / "a.png", 20)
-    in_the_way = moving.moved / "good"
-    in_the_way.mkdir(parents=True)
-    in_the_way.chmod(0o500)
     rename = Path.rename
 
     def refusing(self, target):
@@ -331,6 +328,27 @@ def test_a_picture_that_comes_while_another_of_its_name_is_moved_is_inspected(mo
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "rename", replacing)
         rows = moving.run(20)
+    assert [row["score"] for row in rows] == pytest.approx([20 / 255, 200 / 255])
+    assert tree(moving.moved) == {"defective/a.png": png(200)}
+    assert moving.said == []
+
+
+def test_a_picture_that_comes_while_another_of_its_name_is_recorded_stays(moving, monkeypatch):
+    """Also on a file system without hard links, where what was moved cannot be put back."""
+    path = drop(moving.folder / "a.png", 20)
+    sync, replaced = os.fsync, []
+
+    def replacing(handle):
+        sync(handle)
+        if moving.now and not replaced:
+            replaced.append(drop(path, 200))
+
+    def without_links(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fsync", replacing)
+    monkeypatch.setattr(Path, "hardlink_to", without_links)
+    rows = moving.run(20)
     assert [row["score"] for row in rows] == pytest.approx([20 / 255, 200 / 255])
     assert tree(moving.moved) == {"defective/a.png": png(200)}
     assert moving.said == []

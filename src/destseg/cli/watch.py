@@ -34,7 +34,7 @@ picture.  Only one watch at a time can write to a file of results.
 EPILOG = """exit codes:
   0  with --once: all is inspected
   1  with --once: some pictures could not be read, or something is to be mended (it says what);
-     without: the results cannot be written, or the model cannot be used
+     without: no folder at the start, the results cannot be written, the model cannot be used
   2  arguments that make no sense
   128 + n  ended by signal n (Ctrl-C, SIGTERM), after the picture that was in hand
 
@@ -166,7 +166,9 @@ class _Report:
         self._began = time.monotonic()
         self._last_minute: deque[float] = deque()
         self._console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-        self._status = self._console.status("") if self._console.is_terminal else None
+        self._status = None
+        if self._console.is_terminal:
+            self._status = self._console.status("", refresh_per_second=4)
 
     def __enter__(self) -> _Report:
         if self._status:
@@ -209,6 +211,6 @@ class _Report:
     def _counts(self) -> str:
         hours, seconds = divmod(round(time.monotonic() - self._began), 3600)
         return (
-            f"{self.inspected} pictures in {hours}:{seconds // 60:02}:{seconds % 60:02}, "
+            f"{self.inspected} inspected in {hours}:{seconds // 60:02}:{seconds % 60:02}, "
             f"{self.defective} defective, {self.failed} could not be read"
         )
