@@ -157,6 +157,21 @@ def test_what_is_done_stays_done_where_another_model_goes_on(line, monkeypatch):
     assert [row["weights_sha256"] for row in rows] == ["abc", "def"]
 
 
+def test_it_can_be_ended_between_pictures_that_cannot_be_read(line):
+    for number in range(50):
+        (line.folder / f"{number}.png").write_bytes(b"no picture")
+    asked = []
+
+    def end_after_the_third(seconds: float, end: float) -> bool:
+        line.now += seconds
+        asked.append(seconds)
+        return asked[-3:] == [0, 0, 0]
+
+    line._pass = end_after_the_third
+    assert line.run() == []
+    assert asked == [1, 1, 0, 0, 0]
+
+
 # --- once
 
 

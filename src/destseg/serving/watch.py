@@ -114,13 +114,16 @@ class Watch:
                 if str(self.folder) in self._said:
                     self._said.remove(str(self.folder))
                     self._say(f"{self.folder}: is back")
-                for answer in self._inspect(self._arrivals.look(found, looked)):
-                    yield answer
+                due = self._arrivals.look(found, looked)
+                there = self._arrivals.files if there is None else there
+                answers = self.predictor.stream(self.folder / arrival.file for arrival in due)
+                for arrival, answer in zip(due, answers, strict=True):
+                    if self._holds(arrival, answer):
+                        self._record(arrival, answer)
+                        yield answer
                     if self._pause(0):
                         return
-                waiting = self._arrivals.files
-                there = waiting | {arrival.file for arrival in found} if there is None else there
-                if once and not there & waiting:
+                if once and not there & self._arrivals.files:
                     return
             passed = self._clock() - looked
             if self._pause(max(0.0, max(self.timing.interval, _SHARE * took) - passed)):
@@ -141,13 +144,6 @@ class Watch:
 
     def _refused(self, error: OSError) -> None:
         self._complain(str(error.filename), f"{error}; it is left out until it can be read")
-
-    def _inspect(self, due: list[Arrival]) -> Iterator[Result | Failure]:
-        answers = self.predictor.stream(self.folder / arrival.file for arrival in due)
-        for arrival, answer in zip(due, answers, strict=True):
-            if self._holds(arrival, answer):
-                self._record(arrival, answer)
-                yield answer
 
     def _holds(self, arrival: Arrival, answer: Result | Failure) -> bool:
         """Whether an answer is of the picture that was seen, and is the last word on it."""
