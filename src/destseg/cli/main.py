@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "learn from a folder of good pictures",
     "predict": "say of pictures how anomalous they are, where, and whether they are defective",
     "serve": "answer pictures over HTTP, with a page to try it",
+    "watch": "inspect pictures as they arrive in a folder",
     "drift": "say whether the scores of good-looking pictures still come as they came",
     "evaluate": "measure a model on pictures whose defects are known",
     "report": "write one HTML file that shows what a model does on labelled pictures",

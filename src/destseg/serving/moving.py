@@ -1,0 +1,89 @@
+"""Where inspected pictures go: a folder with one folder each for good, defective and failed."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path, PurePosixPath
+
+from destseg.errors import DataError, SettingsError
+from destseg.inference.result import Failure, Result
+from destseg.serving.arrivals import Arrival, look_at
+from destseg.serving.lock import hold
+
+KINDS = ("good", "defective", "failed")
+
+
+class Mover:
+    """Moves pictures out of a watched folder, in one step each, and never over another file.
+
+    Args:
+        folder: where the pictures are.
+        target: gets the folders of ``KINDS``; made where there is none, and held against other
+            processes until ``close``.
+
+    Raises:
+        SettingsError: if the watched folder lies in the target.
+        DataError: if the target cannot be used, is on another file system or held by another.
+    """
+
+    def __init__(self, folder: Path, target: Path) -> None:
+        self.folder = folder
+        self.target = target
+        if target.resolve() in (folder.resolve(), *folder.resolve().parents):
+            raise SettingsError(
+                f"--move: expected a folder that {folder} is not in, got {target}: what was moved "
+                "would be found again"
+            )
+        try:
+            for kind in KINDS:
+                (target / kind).mkdir(parents=True, exist_ok=True)
+            same = target.stat().st_dev == folder.stat().st_dev
+        except OSError as error:
+            raise DataError(f"{target}: expected a folder to move pictures to, got {error}.") from (
+                error
+            )
+        if not same:
+            raise DataError(
+                f"{target}: expected a folder on the same file system as {folder}, so that a "
+                "picture is moved in one step or not at all, got one on another. Name a folder "
+                "beside or in it."
+            )
+        self._lock = hold(target / ".watch.lock", str(target))
+
+    def close(self) -> None:
+        """Let go of the target."""
+        self._lock.close()
+
+    def plan(self, arrival: Arrival, answer: Result | Failure) -> str:
+        """Return where a picture is to go, relative to the target: a name that is free."""
+        kind = "failed"
+        if isinstance(answer, Result):
+            kind = "defective" if answer.is_defective else "good"
+        wanted = PurePosixPath(kind, arrival.file)
+        if not (self.target / wanted).exists():
+            return wanted.as_posix()
+        # A camera that uses a name again: the time tells them apart, and so do the results.
+        return wanted.with_stem(f"{wanted.stem}-{arrival.mtime_ns}").as_posix()
+
+    def move(self, arrival: Arrival, planned: str) -> None:
+        """Move a picture, if it is still there as it was recorded.
+
+        Raises:
+            OSError: if it cannot be moved; it stays where it is.
+        """
+        source, target = self.folder / arrival.file, self.target / planned
+        if look_at(self.folder, arrival.file) != arrival:
+            return
+        if target.exists():
+            raise FileExistsError(f"{target} is in the way")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            source.rename(target)
+        moved = look_at(self.target, planned)
+        if moved is not None and (moved.size, moved.mtime_ns) != (arrival.size, arrival.mtime_ns):
+            # The camera put a new picture there in between, which nobody has looked at yet.
+            try:
+                source.hardlink_to(target)  # never over yet another one
+            except OSError:
+                raise FileExistsError(f"{target} was not inspected: move it back") from None
+            target.unlink()

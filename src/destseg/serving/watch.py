@@ -1,0 +1,180 @@
+"""Inspects pictures as they arrive in a folder, each once, whatever ends the process.
+
+The order of things for a picture is: it is read and inspected; it is looked at again, and if it is
+not what it was before, nothing is said of it; its result is written, durably; it is moved.  What
+ends the process in between leaves a picture that is not done and will be inspected, or one that is
+done and will be moved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from destseg.errors import DataError, SettingsError
+from destseg.inference.predictor import Predictor
+from destseg.inference.result import Failure, Result
+from destseg.serving.arrivals import Arrival, Arrivals, look_at, scan
+from destseg.serving.journal import Journal
+from destseg.serving.moving import Mover
+
+# Looking takes at most one part in five of the time, however many pictures lie there.
+_SHARE = 5
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When to look and what to wait for, in seconds.
+
+    Attributes:
+        interval: between two looks at the folder, at least.
+        settle: a file that did not change for so long is read.
+        give_up: a file that cannot be read and did not change for so long is recorded as that.
+    """
+
+    interval: float = 0.5
+    settle: float = 0.5
+    give_up: float = 10.0
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"--{name.replace('_', '-')}: expected a number of seconds of at least {least}, got "
+            f"{value}"
+            for name, value in vars(self).items()
+            if not (least := 0.01 if name == "interval" else 0) <= value < float("inf")
+        ]
+        if wrong:
+            raise SettingsError("\n".join(wrong))
+
+
+class Watch:
+    """A folder, what inspects its pictures, and where the results go.
+
+    Args:
+        folder: where pictures arrive, at any depth.
+        predictor: inspects them.
+        journal: keeps the results, and knows what is done.
+        mover: where pictures go when they are done; ``None`` leaves them.
+        timing: when to look.
+        say: is told, once each, of what a user should mend; what comes right by itself goes on.
+        pause: waits for some seconds and returns whether the watch is to end.
+        clock: seconds, of a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        predictor: Predictor,
+        journal: Journal,
+        *,
+        mover: Mover | None = None,
+        timing: Timing | None = None,
+        say: Callable[[str], None],
+        pause: Callable[[float], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder = folder
+        self.predictor = predictor
+        self.journal = journal
+        self.mover = mover
+        self.timing = timing or Timing()
+        self._say = say
+        self._pause = pause
+        self._clock = clock
+        self._arrivals = Arrivals(self.timing.settle, self.timing.give_up)
+        self._said: set[str] = set()
+
+    def run(self, *, once: bool = False) -> Iterator[Result | Failure]:
+        """Yield what was said of each picture when it is recorded, until ``pause`` says to end.
+
+        Args:
+            once: end when all pictures that were there at the first look are done.
+
+        Raises:
+            DataError: if a result cannot be written, or the folder cannot be read at the first
+                look or, with ``once``, later.
+        """
+        there: set[str] | None = None
+        while True:
+            looked = self._clock()
+            try:
+                found = self._not_done()
+            except OSError as error:
+                if once or there is None:
+                    raise DataError(
+                        f"{self.folder}: expected a folder that can be read, got {error}."
+                    ) from error
+                self._complain(str(self.folder), f"{error}; trying on until it is back")
+                found = None
+            took = self._clock() - looked
+            if found is not None:
+                if str(self.folder) in self._said:
+                    self._said.remove(str(self.folder))
+                    self._say(f"{self.folder}: is back")
+                due = self._arrivals.look(found, looked)
+                there = self._arrivals.files if there is None else there
+                answers = self.predictor.stream(self.folder / arrival.file for arrival in due)
+                for arrival, answer in zip(due, answers, strict=True):
+                    if self._holds(arrival, answer):
+                        self._record(arrival, answer)
+                        yield answer
+                    if self._pause(0):
+                        return
+                if once and not there & self._arrivals.files:
+                    return
+            passed = self._clock() - looked
+            if self._pause(max(0.0, max(self.timing.interval, _SHARE * took) - passed)):
+                return
+
+    def _not_done(self) -> list[Arrival]:
+        """Return the pictures in the folder that are not done; move those that only are to be."""
+        leave = self.mover.target if self.mover else None
+        found, unmoved = [], []
+        for arrival in scan(self.folder, self._refused, leave):
+            if arrival not in self.journal:
+                found.append(arrival)
+            elif self.mover and (planned := self.journal.destination(arrival)) is not None:
+                unmoved.append((arrival, planned))
+        for arrival, planned in unmoved:
+            self._move(arrival, planned)
+        return found
+
+    def _refused(self, error: OSError) -> None:
+        self._complain(str(error.filename), f"{error}; it is left out until it can be read")
+
+    def _holds(self, arrival: Arrival, answer: Result | Failure) -> bool:
+        """Whether an answer is of the picture that was seen, and is the last word on it."""
+        if look_at(self.folder, arrival.file) != arrival:
+            # Written anew or taken away: nothing can tell which picture was read.
+            return False
+        return isinstance(answer, Result) or self._arrivals.unreadable(arrival, self._clock())
+
+    def _record(self, arrival: Arrival, answer: Result | Failure) -> None:
+        planned = self.mover.plan(arrival, answer) if self.mover else None
+        line = answer.to_json()
+        line |= {
+            **arrival._asdict(),
+            "inspected": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "weights_sha256": self.predictor.calibration.weights_sha256,
+            "moved_to": planned,
+        }
+        self.journal.add(line)
+        self._arrivals.done(arrival)
+        if planned is not None:
+            self._move(arrival, planned)
+
+    def _move(self, arrival: Arrival, planned: str) -> None:
+        assert self.mover is not None
+        try:
+            self.mover.move(arrival, planned)
+            self._said.discard(arrival.file)
+        except OSError as error:
+            self._complain(arrival.file, f"{error}; it is recorded, and moved when that is mended")
+
+    def _complain(self, about: str, text: str) -> None:
+        if about not in self._said:
+            self._said.add(about)
+            self._say(f"{about}: {text}")
