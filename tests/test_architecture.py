@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": ALL_BASE | {"data", "inference"},
     "export": ALL_BASE | {"data", "inference", "model", "torch_", "evaluation", "training"},
     "serving": ALL_BASE | {"data", "inference"},
+    "watching": ALL_BASE | {"data", "inference"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 NEED_TORCH = ("model/", "training/", "export/", "inference/backends/torch_.py")

@@ -126,7 +126,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_page_shows_the_schema_that_is_used():
-    from destseg.serving.journal import SCHEMA
+    from destseg.watching.journal import SCHEMA
 
     assert f"```sql{SCHEMA}```" in (ROOT / "docs/watching.md").read_text(encoding="utf-8")
 

@@ -52,9 +52,9 @@ def run(words: list[str]) -> int:
         raise SettingsError(f"--batch-size: expected at least 1, got {parsed.batch_size}")
 
     from destseg.inference.predictor import load
-    from destseg.serving.journal import open_journal
-    from destseg.serving.moving import Mover
-    from destseg.serving.watch import Timing, Watch
+    from destseg.watching.journal import open_journal
+    from destseg.watching.moving import Mover
+    from destseg.watching.watch import Timing, Watch
 
     timing = Timing(parsed.interval, parsed.settle, parsed.give_up)
     folder = Path(parsed.folder)

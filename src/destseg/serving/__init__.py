@@ -1,1 +1,1 @@
-"""A trained model at work: over HTTP, and on a folder that fills."""
+"""A trained model at work over HTTP."""

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from destseg.serving.arrivals import Arrival, Arrivals, is_picture, look_at, scan
+from destseg.watching.arrivals import Arrival, Arrivals, is_picture, look_at, scan
 
 
 def never(error):

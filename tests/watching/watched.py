@@ -16,9 +16,9 @@ from destseg.config import Settings
 from destseg.inference.bundle import Bundle
 from destseg.inference.predictor import Predictor
 from destseg.inference.scoring import Calibration
-from destseg.serving.journal import open_journal
-from destseg.serving.moving import Mover
-from destseg.serving.watch import Timing, Watch
+from destseg.watching.journal import open_journal
+from destseg.watching.moving import Mover
+from destseg.watching.watch import Timing, Watch
 
 TIMING = Timing(interval=1, settle=2, give_up=20)
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from destseg.errors import DataError, SettingsError
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure, Result
-from destseg.serving.arrivals import Arrival, Arrivals, look_at, scan
-from destseg.serving.journal import Journal
-from destseg.serving.moving import Mover
+from destseg.watching.arrivals import Arrival, Arrivals, look_at, scan
+from destseg.watching.journal import Journal
+from destseg.watching.moving import Mover
 
 # Looking takes at most one part in five of the time, however many pictures lie there.
 _SHARE = 5

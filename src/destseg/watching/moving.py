@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from destseg.errors import DataError, SettingsError
 from destseg.inference.result import Failure, Result
-from destseg.serving.arrivals import Arrival, look_at
-from destseg.serving.lock import hold
+from destseg.watching.arrivals import Arrival, look_at
+from destseg.watching.lock import hold
 
 KINDS = ("good", "defective", "failed")
 

@@ -8,9 +8,9 @@ import pytest
 
 from destseg.errors import DataError, SettingsError
 from destseg.inference.result import Failure
-from destseg.serving.moving import Mover
-from destseg.serving.watch import Timing
-from serving.watched import Line, brightness, drop, lines_of, make_predictor, png
+from destseg.watching.moving import Mover
+from destseg.watching.watch import Timing
+from watching.watched import Line, brightness, drop, lines_of, make_predictor, png
 
 KINDS = ["jsonl", "db"]
 
@@ -151,7 +151,7 @@ def test_what_is_done_stays_done_where_another_model_goes_on(line, monkeypatch):
     drop(line.folder / "b.png", 20)
     other = make_predictor()
     object.__setattr__(other.calibration, "weights_sha256", "def")
-    monkeypatch.setattr("serving.watched.make_predictor", lambda _: other)
+    monkeypatch.setattr("watching.watched.make_predictor", lambda _: other)
     rows = line.run(20)
     assert rows[0] == first[0]
     assert [row["weights_sha256"] for row in rows] == ["abc", "def"]
@@ -410,7 +410,7 @@ def test_wrong_times_are_named_all_at_once():
 
 def test_looking_takes_at_most_a_fifth_of_the_time(line, monkeypatch):
     """A look at a full folder can take longer than the interval."""
-    from destseg.serving import watch
+    from destseg.watching import watch
 
     looks = []
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from destseg.data.files import sync_folder
 from destseg.errors import DataError, SettingsError
-from destseg.serving.arrivals import Arrival
-from destseg.serving.lock import hold
+from destseg.watching.arrivals import Arrival
+from destseg.watching.lock import hold
 
 JSON_SUFFIXES = (".jsonl",)
 SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")

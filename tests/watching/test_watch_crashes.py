@@ -1,6 +1,6 @@
 """A folder that is written to in every way, and a watch that is ended between any two steps.
 
-A trace sees every line that ``serving`` runs.  At random ones the process "dies" (an exception that
+A trace sees every line of ``watching``.  At random ones the process "dies" (an exception that
 nothing there catches), or the world goes on meanwhile: a picture comes, grows, is written over,
 renamed or removed.  However that went, once all is quiet every picture must have been recorded
 exactly once with its own score, or have been destroyed by the world before.
@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from destseg.serving import watch
-from serving.watched import Line, lines_of, png
+from destseg.watching import watch
+from watching.watched import Line, lines_of, png
 
 # The dead close no files.
 pytestmark = [
@@ -97,7 +97,7 @@ class World:
 
 
 class Trace:
-    """Calls something before some of the lines of ``serving``, with a chance each."""
+    """Calls something before some of the lines of ``watching``, with a chance each."""
 
     def __init__(self, rng: random.Random, events: list[tuple[float, Callable[[], None]]]) -> None:
         self.rng = rng

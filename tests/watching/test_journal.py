@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from destseg.errors import DataError, SettingsError
-from destseg.serving.arrivals import Arrival
-from destseg.serving.journal import open_journal
-from serving.watched import lines_of
+from destseg.watching.arrivals import Arrival
+from destseg.watching.journal import open_journal
+from watching.watched import lines_of
 
 KINDS = ["jsonl", "db"]
 RESULT = {"score": 0.25, "p_value": 0.5, "is_defective": False, "threshold": 0.3}
@@ -59,7 +59,7 @@ def test_what_was_added_is_done_also_after_it_is_opened_again(path):
 def test_nothing_is_lost_where_the_process_dies_without_closing(path):
     code = """
 import json, os, sys
-from destseg.serving.journal import open_journal
+from destseg.watching.journal import open_journal
 journal = open_journal(sys.argv[1])
 for text in sys.argv[2:]:
     journal.add(json.loads(text))
@@ -157,7 +157,9 @@ def test_a_second_one_is_refused_until_the_first_lets_go(path):
     first = open_journal(path)
     with pytest.raises(DataError, match="expected to be the only destseg watch"):
         open_journal(path)
-    code = "import sys; from destseg.serving.journal import open_journal; open_journal(sys.argv[1])"
+    code = (
+        "import sys; from destseg.watching.journal import open_journal; open_journal(sys.argv[1])"
+    )
     other = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert "expected to be the only destseg watch" in other.stderr
     first.add(line("a.png"))
@@ -180,7 +182,7 @@ LIMITED = """
 import json, resource, sys
 from pathlib import Path
 from destseg.errors import DataError
-from destseg.serving.journal import open_journal
+from destseg.watching.journal import open_journal
 path = Path(sys.argv[1])
 journal = open_journal(path)
 before = path.read_bytes()
