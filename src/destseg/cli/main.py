@@ -14,6 +14,7 @@ from destseg.errors import DestsegError, TrainingInterrupted
 COMMANDS = {
     "demo": "train and inspect a small made-up product, to see the whole path in minutes",
     "train": "learn from a folder of good pictures",
+    "train-many": "train a model for each of many products, on one machine or a Ray cluster",
     "predict": "say of pictures how anomalous they are, where, and whether they are defective",
     "drift": "say whether the scores of good-looking pictures still come as they came",
     "evaluate": "measure a model on pictures whose defects are known",
