@@ -3,23 +3,27 @@
     python benchmarks/reproduce.py mvtec ROOT --output DIR --seeds 0 1 2 [flags of destseg train]
 
 Every run has its own folder; a finished one is not run again, an interrupted one goes on.  The
-final weights are evaluated; nothing is chosen on the test pictures.
+final weights are evaluated; nothing is chosen on the test pictures.  Runs are jobs as those of
+``destseg train-many``: one after another in this process, or side by side with --cpus or --gpus.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import destseg
 from destseg.cli.flags import add_settings_flags, base_settings, settings_from
+from destseg.cli.train_many import add_resource_flags, follow, resources_from
 from destseg.data.files import write_atomically
-from destseg.evaluation.evaluate import evaluate
+from destseg.many.job import Outcome, run_here
+from destseg.many.plan import Job, Product, require_same_settings
+from destseg.many.summary import mean_and_deviation
 from layouts import LAYOUTS, Category, read_layout
 from provenance import commit, environment
 
@@ -62,6 +66,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--categories", nargs="+", help="only these (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--presets", nargs="+", default=[base.preset])
+    add_resource_flags(parser)
+    parser.set_defaults(cpus=None, gpus=None)
     add_settings_flags(parser, base)
     parsed = parser.parse_args(words)
     changes = {
@@ -74,50 +80,69 @@ def main(words: Sequence[str] | None = None) -> int:
         for category in read_layout(parsed.dataset, parsed.root)
         if not parsed.categories or category.name in parsed.categories
     ]
-    rows = []
-    for preset in parsed.presets:
-        for category in categories:
-            for seed in parsed.seeds:
-                own = {"rotation": ROTATION.get(category.name, "none"), **changes, "seed": seed}
-                settings = destseg.Settings.from_preset(preset, **own)
-                folder = parsed.output / preset / category.name / f"seed-{seed}"
-                rows.append(run(category, settings, folder))
+    jobs = [
+        job_of(category, preset, seed, changes, parsed.output)
+        for preset in parsed.presets
+        for category in categories
+        for seed in parsed.seeds
+    ]
+    require_same_settings(jobs)
+    missing = [job for job in jobs if not row_file(job).is_file()]
+    failed = []
+    for outcome in outcomes_of(missing, parsed):
+        if outcome.result is None:
+            failed.append(f"{outcome.job.name}: {outcome.reason}")
+            print(failed[-1], file=sys.stderr)
+            continue
+        row = row_of(outcome.result)
+        write_atomically(row_file(outcome.job), json.dumps(row, indent=1) + "\n")
+    files = [path for job in jobs if (path := row_file(job)).is_file()]
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     results = parsed.results or parsed.output / "results.json"
     header = {"dataset": parsed.dataset, **environment("torch", "timm", "numpy")}
     write_atomically(results, json.dumps({**header, "runs": rows}, indent=1) + "\n")
     print(table(rows))
     print(f"written: {results}")
-    return 0
+    return 1 if failed else 0
 
 
-def run(category: Category, settings: destseg.Settings, folder: Path) -> dict[str, Any]:
-    """Train and evaluate one cell, or return what an earlier call left."""
-    finished = folder / "reproduce.json"
-    if finished.is_file():
-        earlier: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
-        return earlier
+def job_of(
+    category: Category, preset: str, seed: int, changes: Mapping[str, Any], output: Path
+) -> Job:
+    """Return a cell of the table as a job, its training pictures listed in its folder."""
+    own = {"rotation": ROTATION.get(category.name, "none"), **changes, "seed": seed}
+    settings = destseg.Settings.from_preset(preset, **own)
+    folder = output.absolute() / preset / category.name / f"seed-{seed}"
     listed = folder / "train.txt"
     write_atomically(listed, "".join(f"{path.resolve()}\n" for path in category.training))
-    model = folder / "model"
-    begun = any((model / name).exists() for name in ("manifest.json", "checkpoint.safetensors"))
-    predictor = destseg.train(listed, output=model, settings=settings, resume=begun)
-    evaluation = evaluate(predictor, category.test)
-    training = predictor.bundle.training
-    row = {
-        "category": category.name,
-        "preset": settings.preset,
-        "seed": settings.training.seed,
-        "image_auroc": evaluation.image.auroc,
-        **{f"pixel_{name}": getattr(evaluation.pixel, name) for name in ("auroc", "ap")},
-        **{name: getattr(evaluation.pixel, name) for name in ("aupro", "iap", "iap_90")},
-        "false_alarms": evaluation.false_alarms.to_json(),
-        "misses": evaluation.misses.to_json(),
-        **{name: training[name] for name in ("teacher", "minutes", "pictures_per_s", "device")},
+    return Job(Product(category.name, listed, category.test), settings, folder / "model")
+
+
+def row_file(job: Job) -> Path:
+    return job.folder.with_name("reproduce.json")
+
+
+def outcomes_of(jobs: list[Job], parsed: argparse.Namespace) -> Iterator[Outcome]:
+    if parsed.cpus is None and parsed.gpus is None and parsed.address is None:
+        yield from run_here(jobs)
+        return
+    parsed.cpus, parsed.gpus = parsed.cpus or 1, parsed.gpus or 0.0
+    yield from follow(jobs, resources_from(parsed, parsed.device)).values()
+
+
+def row_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the table and its file keep of a result."""
+    image, pixel = result["metrics"]["image"], result["metrics"]["pixel"]
+    return {
+        **{name: result[name] for name in ("category", "preset", "seed")},
+        "image_auroc": image["auroc"],
+        **{f"pixel_{name}": pixel[name] for name in ("auroc", "ap")},
+        **{name: pixel[name] for name in ("aupro", "iap", "iap_90")},
+        **{name: result["metrics"][name] for name in ("false_alarms", "misses")},
+        **{name: result[name] for name in ("teacher", "minutes", "pictures_per_s", "device")},
         "commit": commit(),
-        "settings": settings.to_dict(),
+        "settings": result["settings"],
     }
-    write_atomically(finished, json.dumps(row, indent=1) + "\n")
-    return row
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -132,7 +157,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 preset,
                 category,
                 str(len(own)),
-                *(mean_and_deviation(row[name] for row in own) for name in METRICS),
+                *(mean_and_deviation(defined(row[name] for row in own)) for name in METRICS),
                 paper or "-",
             ]
         )
@@ -143,11 +168,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def mean_and_deviation(values: Iterable[float]) -> str:
-    """Return fractions as per cent: the mean, and of several the standard deviation."""
-    each = [100 * value for value in values]
-    spread = f" ± {statistics.stdev(each):.1f}" if len(each) > 1 else ""
-    return f"{statistics.fmean(each):.1f}{spread}"
+def defined(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None and not math.isnan(value)]
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": ALL_BASE | {"data", "inference", "model", "torch_", "evaluation", "training"},
     "serving": ALL_BASE | {"data", "inference"},
     "watching": ALL_BASE | {"data", "inference"},
+    "many": ALL_BASE | {"data", "inference", "evaluation"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 NEED_TORCH = ("model/", "training/", "export/", "inference/backends/torch_.py")
@@ -151,7 +152,9 @@ def test_the_packages_own_module_is_imported_for_its_names_alone():
             and isinstance(node.value, ast.Name)
             and node.value.id == "destseg"
         }
-        assert used <= {"__version__"}, name_of(path)
+        # A job trains by the name that users call, and so imports torch only where it runs.
+        may = {"__version__"} | ({"train"} if name_of(path) == "many/job.py" else set())
+        assert used <= may, name_of(path)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -176,6 +179,7 @@ OPTIONAL = {
     "cli/evaluate.py": {"pyarrow"},
     "inference/backends/onnx_.py": {"onnxruntime"},
     "inference/backends/openvino_.py": {"openvino"},
+    "many/ray_jobs.py": {"ray"},
 }
 
 

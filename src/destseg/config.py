@@ -15,7 +15,7 @@ import difflib
 import functools
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,8 +45,11 @@ __all__ = [
     "PresetName",
     "Settings",
     "TrainingSettings",
+    "as_tuples",
+    "changed_settings",
     "field_types",
     "flag",
+    "read_yaml",
     "settings_fields",
 ]
 
@@ -138,7 +141,7 @@ class Settings:
                     for name in value
                     if name not in members[key]
                 ]
-                flat.update({name: _tuples(item) for name, item in value.items()})
+                flat.update({name: as_tuples(item) for name, item in value.items()})
         if problems:
             raise SettingsError("\n".join(problems))
         return cls.from_preset(values.get("preset", "fast"), **flat)
@@ -156,16 +159,7 @@ class Settings:
     @classmethod
     def from_yaml(cls, path: str | Path) -> Settings:
         """Read settings from a YAML file; unknown keys are refused."""
-        try:
-            values = _Loader(Path(path).read_text(encoding="utf-8")).get_single_data()
-        except OSError as error:
-            raise SettingsError(
-                f"{path}: expected a YAML file with settings, got {error}"
-            ) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{path}: expected YAML, got {error}") from None
-        if not isinstance(values, Mapping):
-            raise SettingsError(f"{path}: expected groups of settings, got {values!r}")
+        values = read_yaml(path)
         try:
             return cls.from_dict(values)
         except SettingsError as error:
@@ -174,6 +168,33 @@ class Settings:
     def to_yaml(self) -> str:
         """Return the settings as YAML text that ``from_yaml`` reads back to equal settings."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def read_yaml(path: str | Path) -> Mapping[str, Any]:
+    """Read a YAML file of settings, in whatever groups.
+
+    Raises:
+        SettingsError: if the file cannot be read, or is something else.
+    """
+    try:
+        values = _Loader(Path(path).read_text(encoding="utf-8")).get_single_data()
+    except OSError as error:
+        raise SettingsError(f"{path}: expected a YAML file with settings, got {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: expected YAML, got {error}") from None
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"{path}: expected groups of settings, got {values!r}")
+    return values
+
+
+def changed_settings(then: Settings, now: Settings, harmless: Collection[str] = ()) -> list[str]:
+    """Return a line for each setting that differs, by its flag; without the harmless ones."""
+    before, after = then.flat(), now.flat()
+    return [
+        f"  {flag(name)}: {before[name]!r} then, {after[name]!r} now"
+        for name in before
+        if name not in harmless and before[name] != after[name]
+    ]
 
 
 GROUPS = ("data", "model", "damage", "training", "decision")
@@ -236,8 +257,9 @@ def _unknown_key(key: str, known: Any) -> str:
     return f"unknown setting {key!r}{hint}"
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+def as_tuples(value: Any) -> Any:
+    """Return a value as settings have it: with tuples for the lists of YAML."""
+    return tuple(as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _lists(value: Any) -> Any:

@@ -24,6 +24,19 @@ from destseg.validation import (
 SHARED = "shared"
 """The student without an encoder of its own."""
 
+# What may differ between a run and its resumption without changing the weights.
+HARMLESS = {
+    "cache_gib",
+    "checkpoint_every",
+    "log_every",
+    "max_false_alarm_rate",
+    "max_pixels",
+    "skip_unreadable",
+    "teacher_weights",
+    "tile_overlap",
+    "tensorboard",
+}
+
 Rotation = Literal["none", "tilt", "turn"]
 
 

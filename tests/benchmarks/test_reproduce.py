@@ -60,7 +60,7 @@ def test_cells_are_run_once(
     trained = []
     train = destseg.train
     monkeypatch.setattr(
-        destseg, "train", lambda *a, **k: trained.append(k["output"]) or train(*a, **k, quiet=True)
+        destseg, "train", lambda *a, **k: trained.append(k["output"]) or train(*a, **k)
     )
     runs = tmp_path / "runs"
     words = ["mvtec", str(root), "--output", str(runs), "--seeds", "0", "1", *tiny]

@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -60,14 +63,29 @@ def launch(launcher, data, output, settings, *flags, processes=2):
         ],
     }[launcher]
     train_it = ["-m", "destseg", "train", str(data), "--output", str(output)]
+    return run(*words, *train_it, "--settings", str(file), *flags)
+
+
+def run(*words):
     return subprocess.run(
-        [sys.executable, "-m", *words, *train_it, "--settings", str(file), *flags],
+        [sys.executable, "-m", *words],
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+def faulty(fault, data, output, settings, *flags):
+    """Return the words that run ``destseg train`` in two processes, one of which has a fault."""
+    file = output.parent / f"{output.name}.yaml"
+    file.write_text(settings.to_yaml(), encoding="utf-8")
+    return [
+        *("torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
+        *(str(Path(__file__).with_name("faulty.py")), fault),
+        *("train", str(data), "--output", str(output), "--settings", str(file), *flags),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +171,61 @@ def test_a_run_is_resumed_by_another_number_of_processes(
     done = launch("torchrun", parts, tmp_path / "run", settings, "--resume", processes=3)
     assert done.returncode == 0, done.stderr
     assert_same_model(alone, tmp_path / "run", parts)
+
+
+# --- faults
+
+
+def spoken(done):
+    """What destseg said; the launcher says much more."""
+    return [line for line in done.stderr.splitlines() if line.startswith("destseg")]
+
+
+@pytest.mark.slow
+def test_a_fault_in_one_ends_all_and_leaves_the_run_that_was_to_be_replaced(
+    parts, settings, alone, tmp_path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(alone, folder)
+    done = run(*faulty("picture", parts, folder, settings, "--overwrite"))
+    assert done.returncode == 1
+    assert "destseg (process 1): error: bad.png: expected a picture, got words" in spoken(done)
+    assert "Traceback" not in done.stderr.partition("torch/distributed/elastic")[0]
+    assert (folder / WEIGHTS).read_bytes() == (alone / WEIGHTS).read_bytes()
+    assert load(folder, backend="torch", device="cpu").calibration is not None
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_all_and_the_others_say_that_one_has_ended(parts, settings, tmp_path):
+    done = run(*faulty("state", parts, tmp_path / "run", settings))
+    assert done.returncode == 1
+    first, second = sorted(spoken(done))
+    assert "process 0" in first
+    assert "No space left on device" in first
+    assert "(process 1): error: another of the 2 processes has ended" in second
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_launcher_saves_a_state_that_goes_on(parts, settings, alone, tmp_path):
+    folder = tmp_path / "run"
+    words = faulty("slow", parts, folder, settings.replace(log_every=1000))
+    # A file, not a pipe: nobody reads a pipe while the signal is waited for.
+    with (tmp_path / "said").open("w", encoding="utf-8") as said:
+        process = subprocess.Popen([sys.executable, "-m", *words], stderr=said, stdout=said)
+        deadline, log = time.monotonic() + 120, folder / "log.jsonl"
+        while not log.is_file() or '"segment"' not in log.read_text(encoding="utf-8"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) != 0
+    lines = (tmp_path / "said").read_text(encoding="utf-8").splitlines()
+    told = sorted(line for line in lines if line.startswith("destseg"))
+    for rank, line in enumerate(told):
+        assert line.startswith(f"destseg (process {rank}): stopped by SIGTERM after step ")
+        assert "of 3 of phase segment; the state is saved" in line
+    assert len(told) == 2
+    train(parts, output=folder, resume=True, quiet=True)
+    assert_same_model(alone, folder, parts)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from destseg.errors import DestsegError, TrainingInterrupted
 COMMANDS = {
     "demo": "train and inspect a small made-up product, to see the whole path in minutes",
     "train": "learn from a folder of good pictures",
+    "train-many": "train a model for each of many products, on one machine or a Ray cluster",
     "predict": "say of pictures how anomalous they are, where, and whether they are defective",
     "serve": "answer pictures over HTTP, with a page to try it",
     "watch": "inspect pictures as they arrive in a folder",
@@ -45,17 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         expected = ", ".join(COMMANDS)
         print(f"destseg: expected a command ({expected}), got {words[0]!r}", file=sys.stderr)
         return 2
+    speaker = _speaker()
     warnings = logging.StreamHandler()
-    warnings.setFormatter(logging.Formatter("destseg: %(message)s"))
+    warnings.setFormatter(logging.Formatter(f"{speaker}: %(message)s"))
     logger = logging.getLogger("destseg")
     logger.addHandler(warnings)
     try:
         return _run(words[0], words[1:])
     except TrainingInterrupted as stop:
-        print(f"destseg: {stop}", file=sys.stderr)
+        print(f"{speaker}: {stop}", file=sys.stderr)
         return 128 + stop.signal_number
     except DestsegError as error:
-        print(f"destseg: error: {error}", file=sys.stderr)
+        print(f"{speaker}: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"destseg: error: {error}", file=sys.stderr)
+        print(f"{speaker}: error: {error}", file=sys.stderr)
         return 1
     finally:
         logger.removeHandler(warnings)
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(command: str, words: list[str]) -> int:
     try:
-        module = importlib.import_module(f"destseg.cli.{command}")
+        module = importlib.import_module(f"destseg.cli.{command.replace('-', '_')}")
         code: int = module.run(words)
         sys.stdout.flush()  # here, where a reader that went away is not a trace
     except SystemExit as stop:  # argparse: 0 after --help, 2 after a wrong flag
@@ -80,8 +82,14 @@ def _run(command: str, words: list[str]) -> int:
     return code
 
 
+def _speaker() -> str:
+    """Return who speaks: of several processes that train together, which one."""
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    return f"destseg (process {os.environ.get('RANK', '0')})" if several else "destseg"
+
+
 def _usage() -> str:
-    listed = "\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items())
+    listed = "\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items())
     return (
         "usage: destseg COMMAND ...\n\n"
         "Finds surface defects in pictures of parts after learning from good parts only.\n\n"

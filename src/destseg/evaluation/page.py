@@ -28,19 +28,19 @@ _CURVE_POINTS = 400
 
 def render(report: Report) -> str:
     """Return the whole page as HTML that refers to nothing outside of itself."""
-    style = _part("page.css")
-    script = _part("charts.js") + _part("page.js")
+    style = part("page.css")
+    script = part("charts.js") + part("page.js")
     parts = {
-        "title": _ascii(html.escape(report.title)),
+        "title": ascii_text(html.escape(report.title)),
         # Only these two run, whatever a name in the data may try.
         "policy": "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src '{_digest(style)}'; script-src '{_digest(script)}'",
+        f"style-src '{digest(style)}'; script-src '{digest(script)}'",
         "style": style,
         "script": script,
         "data": _json(_payload(report)),
     }
     # One pass, so that what is put in is not searched for places again.
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _part("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], part("page.html"))
 
 
 def _payload(report: Report) -> dict[str, Any]:
@@ -160,14 +160,17 @@ def _uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _part(name: str) -> str:
+def part(name: str) -> str:
+    """Return a file that pages are made of."""
     return resources.files("destseg.evaluation").joinpath(name).read_text(encoding="utf-8")
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Return what a content security policy knows a style or a script by."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _ascii(text: str) -> str:
+def ascii_text(text: str) -> str:
+    """Return HTML that any encoding can write."""
     # Names of files may hold what UTF-8 cannot write.
     return text.encode("ascii", "xmlcharrefreplace").decode()

@@ -133,8 +133,10 @@ def run_phase(
         reports = done % settings.log_every == 0 or saves
         stopped = interruption.signal
         if world() > 1:
-            # A signal may reach one of several, at any step; they stop where all of them ask.
-            stopped = any_of_all(stopped, loss.device) if reports else None
+            # A signal may reach one of several, at any step; they stop where all of them ask, on a
+            # GPU more seldom, as it waits for the device.
+            asks = reports or loss.device.type == "cpu"
+            stopped = any_of_all(stopped, loss.device) if asks else None
         stops = stopped is not None
         log.advance(done)
         # Looking at a loss waits for the device, so it is done only where something hangs on it.

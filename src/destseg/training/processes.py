@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,11 +19,10 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
 from torch.overrides import TorchFunctionMode
 
 from destseg.config import TrainingSettings
-from destseg.errors import SettingsError
+from destseg.errors import SettingsError, TrainingError
 
 
 def rank() -> int:
@@ -74,13 +73,33 @@ def accelerator(precision: str, device: torch.device) -> Iterator[Accelerator]:
     """Give what moves, scales and shares the work; all processes have begun when it is there."""
     mixed = {"fp32": "no"}.get(precision, precision)
     try:
-        yield Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
+        with _loss_of_another():
+            yield Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
         # Its settings are global to the process; without this a second run could not have others.
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
+
+
+@contextlib.contextmanager
+def _loss_of_another() -> Iterator[None]:
+    """Say in plain words that another process has ended, which breaks what they do together.
+
+    Raises:
+        TrainingError: in place of PyTorch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # gloo has no class of its own.
+        if world() > 1 and (isinstance(error, dist.DistError) or "gloo/" in str(error)):
+            raise TrainingError(
+                f"another of the {world()} processes has ended; its own message says why. "
+                "A state that was saved before is kept: go on with --resume."
+            ) from error
+        raise
 
 
 def wait_for_all() -> None:
@@ -167,4 +186,20 @@ def _batch_norm(
 
 
 def _mean_of_shares(share: Tensor) -> Tensor:
-    return cast(Tensor, all_reduce(share)) / dist.get_world_size()  # type: ignore[no-untyped-call]
+    mean: Tensor = _Sum.apply(share) / dist.get_world_size()
+    return mean
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the processes; its gradient is the sum of all of theirs, as each got the sum."""
+
+    @staticmethod
+    def forward(context: Any, share: Tensor) -> Tensor:
+        del context
+        total = share.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return _Sum.forward(context, gradient)

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from destseg.config import Settings, flag
+from destseg.config import Settings, changed_settings
 from destseg.data.files import write_atomically
 from destseg.data.roi import Roi, read_roi
 from destseg.errors import SettingsError, TrainingError
+from destseg.fields import HARMLESS
 from destseg.inference.bundle import MANIFEST, ROI
 from destseg.training.checkpoint import Checkpoint, load_checkpoint
 
 CHECKPOINT = "checkpoint.safetensors"
 SETTINGS = "settings.yaml"
-
-# What may differ between a run and its resumption without changing the weights.
-HARMLESS = {
-    "cache_gib",
-    "checkpoint_every",
-    "log_every",
-    "max_false_alarm_rate",
-    "max_pixels",
-    "skip_unreadable",
-    "teacher_weights",
-    "tile_overlap",
-    "tensorboard",
-}
 
 
 def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | None:
@@ -100,12 +88,7 @@ def settled(settings: Settings | None, saved: Checkpoint | None) -> Settings:
     earlier = Settings.from_dict(saved.settings)
     if settings is None:
         return earlier
-    then, now = earlier.flat(), settings.flat()
-    differing = [
-        f"  {flag(name)}: {then[name]!r} then, {now[name]!r} now"
-        for name in then
-        if name not in HARMLESS and then[name] != now[name]
-    ]
+    differing = changed_settings(earlier, settings, HARMLESS)
     if differing:
         raise TrainingError(
             "these settings cannot change when a run is resumed:\n"

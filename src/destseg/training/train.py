@@ -105,6 +105,7 @@ def train(
             )
         with _exact(settings.training.seed, device):
             model, origin = _model(settings, saved)
+            wait_for_all()  # what keeps any of them from beginning shows before this
             if main:
                 if overwrite:
                     # Only now: nothing that could have kept this run from beginning is left.

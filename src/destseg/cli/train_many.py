@@ -1,0 +1,197 @@
+"""``destseg train-many``: a model for each of many products, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from destseg.cli.flags import add_settings_flags, base_settings, command_parser, settings_from
+from destseg.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from destseg.many.plan import Job
+    from destseg.many.ray_jobs import Resources
+    from destseg.many.summary import Row
+
+DESCRIPTION = """Train a model for each category of parts, measure it, and sum them all up.
+
+FOLDER has one folder a category, each as destseg train takes it: in MVTec AD's layout, whose test
+pictures are then measured on, or any folder of good pictures.  Models go to DIR/CATEGORY/seed-N,
+the table of all to DIR/index.html, summary.json and summary.csv.
+
+Categories and seeds are trained side by side as far as there are CPUs and GPUs, by Ray, on this
+machine or a cluster.  A job whose worker is lost goes on from its last saved state; a category that
+cannot be trained is reported and stops no other.  The same command again does what is missing.
+"""
+
+EPILOG = """examples:
+  destseg train-many data/mvtec --output runs/mvtec --seeds 0 1 2 --per-category rotation.yaml
+  destseg train-many data/mvtec --output runs/mvtec --gpus 1 --preset paper --address auto
+
+FILE of --per-category says what is different for some categories, and goes before the flags:
+  bottle: {rotation: turn}
+  cable: {rotation: tilt, denoise_steps: 400}
+"""
+
+
+def run(words: list[str]) -> int:
+    """Run the command with its arguments and return the exit code."""
+    base = base_settings(words)
+    parser = command_parser("train-many", DESCRIPTION, EPILOG)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder of categories")
+    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="for the models")
+    parser.add_argument("--only", nargs="+", metavar="CATEGORY", help="these only (default: all)")
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="a model each (default: the one of --seed)",
+    )
+    parser.add_argument(
+        "--per-category", metavar="FILE", type=Path, help="YAML: settings of some categories"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="train anew what earlier calls left"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print no progress")
+    add_resource_flags(parser)
+    add_settings_flags(parser, base)
+    parsed = parser.parse_args(words)
+    settings = settings_from(parsed, base)
+    resources = resources_from(parsed, settings.training.device)
+    seeds = [settings.training.seed] if parsed.seeds is None else parsed.seeds
+
+    from rich.console import Console
+
+    from destseg.many import plan
+    from destseg.many.job import finished
+    from destseg.many.summary import rows_of, write_summary
+
+    products = plan.find_products(parsed.folder, parsed.output)
+    own = None
+    if parsed.per_category:
+        own = plan.settings_by_category(parsed.per_category, [each.name for each in products])
+    jobs = plan.make_jobs(products, settings, seeds, parsed.output, own)
+    chosen = plan.only(jobs, parsed.only)
+    if not parsed.overwrite:
+        plan.require_same_settings(chosen)
+    else:
+        plan.forget(chosen)
+    done = {job: outcome for job in jobs if (outcome := finished(job))}
+    done |= follow([job for job in chosen if job not in done], resources, quiet=parsed.quiet)
+    # Those of earlier calls too, so that --only does not make the table shorter.
+    rows = rows_of(done[job] for job in jobs if job in done)
+    written = write_summary(parsed.output, rows)
+    console = Console()
+    for table in tables(rows):
+        console.print(table)
+    for row in rows:
+        for who, why in row.reasons.items():
+            print(f"destseg: {who}: {why}", file=sys.stderr)
+    print(f"written: {', '.join(map(str, written))}")
+    return 1 if any(row.failures for row in rows) else 0
+
+
+def add_resource_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say what a job is given, and where it runs."""
+    section = parser.add_argument_group("jobs")
+    section.add_argument(
+        "--cpus", type=int, default=1, metavar="N", help="CPUs and threads of a job (default: 1)"
+    )
+    section.add_argument(
+        "--gpus",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="GPUs of a job; 0.5 lets two share one (default: 0)",
+    )
+    section.add_argument(
+        "--retries",
+        type=int,
+        default=3,
+        metavar="N",
+        help="how often a job goes on after its worker was lost (default: 3)",
+    )
+    section.add_argument(
+        "--address",
+        metavar="NAME",
+        help="Ray cluster, or auto for the one that this machine is in; FOLDER, DIR and the "
+        "files of settings must be the same on all its machines (default: this machine alone)",
+    )
+
+
+def resources_from(parsed: argparse.Namespace, device: str) -> Resources:
+    """Return what the flags of ``add_resource_flags`` say.
+
+    Raises:
+        SettingsError: naming every flag whose value does not fit.
+    """
+    from destseg.many.ray_jobs import Resources
+
+    problems = []
+    if parsed.cpus < 1:
+        problems.append(f"--cpus: expected at least 1, got {parsed.cpus}")
+    if not 0 <= parsed.gpus < float("inf") or (parsed.gpus > 1 and parsed.gpus % 1):
+        problems.append(
+            f"--gpus: expected 0, a share of one or a whole number, got {parsed.gpus:g}"
+        )
+    if parsed.retries < 0:
+        problems.append(f"--retries: expected at least 0, got {parsed.retries}")
+    if device.startswith("cuda") and not parsed.gpus:
+        problems.append(f"--gpus: expected more than 0 for --device {device}, got 0")
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return Resources(parsed.cpus, parsed.gpus, parsed.retries, parsed.address)
+
+
+def follow(jobs: Sequence[Job], resources: Resources, *, quiet: bool = False) -> dict:  # type: ignore[type-arg]
+    """Do jobs with Ray, tell how far they are, and return the outcome of each."""
+    from destseg.cli.jobs_shown import JobsShown
+    from destseg.many.ray_jobs import run_on_ray
+
+    outcomes = {}
+    # What Ray prints about its workers is not the answer: that alone goes to the standard output.
+    with JobsShown(len(jobs), quiet=quiet) as shown, contextlib.redirect_stdout(sys.stderr):
+        for outcome in run_on_ray(jobs, resources, shown.update):
+            shown.ended(outcome)
+            outcomes[outcome.job] = outcome
+    return outcomes
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Return the table of all categories in two halves, which a terminal is wide enough for."""
+    from destseg.many.summary import COLUMNS, METRICS, mean_row
+
+    of_pixels = [COLUMNS.index(name) for name in METRICS if name != "image AUROC"]
+    of_pictures = [place for place in range(1, len(COLUMNS)) if place not in of_pixels]
+    lines = [(row.cells(), bool(row.failures)) for row in rows]
+    if len(rows) > 1:
+        lines.append((mean_row(rows), False))
+    title = "per cent, mean ± standard deviation over seeds"
+    return [
+        _half(f"pictures, {title}", [0, *of_pictures], lines),
+        _half(f"pixels, {title}", [0, *of_pixels], lines),
+    ]
+
+
+def _half(title: str, places: list[int], lines: list[tuple[tuple[str, ...], bool]]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from destseg.many.summary import COLUMNS
+
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for place in places:
+        name = COLUMNS[place].removeprefix("pixel ")
+        made.add_column(name, justify="right" if place else "left", no_wrap=True)
+    for cells, failed in lines:
+        made.add_row(*(cells[place] for place in places), style="red" if failed else None)
+    return made

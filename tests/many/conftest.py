@@ -1,0 +1,66 @@
+"""Two small products in MVTec's layout, one that cannot be trained, and made-up outcomes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import write_pictures
+from destseg.config import Settings
+from destseg.many.job import Outcome
+from destseg.many.plan import Job, Product
+
+
+def write_product(folder: Path, seed: int) -> Path:
+    write_pictures(folder / "train/good", 9, seed=seed)
+    write_pictures(folder / "test/good", 2, seed=seed + 10)
+    write_pictures(folder / "test/hole", 2, seed=seed + 20)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 20:40] = 255
+    for number in range(2):
+        path = folder / f"ground_truth/hole/{number:03}_mask.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def products(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of categories; not to be written to."""
+    root = tmp_path_factory.mktemp("products")
+    for seed, name in enumerate(("bolt", "nut")):
+        write_product(root / name, seed)
+    (root / "worn").mkdir()
+    (root / "worn/a.png").write_bytes(b"words")
+    (root / ".hidden").mkdir()
+    (root / "licence.txt").write_text("words", encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def made_up(tmp_path: Path):
+    """Return a function that gives the outcome of a job that was never run."""
+
+    def outcome(category: str, seed: int, reason: str | None = None, **metrics: float) -> Outcome:
+        folder = tmp_path / "out" / category / f"seed-{seed}"
+        job = Job(Product(category, tmp_path / category), Settings().replace(seed=seed), folder)
+        if reason is not None:
+            return Outcome(job, reason=reason)
+        pixel = {name: metrics.get(name) for name in ("auroc", "ap", "aupro", "iap", "iap_90")}
+        counts = {
+            "false_alarms": {"count": 1 + seed, "total": 20},
+            "misses": {"count": 2, "total": 60},
+        }
+        measured = {"image": {"auroc": metrics.get("image_auroc")}, "pixel": pixel, **counts}
+        result = {
+            "category": category,
+            "seed": seed,
+            "minutes": 2.0 + seed,
+            "device": "cpu",
+            "restarts": 0,
+            "metrics": measured if metrics else None,
+        }
+        return Outcome(job, result)
+
+    return outcome
