@@ -6,12 +6,17 @@ The folders are made once a worker; a test that changes pictures makes its own w
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 from destseg.config import Settings
 from destseg.inference.bundle import Bundle
+
+# How long an example takes says as much of what else the machine does as of the program.
+hypothesis.settings.register_profile("destseg", deadline=None)
+hypothesis.settings.load_profile("destseg")
 
 TINY_NETWORK = "test_efficientnet"  # timm's own test network: 82,300 weights, strides 4 to 32
 

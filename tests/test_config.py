@@ -353,7 +353,7 @@ numbers = st.floats(1e-12, 1, exclude_min=True)
 pairs = st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair)))
 
 
-@how(deadline=None, max_examples=50)
+@how(max_examples=50)
 @given(
     preset=st.sampled_from(["fast", "paper"]),
     changes=st.fixed_dictionaries(

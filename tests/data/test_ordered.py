@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from destseg.data.ordered import in_order
 
 
-@how(deadline=None, max_examples=40)
+@how(max_examples=40)
 @given(
     items=st.lists(st.integers(), max_size=30),
     threads=st.integers(1, 4),

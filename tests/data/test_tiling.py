@@ -14,7 +14,6 @@ sizes = st.tuples(st.integers(1, 24), st.integers(0, 60), st.integers(0, 60)).ma
 overlaps = st.floats(0, 0.75)
 
 
-@how(deadline=None)
 @given(size=sizes, overlap=overlaps)
 def test_every_pixel_is_covered_by_whole_tiles_inside_the_picture(size, overlap):
     height, width, tile = size
@@ -31,7 +30,6 @@ def test_every_pixel_is_covered_by_whole_tiles_inside_the_picture(size, overlap)
     assert tiles == [Tile(y, x, tile) for y in rows for x in columns]
 
 
-@how(deadline=None)
 @given(size=sizes, overlap=overlaps)
 def test_neighbours_overlap_by_the_share_asked_for_at_least(size, overlap):
     height, width, tile = size
@@ -67,7 +65,6 @@ def whole(height, width, tile, overlap, say, order=None):
     return merge(tiles, ((each, say(each)) for each in given_order))
 
 
-@how(deadline=None)
 @given(size=sizes, overlap=overlaps, value=st.floats(0, 1, width=32))
 def test_an_even_map_stays_even(size, overlap, value):
     height, width, tile = size
@@ -78,7 +75,7 @@ def test_an_even_map_stays_even(size, overlap, value):
     assert even.max() <= 1
 
 
-@how(deadline=None, max_examples=25)
+@how(max_examples=25)
 @given(
     tile=st.integers(1, 9),
     more=st.tuples(st.integers(0, 14), st.integers(0, 14)),
@@ -97,7 +94,6 @@ def test_it_is_the_weighted_mean_of_what_the_tiles_say(tile, more, overlap, seed
     np.testing.assert_allclose(merged, literal, rtol=1e-5, atol=1e-6)
 
 
-@how(deadline=None)
 @given(size=sizes, overlap=overlaps, seed=st.integers(0, 99))
 def test_a_backend_that_looks_at_single_pixels_is_given_back_exactly(size, overlap, seed):
     height, width, tile = size
@@ -106,7 +102,6 @@ def test_a_backend_that_looks_at_single_pixels_is_given_back_exactly(size, overl
     np.testing.assert_allclose(merged, picture, rtol=1e-5, atol=1e-6)
 
 
-@how(deadline=None)
 @given(size=sizes, overlap=overlaps, seed=st.integers(0, 99))
 def test_the_order_of_the_tiles_does_not_matter(size, overlap, seed):
     height, width, tile = size

@@ -43,7 +43,7 @@ def good_scores(rng: np.random.Generator, count: int) -> list[float]:
 # --- the gambler
 
 
-@how(deadline=None, max_examples=60)
+@how(max_examples=60)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=15))
 def test_the_capital_is_the_mean_of_simple_jumpers_that_begin_at_each_picture(p_values):
     for count, expected in enumerate(reference.martingale(p_values), 1):
@@ -68,7 +68,7 @@ def test_two_bets_in_closed_form(p_value):
     assert 10 ** played([p_value, p_value]).log10_capital == pytest.approx(expected, rel=1e-14)
 
 
-@how(deadline=None, max_examples=50)
+@how(max_examples=50)
 @given(st.lists(st.floats(0, 1), max_size=12))
 def test_every_bet_is_fair(p_values):
     """Linear in p, so its mean over a uniform p is the mean of its two ends."""
@@ -108,7 +108,7 @@ def test_a_rate_that_makes_no_sense_is_refused(rate):
 # --- the p-values
 
 
-@how(deadline=None, max_examples=150)
+@how(max_examples=150)
 @given(held_out=SCORES.filter(len), scores=SCORES, seed=st.integers(0, 5), rate=st.floats(0.05, 1))
 def test_steps_are_those_of_the_definitions(held_out, scores, seed, rate):
     """Few different values, so that ties are the rule and some lie at the threshold."""
@@ -250,7 +250,7 @@ def test_what_is_no_score_is_refused(score):
 # --- going on after a restart
 
 
-@how(deadline=None, max_examples=60)
+@how(max_examples=60)
 @given(st.lists(st.floats(0, 1), max_size=40), st.integers(0, 40), st.integers(0, 9))
 def test_going_on_from_json_is_as_if_never_interrupted(scores, cut, seed):
     start = Drift.start(calibration([0.2, 0.4, 0.6, 0.9]), seed)

@@ -6,7 +6,6 @@ import pytest
 import scipy.ndimage
 import skimage.measure
 from hypothesis import given
-from hypothesis import settings as how
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -44,7 +43,6 @@ def literal_regions(heatmap: np.ndarray, threshold: float) -> list[Region]:
     return found
 
 
-@how(deadline=None)
 @given(heatmap=maps, threshold=st.sampled_from([0.0, 0.25, 0.5, 0.9]) | st.floats(0, 1))
 def test_regions_are_the_connected_parts_above_the_threshold(heatmap, threshold):
     regions = find_regions(heatmap, threshold)
@@ -127,7 +125,6 @@ def result_of(anomaly_map: np.ndarray, height: int, width: int) -> Result:
     return Result(**{**vars(result), "regions": find_regions(result.heatmap, 0.6)})
 
 
-@how(deadline=None)
 @given(
     anomaly_map=arrays.arrays(
         np.float32, (8, 8), elements=st.sampled_from([0.0, 1.0]) | st.floats(0, 1, width=32)

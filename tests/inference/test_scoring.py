@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import settings as how
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -55,7 +54,6 @@ def test_a_share_means_the_same_at_any_size():
         assert image_score(large, count) == pytest.approx(image_score(small, count), rel=1e-6)
 
 
-@how(deadline=None)
 @given(
     anomaly_map=arrays.arrays(
         np.float32,
@@ -131,7 +129,6 @@ def test_the_share_is_of_what_is_inspected():
 scores_with_ties = st.lists(st.sampled_from([0, 0.1, 0.2, 0.3, 0.5, 1]), min_size=1, max_size=40)
 
 
-@how(deadline=None)
 @given(held_out=scores_with_ties, score=st.floats(0, 1) | st.sampled_from([0.0, 0.1, 0.3, 1.0]))
 def test_a_p_value_counts_the_held_out_scores_that_are_at_least_as_high(held_out, score):
     literal = (1 + sum(other >= score for other in held_out)) / (len(held_out) + 1)
@@ -284,7 +281,6 @@ def test_the_rate_can_be_changed_without_fitting_again():
     assert loose.scores == strict.scores
 
 
-@how(deadline=None)
 @given(
     scores=st.lists(st.floats(0, 1), min_size=1, max_size=20),
     rate=st.floats(1e-6, 1),

@@ -78,7 +78,7 @@ def test_endless_noise_is_the_literal_one():
     assert_like_reference(gradients, cells, [0.9, 0.0, -1.5], (20, 31), centres)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     size=st.tuples(st.integers(1, 200), st.integers(1, 200)),
     cells=st.tuples(st.floats(0.01, 40), st.floats(0.01, 40)),
@@ -103,7 +103,7 @@ def test_endless_noise_is_the_same_in_every_place():
     assert float(spread.min() / spread.max()) > 0.85
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     size=st.tuples(st.integers(1, 24), st.integers(1, 24)),
     cells=st.tuples(st.floats(0.25, 12), st.floats(0.25, 12)),
@@ -182,7 +182,7 @@ def test_masks_are_zeros_and_ones_of_the_size_asked_for(wanted, size):
     assert set(masks.unique().tolist()) == {0.0, 1.0}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     area=st.floats(0.001, 1),
     scale=st.floats(2, 200),
