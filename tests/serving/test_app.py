@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import http.client
 import io
 import json
 import re
@@ -198,9 +199,16 @@ def test_who_sends_far_too_much_reads_the_reason():
     """Not a broken connection: the answer comes while the client is still sending."""
     app = create_app({"part": make_predictor}, limits=Limits(max_bytes=1000))
     with listening(app) as port:
-        for body in (bytes(2**25), iter([bytes(2**20)] * 32)):
-            refused = httpx.post(f"http://127.0.0.1:{port}/v1/inspect", content=body)
-            assert "at most 1000 bytes" in problem(refused, 413)
+        for _ in range(4):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("POST", "/v1/inspect", bytes(2**25))
+            refused = connection.getresponse()
+            assert refused.status == 413
+            assert "at most 1000 bytes" in json.loads(refused.read())["detail"]
+            connection.close()
+        chunks = iter([bytes(2**20)] * 32)
+        refused = httpx.post(f"http://127.0.0.1:{port}/v1/inspect", content=chunks)
+        assert "at most 1000 bytes" in problem(refused, 413)
 
 
 def test_unknown_paths_and_methods_are_problems_too(client):
