@@ -171,6 +171,12 @@ OPTIONAL = {
     "cli/evaluate.py": {"pyarrow"},
     "inference/backends/onnx_.py": {"onnxruntime"},
     "inference/backends/openvino_.py": {"openvino"},
+    # Imported by cli/batch.py in the same way.
+    "serving/batch.py": {"ray"},
+    "serving/cluster.py": {"ray"},
+    "serving/rows.py": {"pyarrow"},
+    "serving/storage.py": {"pyarrow", "fsspec"},
+    "serving/stored.py": {"pyarrow"},
 }
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "learn from a folder of good pictures",
     "predict": "say of pictures how anomalous they are, where, and whether they are defective",
     "drift": "say whether the scores of good-looking pictures still come as they came",
+    "batch": "inspect very many pictures on one machine or a Ray cluster",
     "evaluate": "measure a model on pictures whose defects are known",
     "report": "write one HTML file that shows what a model does on labelled pictures",
     "export": "write a model as ONNX or OpenVINO, for machines without PyTorch",

@@ -1,0 +1,1 @@
+"""Inspecting pictures as a service: over HTTP, from folders, on many machines."""
