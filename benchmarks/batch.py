@@ -1,0 +1,318 @@
+"""Whether a batch survives crashes with every picture once, and how fast actors are.
+
+    python benchmarks/batch.py crash BUNDLE [--pictures N] [--results FILE]
+    python benchmarks/batch.py speed BUNDLE [--rounds N] [--results FILE]
+    python benchmarks/batch.py parts BUNDLE [--results FILE]
+
+``crash``: generated pictures, 1 % of them damaged, on a local cluster of two nodes; a worker is
+killed when a fifth is done, the driver at two fifths; the same command again, a node is taken away
+at three fifths and a new one given, and the end must have every picture once, with an error where
+it is damaged.  ``speed``: one actor of one core against two, in turns, pictures per second after
+the first partition of each.  ``parts``: what one core does of each step, bytes, and the listing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import io
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+from PIL import Image
+
+from provenance import commit, environment
+
+RESULTS = Path(__file__).parent / "results" / "batch-cpu.json"
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("what", choices=["crash", "speed", "parts"])
+    parser.add_argument("bundle", help="folder of a trained model")
+    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--side", type=int, default=256, help="of the generated pictures")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parsed = parser.parse_args()
+    os.environ["PYTHONPATH"] = str(SOURCE)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    with tempfile.TemporaryDirectory(prefix="destseg-batch-") as folder:
+        measured = {"crash": crash, "speed": speed, "parts": parts}[parsed.what](
+            parsed, Path(folder)
+        )
+    measured |= {"commit": commit(), "load_average": os.getloadavg()[0]}
+    measured |= environment("ray", "pyarrow", "openvino", "pillow")
+    kept = json.loads(parsed.results.read_text()) if parsed.results.is_file() else {}
+    kept[parsed.what] = measured
+    parsed.results.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(measured, indent=1))
+    return 0 if measured.get("every_picture_once", True) else 1
+
+
+def generate(folder: Path, count: int, side: int, damaged: int = 100) -> set[str]:
+    """Write PNG pictures, one of each ``damaged`` damaged in turn; return the damaged ones."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:side, :side] - side / 2
+    disc = np.where((np.hypot(y, x) < side / 3)[..., None], (200, 190, 170), (60, 70, 80))
+    contents = []
+    for _ in range(20):
+        noisy = disc + random.normal(0, 6, disc.shape)
+        file = io.BytesIO()
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(file, "PNG")
+        contents.append(file.getvalue())
+    bad = set()
+    for number in range(count):
+        path, content = folder / f"{number:06}.png", contents[number % len(contents)]
+        if number % damaged == damaged // 2:
+            bad.add(str(path))
+            content = [b"", b"words", content[: len(content) // 2], content[:8] * 50][len(bad) % 4]
+        path.write_bytes(content)
+    return bad
+
+
+# --- crashes
+
+
+def crash(parsed: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    bad = generate(folder / "in", parsed.pictures, parsed.side)
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second = cluster.add_node(num_cpus=1)
+    words = [parsed.bundle, folder / "in", "--output", folder / "out"]
+    words += ["--address", cluster.address, "--backend", parsed.backend]
+    told = []
+    begun = time.monotonic()
+    try:
+        driver = Driver(words)
+        driver.wait_for(folder / "out", parsed.pictures * 0.2)
+        victim = max(workers(), key=lambda process: process.create_time())
+        victim.send_signal(signal.SIGKILL)
+        told.append(f"worker killed with {finished(folder / 'out')} pictures finished")
+        driver.wait_for(folder / "out", parsed.pictures * 0.4)
+        driver.process.send_signal(signal.SIGKILL)
+        driver.process.wait()
+        at_kill = finished(folder / "out")
+        told.append(f"driver killed with {at_kill} pictures finished")
+        kept = {path: path.stat().st_mtime_ns for path in (folder / "out").glob("part-*")}
+        driver = Driver(words)
+        driver.wait_for(folder / "out", parsed.pictures * 0.6)
+        cluster.remove_node(second, allow_graceful=False)
+        told.append(f"node taken away with {finished(folder / 'out')} pictures finished")
+        cluster.add_node(num_cpus=1)
+        code = driver.process.wait()
+        print(driver.log(), file=sys.stderr)
+    finally:
+        cluster.shutdown()
+    rows = pq.read_table(folder / "out", columns=["id", "error", "score"])
+    ids = collections.Counter(rows["id"].to_pylist())
+    expected = {str(path) for path in (folder / "in").iterdir()}
+    errors = {row["id"] for row in rows.to_pylist() if row["error"] is not None}
+    unscored = {row["id"] for row in rows.to_pylist() if row["score"] is None}
+    repeated = [path.name for path, at in kept.items() if path.stat().st_mtime_ns != at]
+    return {
+        "pictures": parsed.pictures,
+        "bytes_a_picture": mean_size(folder / "in"),
+        "damaged": len(bad),
+        "rows": len(rows),
+        "every_picture_once": set(ids) == expected
+        and max(ids.values()) == 1
+        and errors == unscored == bad
+        and not repeated
+        and code == 1,
+        "errors_are_the_damaged": errors == bad,
+        "partitions": len(list((folder / "out").glob("part-*"))),
+        "partitions_kept_by_the_restart": len(kept),
+        "partitions_repeated_by_the_restart": len(repeated),
+        "exit_code": code,
+        "crashes": told,
+        "minutes": (time.monotonic() - begun) / 60,
+        "bytes_a_million_rows": size_of_results(folder / "out") / len(rows) * 1e6,
+    }
+
+
+class Driver:
+    """The command in a process of its own; what it says goes into a file."""
+
+    def __init__(self, words: list[Any]) -> None:
+        self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "destseg", "batch", *map(str, words)],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def log(self) -> str:
+        """Return what it has said so far."""
+        return Path(self._log.name).read_text(encoding="utf-8")
+
+    def wait_for(self, output: Path, pictures: float) -> None:
+        """Wait until so many pictures have results."""
+        while finished(output) < pictures:
+            if self.process.poll() is not None:
+                raise SystemExit(f"it ended too early: {self.process.returncode}\n{self.log()}")
+            time.sleep(0.2)
+
+
+def finished(output: Path) -> int:
+    """Return how many pictures have results."""
+    return sum(pq.read_metadata(path).num_rows for path in output.glob("part-*.parquet"))
+
+
+def workers() -> list[psutil.Process]:
+    """Return the actors that inspect pictures, of this script's cluster alone."""
+    found = psutil.Process().children(recursive=True)
+    return [each for each in found if "MapWorker" in " ".join(cmdline(each))]
+
+
+def cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def mean_size(folder: Path) -> float:
+    return statistics.fmean(path.stat().st_size for path in folder.iterdir())
+
+
+def size_of_results(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("part-*"))
+
+
+# --- speed
+
+
+def speed(parsed: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    generate(folder / "in", parsed.pictures, parsed.side)
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for number in range(parsed.rounds):
+        for actors in (1, 2) if number % 2 else (2, 1):
+            rates[actors].append(rate(parsed, folder, actors, f"{number}-{actors}"))
+            print(f"{actors} actors: {rates[actors][-1]:.1f} pictures/s", file=sys.stderr)
+    ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
+    return {
+        "pictures": parsed.pictures,
+        "pictures_per_second": {f"{actors} actors": rates[actors] for actors in rates},
+        "median": {f"{actors} actors": statistics.median(rates[actors]) for actors in rates},
+        "ratio_two_to_one": {
+            "median": statistics.median(ratios),
+            "least": min(ratios),
+            "most": max(ratios),
+        },
+    }
+
+
+def rate(parsed: argparse.Namespace, folder: Path, actors: int, name: str) -> float:
+    """Return pictures per second between the first results of every actor and the last of all."""
+    output = folder / name
+    words = [parsed.bundle, folder / "in", "--output", output, "--actors", actors]
+    words += ["--partition-size", 50, "--backend", parsed.backend]
+    driver = Driver(words)
+    driver.process.wait()
+    if driver.process.returncode != 1:  # a hundredth is damaged
+        raise SystemExit(driver.log())
+    ends = sorted(path.stat().st_mtime for path in output.glob("part-*"))
+    # While all actors work: from the end of each one's first partition to the last full round.
+    first, last = actors, len(ends) - actors
+    return 50 * (last - first) / (ends[last] - ends[first])
+
+
+# --- parts
+
+
+def parts(parsed: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    from destseg.data.images import decode_image
+    from destseg.inference.predictor import load
+    from destseg.serving.partitions import plan_files
+    from destseg.serving.storage import list_files
+
+    generate(folder / "in", 400, parsed.side, damaged=10**9)
+    contents = [path.read_bytes() for path in sorted((folder / "in").iterdir())]
+    predictor = load(parsed.bundle, backend=parsed.backend, threads=1, batch_size=8)
+    pixels = np.stack([decode_image(content) for content in contents[:8]])
+    predictor.predict(contents[:16])
+    steps: dict[str, list[float]] = collections.defaultdict(list)
+    for _ in range(parsed.rounds):
+        steps["decode"].append(seconds(lambda: [decode_image(c) for c in contents[:64]]) / 64)
+        steps["networks"].append(seconds(lambda: predictor._backend(pixels)) / 8)
+        steps["all"].append(seconds(lambda: predictor.predict(contents[:64])) / 64)
+    (folder / "many").mkdir()
+    for number in range(100_000):
+        (folder / "many" / f"{number:06}.png").touch()
+    before = psutil.Process().memory_info().rss
+    begun = time.perf_counter()
+    _, files = list_files(str(folder / "many"))
+    listed = time.perf_counter()
+    pieces = plan_files(files, 1000)
+    planned = time.perf_counter()
+    after = psutil.Process().memory_info().rss
+    sent = sum(len(piece.to_json()) for piece in pieces)
+    return {
+        "backend": predictor.backend_name,
+        "bytes_a_picture": mean_size(folder / "in"),
+        "milliseconds_a_picture_one_core": {
+            name: 1e3 * statistics.median(values) for name, values in steps.items()
+        },
+        "listing_100000_files": {
+            "list_seconds": listed - begun,
+            "plan_seconds": planned - listed,
+            "driver_bytes_a_path": (after - before) / 1e5,
+            "sent_bytes_a_path": sent / 1e5,
+        },
+        **tasks(),
+    }
+
+
+def seconds(function: Any) -> float:
+    begun = time.perf_counter()
+    function()
+    return time.perf_counter() - begun
+
+
+def tasks() -> dict[str, float]:
+    """Return how many pieces a second a driver can hand out, with actors that do nothing."""
+    import ray
+    import ray.data
+
+    ray.init("local", include_dashboard=False, log_to_driver=False, num_cpus=2)
+    from destseg.serving.cluster import Tries, quiet
+
+    with quiet():
+        items = [{"piece": "x" * 30_000} for _ in range(2000)]
+        answers = ray.data.from_items(items, override_num_blocks=len(items)).map(
+            Nothing, fn_constructor_args=(Tries(),), num_cpus=1, concurrency=2
+        )
+        ends = [time.perf_counter() for _ in answers.iter_rows()]
+    ray.shutdown()
+    return {"pieces_handed_out_per_second": 1900 / (ends[-1] - ends[99])}
+
+
+class Nothing:
+    """An actor that asks what it has to ask, and is done."""
+
+    def __init__(self, tries: Any) -> None:
+        self._tries = tries
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, int]:
+        """Ask how often this piece was begun, as every piece does."""
+        return {"tries": self._tries(item["piece"][:20])}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
