@@ -1,7 +1,10 @@
 """A batch on disk: gone on with only if it is the same, and only what is whole is finished."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -106,10 +109,19 @@ def test_a_batch_is_complete_when_every_partition_is_there(output):
     assert sorted(output.names()) == ["_SUCCESS", "_job.json", *map(JOB.file, range(3))]
 
 
-def test_readers_of_a_folder_see_the_results_alone(output):
+def test_readers_of_a_folder_see_the_results_alone(output, monkeypatch):
     begin(output, JOB)
-    write_results(output)
+    write_results(output, failed=1)
     complete(output, JOB, Counts(10))
     table = pq.read_table(output.root)
     assert table.schema.remove_metadata() == SCHEMA
     assert table["id"].to_pylist() == [f"{number}.png" for number in range(10)]
+    # As the page says, with a folder named results.
+    page = (Path(__file__).parents[2] / "docs/scaling.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    Path(output.root).rename(Path(output.root).with_name("results"))
+    monkeypatch.chdir(Path(output.root).parent)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert len(names["defective"]) == 0
+    assert names["unread"].to_pylist() == [{"id": f"{n}.png", "error": "x"} for n in (0, 4, 8)]

@@ -86,7 +86,7 @@ def run(words: list[str]) -> int:
             "have the error",
             file=sys.stderr,
         )
-    return 1 if counts.failed else 0
+    return 1 if counts.failed and not parsed.allow_unreadable else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -105,6 +105,11 @@ def _parser() -> argparse.ArgumentParser:
         "--retry-failed",
         action="store_true",
         help="do finished partitions again that have pictures that could not be read",
+    )
+    parser.add_argument(
+        "--allow-unreadable",
+        action="store_true",
+        help="exit with 0 also if pictures could not be read, for schedulers that try again",
     )
     parser.add_argument(
         "--partition-size",
