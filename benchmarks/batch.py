@@ -7,8 +7,9 @@
 ``crash``: generated pictures, 1 % of them damaged, on a local cluster of two nodes; a worker is
 killed when a fifth is done, the driver at two fifths; the same command again, a node is taken away
 at three fifths and a new one given, and the end must have every picture once, with an error where
-it is damaged.  ``speed``: one actor of one core against two, in turns, pictures per second after
-the first partition of each.  ``parts``: what one core does of each step, bytes, and the listing.
+it is damaged.  ``speed``: one actor of one core against two, in turns of 64 pictures an actor:
+pictures per second, and the processor time of each, which other programs change less.  ``parts``:
+the processor time of each step, bytes, and the listing.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main() -> int:
     parser.add_argument("bundle", help="folder of a trained model")
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--side", type=int, default=256, help="of the generated pictures")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parsed = parser.parse_args()
@@ -201,38 +202,69 @@ def size_of_results(folder: Path) -> int:
 
 
 def speed(parsed: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    generate(folder / "in", parsed.pictures, parsed.side)
+    """Take turns of one and of two actors that stay open, so that all see the same minutes."""
+    import ray
+
+    from destseg.inference.backends import Runtime, choose
+    from destseg.inference.bundle import load_bundle
+    from destseg.serving.inspector import Inspector, Work, pack
+    from destseg.serving.job import Job
+    from destseg.serving.stored import plan
+
+    generate(folder / "in", 32, parsed.side, damaged=10**9)
+    bundle = load_bundle(parsed.bundle)
+    runtime = choose(bundle, Runtime(parsed.backend, threads=1))
+    stored, (piece,), size = plan(str(folder / "in"), size=32)
+    job = Job(str(folder), 32, 1, size, "", "", bundle.weights_sha256, runtime.backend)
+    work = Work(job, stored, str(folder / "out"), runtime, 8)
+    item = {"piece": piece.to_json()}
+    ray.init("local", include_dashboard=False, log_to_driver=False, num_cpus=2)
+    actor = ray.remote(num_cpus=1)(Inspector)
+    actors = [actor.remote(work, pack(bundle, runtime.backend), _first) for _ in range(2)]
+    ray.get([each.__call__.remote(item) for each in actors])
+    processes = [each for each in psutil.Process().children(recursive=True) if is_actor(each)]
     rates: dict[int, list[float]] = {1: [], 2: []}
+    costs: dict[int, list[float]] = {1: [], 2: []}
     for number in range(parsed.rounds):
-        for actors in (1, 2) if number % 2 else (2, 1):
-            rates[actors].append(rate(parsed, folder, actors, f"{number}-{actors}"))
-            print(f"{actors} actors: {rates[actors][-1]:.1f} pictures/s", file=sys.stderr)
+        for count in (1, 2) if number % 2 else (2, 1):
+            chosen = actors[:count] if count == 2 else [actors[number % 2]]
+            before, begun = used(processes), time.perf_counter()
+            ray.get([each.__call__.remote(item) for each in chosen for _ in range(2)])
+            pictures = 2 * count * len(piece)
+            rates[count].append(pictures / (time.perf_counter() - begun))
+            costs[count].append(1e3 * (used(processes) - before) / pictures)
+    memory = [each.memory_info().rss / 2**30 for each in processes]
+    ray.shutdown()
     ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
+    dearer = [two / one for one, two in zip(costs[1], costs[2], strict=True)]
     return {
-        "pictures": parsed.pictures,
-        "pictures_per_second": {f"{actors} actors": rates[actors] for actors in rates},
-        "median": {f"{actors} actors": statistics.median(rates[actors]) for actors in rates},
-        "ratio_two_to_one": {
-            "median": statistics.median(ratios),
-            "least": min(ratios),
-            "most": max(ratios),
-        },
+        "backend": runtime.backend,
+        "side": parsed.side,
+        "rounds": parsed.rounds,
+        "pictures_per_second": {f"{n} actors": spread(rates[n]) for n in rates},
+        "cpu_milliseconds_a_picture": {f"{n} actors": spread(costs[n]) for n in costs},
+        "ratio_of_rates_two_to_one": spread(ratios),
+        "ratio_of_cpu_time_two_to_one": spread(dearer),
+        "gib_an_actor": memory,
     }
 
 
-def rate(parsed: argparse.Namespace, folder: Path, actors: int, name: str) -> float:
-    """Return pictures per second between the first results of every actor and the last of all."""
-    output = folder / name
-    words = [parsed.bundle, folder / "in", "--output", output, "--actors", actors]
-    words += ["--partition-size", 50, "--backend", parsed.backend]
-    driver = Driver(words)
-    driver.process.wait()
-    if driver.process.returncode != 1:  # a hundredth is damaged
-        raise SystemExit(driver.log())
-    ends = sorted(path.stat().st_mtime for path in output.glob("part-*"))
-    # While all actors work: from the end of each one's first partition to the last full round.
-    first, last = actors, len(ends) - actors
-    return 50 * (last - first) / (ends[last] - ends[first])
+def _first(_: str) -> int:
+    return 1
+
+
+def is_actor(process: psutil.Process) -> bool:
+    return "ray::Inspector" in " ".join(cmdline(process))
+
+
+def used(processes: list[psutil.Process]) -> float:
+    """Return the seconds of a core that processes have used."""
+    return sum(sum(each.cpu_times()[:2]) for each in processes)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    return {"quarter": float(low), "median": float(middle), "three_quarters": float(high)}
 
 
 # --- parts
@@ -282,9 +314,10 @@ def parts(parsed: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def seconds(function: Any) -> float:
-    begun = time.perf_counter()
+    """Return the processor time of this process: other programs do not count."""
+    begun = time.process_time()
     function()
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 def tasks() -> dict[str, float]:

@@ -48,9 +48,8 @@ def session(address: str | None, share: Share) -> Iterator[None]:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise SettingsError(
-            f"--address: expected a Ray cluster that runs, got {address}: {error}"
-        ) from error
+        expected = f"a Ray cluster at {address}" if address else "Ray to begin on this machine"
+        raise SettingsError(f"--address: expected {expected}, got {error}") from error
     try:
         _require_room(share, may_grow=address is not None)
         yield
