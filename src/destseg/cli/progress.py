@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -35,3 +38,80 @@ def counted(total: int) -> Iterator[Callable[[], None]]:
     with Progress(console=console) as progress:
         task = progress.add_task("pictures", total=total)
         yield lambda: progress.advance(task)
+
+
+class Pace:
+    """How far many pictures are, their rate and the time left: a bar on a terminal, else lines.
+
+    Enter it, ``begin`` when the number is known, and ``advance`` as pictures are done.
+
+    Attributes:
+        done: pictures that were done since it began.
+    """
+
+    def __init__(self, every: float = 10.0) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("pictures"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._every = every
+        self._total = self._before = self._first = self.done = 0
+        self._entered = self._begun = self._said = time.monotonic()
+        self._at_first = self._begun
+
+    def __enter__(self) -> Pace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar.task_ids:
+            self._bar.stop()
+
+    @property
+    def elapsed(self) -> timedelta:
+        """The time since it was made, in whole seconds."""
+        return timedelta(seconds=round(time.monotonic() - self._entered))
+
+    @property
+    def rate(self) -> float:
+        """Pictures a second since the first were done, for that took the start of processes too."""
+        done = self.done - self._first or self.done
+        return done / max(time.monotonic() - self._begun, 1e-9)
+
+    def begin(self, total: int, before: int = 0) -> None:
+        """Start the clock: there are so many, of which some were done before."""
+        self._total, self._before = total, before
+        self._begun = time.monotonic()
+        if self._console.is_terminal:
+            self._bar.add_task("", total=total, completed=before, rate="")
+            self._bar.start()
+
+    def advance(self, pictures: int) -> None:
+        """Count pictures that are done, and tell it from time to time."""
+        if not self._first:
+            self._first = pictures
+        elif self.done == self._first:
+            self._begun = self._at_first
+        self.done += pictures
+        if self.done == self._first:
+            self._at_first = time.monotonic()
+        reached = self._before + self.done
+        if self._console.is_terminal:
+            self._bar.update(self._bar.task_ids[0], completed=reached, rate=f"{self.rate:.1f}/s")
+            return
+        now = time.monotonic()
+        if now - self._said >= self._every or reached == self._total:
+            self._said = now
+            left = timedelta(seconds=round((self._total - reached) / self.rate))
+            print(
+                f"{reached} of {self._total} pictures, {self.rate:.1f} pictures/s, {left} left",
+                file=sys.stderr,
+                flush=True,
+            )

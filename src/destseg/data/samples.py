@@ -150,7 +150,7 @@ def split_held_out(
 
 
 def _pictures_below(folder: Path) -> list[Path]:
-    files = list(_files_below(folder))
+    files = list(files_below(folder))
     pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
     if not pictures:
         names = [path.relative_to(folder).as_posix() for path in files]
@@ -158,10 +158,16 @@ def _pictures_below(folder: Path) -> list[Path]:
             f"{folder}: expected pictures ({_suffixes()}), got "
             f"{'other files only: ' + some(names) if names else 'no files'}; check the path."
         )
-    return sorted(pictures, key=lambda path: _natural(path.relative_to(folder)))
+    return sorted(pictures, key=lambda path: natural_order(path.relative_to(folder)))
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder at any depth, as ``find_pictures`` searches it, unsorted.
+
+    Raises:
+        DataError: if a folder cannot be read.
+    """
+
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: expected a readable folder, got {error.strerror}.")
 
@@ -182,7 +188,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _natural(path: PurePath) -> tuple[list[list[str | int]], str]:
+def natural_order(path: PurePath) -> tuple[list[list[str | int]], str]:
     """Return a sort key in which numbers inside names count as numbers."""
     parts = [
         [int(piece) if index % 2 else piece for index, piece in enumerate(pieces)]

@@ -52,6 +52,8 @@ class OpenvinoBackend:
         }
         if runtime.threads is not None and device == "CPU":
             wanted["INFERENCE_NUM_THREADS"] = runtime.threads
+            # Each process would pin its threads to the first cores, several of them to the same.
+            wanted["ENABLE_CPU_PINNING"] = False
         if runtime.cache is not None:
             wanted["CACHE_DIR"] = str(runtime.cache)
         try:

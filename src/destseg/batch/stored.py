@@ -1,0 +1,240 @@
+"""Stored pictures, as files or as rows of Parquet: found and planned once, read by the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pyarrow.types
+
+from destseg.batch.partitions import Piece, partition_size, plan_files, plan_rows
+from destseg.batch.storage import Storage, is_uri, join, list_files, list_paths
+from destseg.data.decoding import EXPECTED
+from destseg.data.lists import read_list, some
+from destseg.data.ordered import in_order
+from destseg.data.samples import PICTURE_SUFFIXES
+from destseg.errors import DataError, ImageError
+
+PARQUET = ".parquet"
+_LISTS = {".txt", ".csv"}
+_READERS = 8
+_ROWS_AT_A_TIME = 16
+# No picture of so many pixels is larger: four channels of 16 bits, and some room for a header.
+_BYTES_A_PIXEL, _HEADER = 8, 2**20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where pictures are stored, and how.
+
+    Attributes:
+        root: absolute path or URI of the folder that all lie in.
+        image_column: of Parquet: has the bytes of picture files; ``None`` for picture files.
+        id_column: of Parquet: names the pictures; ``None`` for FILE#ROW.
+    """
+
+    root: str
+    image_column: str | None = None
+    id_column: str | None = None
+
+    def read(self, piece: Piece, *, max_pixels: int) -> Iterator[tuple[str, bytes | ImageError]]:
+        """Yield (id, bytes or why there are none) of each picture of a piece, in order.
+
+        A few are read ahead, so that memory stays bounded and the network's delay is hidden.
+
+        Args:
+            piece: which pictures.
+            max_pixels: files that are larger than any such picture are not read.
+        """
+        storage = Storage(self.root)
+        if self.image_column is None:
+            most = _BYTES_A_PIXEL * max_pixels + _HEADER
+
+            def read(name: str, size: int) -> tuple[str, bytes | ImageError]:
+                return self._id(name), _read(storage, name, size, most)
+
+            numbered = zip(piece.names, piece.sizes, strict=True)
+            yield from in_order(lambda each: read(*each), numbered, threads=_READERS, ahead=16)
+            return
+        read_rows = 0
+        try:
+            for id_, content in self._rows(storage, piece):
+                yield id_, content
+                read_rows += 1
+        except (OSError, pyarrow.ArrowException) as error:
+            # Nothing behind a damaged page can be read, and every row is to be in the results.
+            for row in range(piece.start + read_rows, piece.stop):
+                id_ = self._id(f"{piece.names[0]}#{piece.first_row + row}")
+                yield id_, ImageError(id_, f"{EXPECTED}, got unreadable Parquet: {error}")
+
+    def place(self, piece: Piece) -> str:
+        """Return the id that a piece's first picture has if it cannot be read."""
+        if self.image_column is None:
+            return self._id(piece.names[0])
+        return self._id(f"{piece.names[0]}#{piece.first_row + piece.start}")
+
+    def _rows(self, storage: Storage, piece: Piece) -> Iterator[tuple[str, bytes | ImageError]]:
+        columns = [name for name in (self.image_column, self.id_column) if name is not None]
+        row = 0
+        with storage.open(piece.names[0]) as file:
+            parquet = pyarrow.parquet.ParquetFile(file)
+            for batch in parquet.iter_batches(_ROWS_AT_A_TIME, list(piece.groups), columns):
+                low, high = max(0, piece.start - row), min(len(batch), piece.stop - row)
+                row += len(batch)
+                if low >= high:
+                    continue
+                values = batch.slice(low, high - low)
+                first = row - len(batch) + low + piece.first_row
+                for index in range(len(values)):
+                    id_ = self._id(f"{piece.names[0]}#{first + index}")
+                    if self.id_column is not None:
+                        given = values.column(self.id_column)[index].as_py()
+                        id_ = id_ if given is None else str(given)
+                    content = _bytes_of(values.column(self.image_column)[index].as_py())
+                    if content is None:
+                        yield id_, ImageError(id_, f"{EXPECTED}, got null")
+                    else:
+                        yield id_, content
+                if row >= piece.stop:
+                    return
+
+    def _id(self, name: str) -> str:
+        # File names need not be text; Parquet's are.
+        return join(self.root, name).encode("utf-8", "backslashreplace").decode()
+
+
+def plan(
+    source: str,
+    *,
+    image_column: str | None = None,
+    id_column: str | None = None,
+    size: int | None = None,
+) -> tuple[Stored, list[Piece], int]:
+    """Find stored pictures and plan their partitions.
+
+    Args:
+        source: folder (searched to any depth), glob, picture, .parquet file or list of local files
+            (.txt, .csv); a path or a URI.
+        image_column: of Parquet; ``None`` for the only one that has bytes.
+        id_column: of Parquet; ``None`` for FILE#ROW.
+        size: pictures of a partition; ``None`` chooses.
+
+    Returns:
+        Where they are, the partitions, and the size of these.
+
+    Raises:
+        DataError: if there is nothing to inspect, or it cannot be listed.
+        SettingsError: if nothing that is installed knows such a URI.
+    """
+    if not is_uri(source) and PurePosixPath(source).suffix.lower() in _LISTS:
+        root, files = list_paths([path for path, _ in read_list(Path(source))])
+    else:
+        root, files = list_files(source)
+        suffixes = {PurePosixPath(name).suffix.lower() for name, _ in files}
+        if PARQUET in suffixes and not suffixes & PICTURE_SUFFIXES:
+            tables = [name for name, _ in files if name.lower().endswith(PARQUET)]
+            return _plan_tables(root, tables, image_column, id_column, size)
+        files = _pictures(source, files)
+    if image_column or id_column:
+        raise DataError(f"{source}: expected Parquet for a column's name, got picture files.")
+    size = size or partition_size(len(files))
+    return Stored(root), plan_files(files, size), size
+
+
+def _pictures(source: str, files: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    suffixes = [PurePosixPath(name).suffix.lower() for name, _ in files]
+    chosen = [
+        file
+        for file, suffix in zip(files, suffixes, strict=True)
+        if suffix in PICTURE_SUFFIXES or len(files) == 1
+    ]
+    if PARQUET in suffixes:
+        raise DataError(
+            f"{source}: expected either pictures or Parquet, got both; give a glob, such as "
+            f"'{source.rstrip('/')}/**/*.png'."
+        )
+    if not chosen:
+        raise DataError(
+            f"{source}: expected pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) or {PARQUET}, "
+            f"got other files only: {some([name for name, _ in files])}; check the path."
+        )
+    return chosen
+
+
+def _plan_tables(
+    root: str, names: list[str], image_column: str | None, id_column: str | None, size: int | None
+) -> tuple[Stored, list[Piece], int]:
+    storage = Storage(root)
+
+    def look(name: str) -> tuple[list[int], Any]:
+        try:
+            with storage.open(name) as file:
+                parquet = pyarrow.parquet.ParquetFile(file)
+                groups = range(parquet.metadata.num_row_groups)
+                rows = [parquet.metadata.row_group(index).num_rows for index in groups]
+                return rows, parquet.schema_arrow
+        except (OSError, pyarrow.ArrowException) as error:
+            raise DataError(
+                f"{join(root, name)}: expected Parquet, got {error}. Copy the file again, or give "
+                "a glob without it."
+            ) from error
+
+    groups = []
+    for name, (rows, schema) in zip(
+        names, in_order(look, names, threads=_READERS, ahead=8 * _READERS), strict=True
+    ):
+        image_column = _image_column(join(root, name), schema, image_column)
+        if id_column is not None and id_column not in schema.names:
+            raise DataError(
+                f"{join(root, name)}: expected a column {id_column!r} for the ids, got "
+                f"{some(schema.names)}."
+            )
+        groups.append((name, rows))
+    total = sum(sum(rows) for _, rows in groups)
+    if not total:
+        raise DataError(f"{root}: expected rows with pictures, got empty tables.")
+    size = size or partition_size(total)
+    return Stored(root, image_column, id_column), plan_rows(groups, size), size
+
+
+def _image_column(where: str, schema: Any, wanted: str | None) -> str:
+    """Return the column with bytes of pictures: bytes, or a struct with ``bytes`` as HF writes."""
+    fitting = [field.name for field in schema if _has_bytes(field.type)]
+    if wanted in fitting or (wanted is None and len(fitting) == 1):
+        return wanted or str(fitting[0])
+    expected = f"a column {wanted!r} with bytes" if wanted else "one column with bytes"
+    there = some([f"{field.name} ({field.type})" for field in schema])
+    raise DataError(
+        f"{where}: expected {expected} of picture files, got columns {there}. Name it with "
+        "--image-column."
+    )
+
+
+def _has_bytes(kind: Any) -> bool:
+    types = pyarrow.types
+    if types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        return index >= 0 and _has_bytes(kind.field(index).type)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _bytes_of(value: Any) -> bytes | None:
+    return value.get("bytes") if isinstance(value, dict) else value
+
+
+def _read(storage: Storage, name: str, size: int, most: int) -> bytes | ImageError:
+    if size > most:
+        return ImageError(name, f"{EXPECTED}, got a file of {size} bytes, which no picture has")
+    try:
+        return storage.read(name)
+    except FileNotFoundError:
+        return ImageError(name, f"{EXPECTED}, got nothing there; check the path")
+    except PermissionError:
+        reason = "got a file that may not be read; change its permissions"
+        return ImageError(name, f"{EXPECTED}, {reason}")
+    except OSError as error:
+        return ImageError(name, f"{EXPECTED}, got a file that cannot be read ({error})")

@@ -1,0 +1,173 @@
+"""``destseg batch``: stored pictures by the million, on one machine or a Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
+from destseg.errors import MissingExtraError, SettingsError
+
+if TYPE_CHECKING:
+    from destseg.batch.run import Planned
+
+DESCRIPTION = """Inspect very many stored pictures, on this machine or on a Ray cluster.
+
+SOURCE is a folder (searched to any depth), a glob, a list (.txt, .csv), or Parquet with the bytes
+of pictures; a path, or a URI of any file system that Arrow or fsspec knows (s3://, gs://, abfs://,
+hdfs://, ...).  The results are Parquet files in DIR, one a partition, with the columns id,
+partition, score, p_value, is_defective, threshold, width, height, regions, error and model.  A
+picture that cannot be read is a row with its error; the others are done all the same, and the exit
+code is 1.
+
+After an interruption the same command goes on: finished partitions are not repeated, and every
+picture is in the results once.  Another listing, model or setting is refused.
+"""
+
+EPILOG = """examples:
+  destseg batch runs/parts archive/ --output results/
+  destseg batch runs/parts 's3://plant/2026/**/*.png' --output s3://plant/results --address auto
+  destseg batch runs/parts pictures.parquet --id-column serial --output results/
+"""
+
+
+def run(words: list[str]) -> int:
+    """Run the command with its arguments and return the exit code."""
+    parsed = _parser().parse_args(words)
+    _require_positive(parsed)
+    try:
+        from destseg.batch.cluster import Share
+        from destseg.batch.run import Options, inspect_stored
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("ray", "destseg batch", str(error.name)) from error
+    from destseg.cli.progress import Pace
+    from destseg.inference.backends import Runtime
+
+    own = [
+        *("batch_size", "actors", "address"),
+        *("partition_size", "image_column", "id_column", "overwrite", "retry_failed"),
+    ]
+    options = Options(
+        Runtime(**runtime_options(parsed)),
+        share=Share(parsed.cpus_per_actor, parsed.gpus_per_actor),
+        **{name: getattr(parsed, name) for name in own},
+    )
+    pace = Pace()
+
+    def on_plan(planned: Planned) -> None:
+        print(_plan_line(planned), file=sys.stderr)
+        pace.begin(planned.job.pictures, planned.before.pictures)
+
+    try:
+        with pace:
+            counts = inspect_stored(
+                parsed.bundle,
+                parsed.source,
+                parsed.output,
+                options,
+                on_plan=on_plan,
+                on_done=lambda done: pace.advance(done.pictures),
+            )
+    except KeyboardInterrupt:
+        print(
+            "destseg: stopped; finished partitions are kept, the same command goes on",
+            file=sys.stderr,
+        )
+        raise
+    print(
+        f"{counts.pictures} pictures: {counts.defective} defective, {counts.failed} could not be "
+        f"read; {pace.done} in {pace.elapsed} now; written: {parsed.output}"
+    )
+    if counts.failed:
+        print(
+            f"destseg: {counts.failed} of {counts.pictures} pictures could not be read; their rows "
+            "have the error",
+            file=sys.stderr,
+        )
+    return 1 if counts.failed and not parsed.allow_unreadable else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser("batch", DESCRIPTION, EPILOG)
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
+    parser.add_argument("source", metavar="SOURCE", help="folder, glob, list or Parquet")
+    parser.add_argument(
+        "--output", metavar="DIR", required=True, help="folder or URI for the results"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="delete the results of another batch in DIR and begin anew",
+    )
+    parser.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="do finished partitions again that have pictures that could not be read",
+    )
+    parser.add_argument(
+        "--allow-unreadable",
+        action="store_true",
+        help="exit with 0 also if pictures could not be read, for schedulers that try again",
+    )
+    parser.add_argument(
+        "--partition-size",
+        type=int,
+        metavar="N",
+        help="pictures of a partition, or least rows of one of Parquet, which has whole row "
+        "groups (default: 16 to 1000 by the number of pictures)",
+    )
+    parser.add_argument(
+        "--image-column", metavar="NAME", help="of Parquet (default: the one that has bytes)"
+    )
+    parser.add_argument("--id-column", metavar="NAME", help="of Parquet (default: FILE#ROW)")
+    section = parser.add_argument_group("machines")
+    section.add_argument(
+        "--address",
+        default=os.environ.get("RAY_ADDRESS"),
+        metavar="ADDRESS",
+        help="of a Ray cluster: auto or host:port (default: RAY_ADDRESS; without it Ray begins "
+        "in this machine and ends with the command)",
+    )
+    section.add_argument(
+        "--actors",
+        type=int,
+        metavar="N",
+        help="processes with a model each (default: as many as the machines hold)",
+    )
+    for kind, default in (("cpus", 1), ("gpus", 0)):
+        section.add_argument(
+            f"--{kind}-per-actor",
+            type=float,
+            default=default,
+            metavar="X",
+            help=f"{kind.upper()[:-1]}s of each, also parts of one (default: {default})",
+        )
+    section.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default: 8)"
+    )
+    add_runtime_flags(parser)
+    return parser
+
+
+def _require_positive(parsed: argparse.Namespace) -> None:
+    wrong = [
+        f"--{name.replace('_', '-')}: expected at least 1, got {value}"
+        for name in ("partition_size", "actors", "batch_size")
+        if (value := getattr(parsed, name)) is not None and value < 1
+    ]
+    if not parsed.cpus_per_actor > 0:
+        wrong.append(f"--cpus-per-actor: expected more than 0, got {parsed.cpus_per_actor:g}")
+    if not parsed.gpus_per_actor >= 0:
+        wrong.append(f"--gpus-per-actor: expected 0 or more, got {parsed.gpus_per_actor:g}")
+    if wrong:
+        raise SettingsError("\n".join(wrong))
+
+
+def _plan_line(planned: Planned) -> str:
+    job, before = planned.job, planned.before
+    line = f"{job.pictures} pictures in {job.partitions} partitions, backend {job.backend}"
+    if before.pictures:
+        line += f"; {job.partitions - planned.left} partitions are finished"
+    return line
