@@ -43,7 +43,7 @@ def session():
     ray.shutdown()
 
 
-def wait_for(condition, seconds=300):
+def wait_for(condition, seconds=500):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline
