@@ -43,7 +43,7 @@ def session():
     ray.shutdown()
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=500):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline
@@ -181,7 +181,7 @@ def test_a_worker_that_is_lost_too_often_is_a_failure(session, endless):
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_signal_saves_the_states(session, endless):
-    log = endless.folder / "log.jsonl"
+    log, before = endless.folder / "log.jsonl", signal.getsignal(signal.SIGTERM)
 
     def stop():
         wait_for(log.with_name("checkpoint.safetensors").is_file)
@@ -193,7 +193,7 @@ def test_a_signal_saves_the_states(session, endless):
         list(run_on_ray([endless], Resources()))
     stopper.join()
     assert it.value.signal_number == signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
     # The job saved the step that it was at, which is not one of every second.
     last = [json.loads(line) for line in log.read_text("utf-8").splitlines()][-1]
     assert load_checkpoint(log.with_name("checkpoint.safetensors")).step == last["step"]

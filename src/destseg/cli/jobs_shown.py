@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
@@ -79,8 +79,7 @@ class JobsShown:
             table = Table.grid(padding=(0, 2))
             for job, at in running:
                 table.add_row(job.name, at.told(time.time()))
-            table.add_row(ahead, "")
-            self._live.update(table, refresh=True)
+            self._live.update(Group(table, ahead), refresh=True)
             return
         for job, at in running:
             self._say(f"{job.name}: {at.told(time.time())}")

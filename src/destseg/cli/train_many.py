@@ -188,7 +188,9 @@ def _half(title: str, places: list[int], lines: list[tuple[tuple[str, ...], bool
 
     from destseg.many.summary import COLUMNS
 
-    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    made = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
     for place in places:
         name = COLUMNS[place].removeprefix("pixel ")
         made.add_column(name, justify="right" if place else "left", no_wrap=True)

@@ -1,7 +1,8 @@
 """Jobs as Ray tasks: side by side as far as there are CPUs and GPUs, retried where one was lost.
 
-A task runs in a process of its own.  Ray runs it again when that process or its machine is lost,
-and ``run_job`` then goes on from the last state that was saved.
+A task runs in a worker process: one after another in the same, with a GPU each in one of its own,
+which gives its memory back.  Ray runs a task again when its process or machine is lost, and
+``run_job`` then goes on from the last state that was saved.
 """
 
 from __future__ import annotations
@@ -100,7 +101,6 @@ def _task(ray: Any, resources: Resources) -> Any:
         max_retries=resources.retries,
         # A machine that is shut down ends its jobs with SIGTERM; all else is the job's own fault.
         retry_exceptions=[TrainingInterrupted],
-        max_calls=1,  # a fresh process each: no memory, thread count or seed of the one before
         runtime_env={"env_vars": variables},
     )(do)
 
