@@ -14,7 +14,12 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Every part, and those that it may import beside itself.  ``torch_`` is the file
 # inference/backends/torch_.py; ``base`` are the modules beside the folders.
-BASE = {"errors": set(), "validation": {"errors"}, "fields": {"errors", "validation"}}
+BASE = {
+    "errors": set(),
+    "interruption": set(),
+    "validation": {"errors"},
+    "fields": {"errors", "validation"},
+}
 BASE["config"] = {"errors", "validation", "fields"}
 ALL_BASE = set(BASE)
 MAY_IMPORT: dict[str, set[str]] = {

@@ -19,6 +19,7 @@ import torch.multiprocessing as mp
 from destseg.config import Settings
 from destseg.errors import SettingsError
 from destseg.inference.predictor import load
+from destseg.interruption import Interruption
 from destseg.training.processes import WholeBatchNorm, require_equal_shares
 from destseg.training.train import train
 from training.shares import batch, learn, network, share_of_learning
@@ -149,9 +150,8 @@ def test_a_run_is_resumed_by_another_number_of_processes(
     parts, settings, alone, tmp_path, monkeypatch
 ):
     from destseg.errors import TrainingInterrupted
-    from destseg.training import loop
 
-    class Stop(loop.Interruption):
+    class Stop(Interruption):
         """Asks for the end of the run when phase 2 has begun."""
 
         asked = 0

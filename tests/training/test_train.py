@@ -2,7 +2,6 @@ import json
 import os
 import shutil
 import signal
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,6 @@ from destseg.inference.predictor import load
 from destseg.training import loop
 from destseg.training import train as train_module
 from destseg.training.checkpoint import load_checkpoint
-from destseg.training.loop import Interruption
 from destseg.training.phases import DenoisePhase, SegmentPhase
 from destseg.training.train import train
 
@@ -397,29 +395,6 @@ def test_a_finished_run_that_is_resumed_is_loaded(parts, settings, finished, mon
     assert predictor.bundle.settings == settings
     assert not calls
     assert before == {path: path.stat().st_mtime_ns for path in finished.iterdir()}
-
-
-def test_the_second_signal_is_the_usual_one():
-    usual = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    with Interruption().watch() as interruption:
-        assert interruption.signal is None
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert interruption.signal == signal.SIGTERM
-        assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == usual
-    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == usual
-
-
-def test_outside_of_the_main_thread_signals_are_left_alone():
-    seen = []
-
-    def watch():
-        with Interruption().watch() as interruption:
-            seen.append((interruption.signal, signal.getsignal(signal.SIGTERM)))
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    thread.join()
-    assert seen == [(None, signal.getsignal(signal.SIGTERM))]
 
 
 # ---- losses and weights that are not finite

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
@@ -52,6 +48,7 @@ def run(words: list[str]) -> int:
         raise SettingsError(f"--batch-size: expected at least 1, got {parsed.batch_size}")
 
     from destseg.inference.predictor import load
+    from destseg.interruption import Interruption
     from destseg.watching.journal import open_journal
     from destseg.watching.moving import Mover
     from destseg.watching.watch import Timing, Watch
@@ -69,20 +66,20 @@ def run(words: list[str]) -> int:
         if mover:
             stack.callback(mover.close)
         predictor = load(parsed.bundle, **runtime_options(parsed), batch_size=parsed.batch_size)
-        stopped = stack.enter_context(_signals())
+        interruption = stack.enter_context(Interruption().watch())
         report = stack.enter_context(_Report(parsed.verbose))
 
         def pause(seconds: float) -> bool:
             report.show()
-            return stopped.wait(seconds)
+            return interruption.wait(seconds)
 
         watch = Watch(
             folder, predictor, journal, mover=mover, timing=timing, say=report.say, pause=pause
         )
         for answer in watch.run(once=parsed.once):
             report.count(answer)
-    if stopped.number is not None:
-        return 128 + stopped.number
+    if interruption.signal is not None:
+        return 128 + interruption.signal
     return 1 if report.failed or report.complaints else 0
 
 
@@ -123,36 +120,6 @@ def _parser() -> argparse.ArgumentParser:
         "--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default: 8)"
     )
     return parser
-
-
-class _Stop(threading.Event):
-    """Set by a signal, whose number it keeps."""
-
-    number: int | None = None
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_Stop]:
-    """Catch SIGINT and SIGTERM inside; a second one ends the program at once as usual."""
-    stop = _Stop()
-    before: dict[int, object] = {}
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        del frame
-        stop.number = number
-        stop.set()
-        restore()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, remember)
-    try:
-        yield stop
-    finally:
-        restore()
 
 
 class _Report:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from destseg.errors import MissingExtraError, SettingsError, TrainingInterrupted
+from destseg.interruption import Interruption
 from destseg.many.job import Outcome, run_job
 from destseg.many.plan import Job
 
@@ -63,17 +62,17 @@ def run_on_ray(
     """
     if not jobs:
         return
-    with _session(resources) as ray, _asked_to_stop() as asked:
+    with _session(resources) as ray, Interruption().watch() as interruption:
         task = _task(ray, resources)
         waiting = {task.remote(job, str(Path.cwd())): job for job in jobs}
         done = 0
         while waiting:
             ready, _ = ray.wait(list(waiting), num_returns=1, timeout=_POLL)
-            if asked:
+            if (number := interruption.signal) is not None:
                 _stop(ray, list(waiting))
-                name = signal.Signals(asked[0]).name
+                name = signal.Signals(number).name
                 raise TrainingInterrupted(
-                    asked[0],
+                    number,
                     f"stopped by {name} with {done} of {len(jobs)} jobs done; the states of the "
                     "others are saved. Go on with the same command.",
                 )
@@ -176,27 +175,3 @@ def _require_room(there: dict[str, float], resources: Resources) -> None:
                 f"{flag}: expected at most the {there.get(name, 0):g} of this machine, got "
                 f"{wanted:g} for each job"
             )
-
-
-@contextlib.contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM inside; a second one ends the program at once as usual."""
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        del frame
-        asked.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, remember)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

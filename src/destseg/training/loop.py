@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import FrameType
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from destseg.config import TrainingSettings
 from destseg.errors import TrainingError, TrainingInterrupted
+from destseg.interruption import Interruption
 from destseg.training.checkpoint import optimizer_tensors, restore_optimizer
 from destseg.training.loaders import Batches, step_seed
 from destseg.training.log import TrainingLog
@@ -39,36 +38,6 @@ ADVICE = (
 )
 
 START = Progress(step=0, optimizer={}, scaler={})
-
-
-class Interruption:
-    """Remembers SIGINT and SIGTERM, so that a run can stop between two steps."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    @contextlib.contextmanager
-    def watch(self) -> Iterator[Interruption]:
-        """Catch the signals inside; a second one ends the program at once as usual."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        watched = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.getsignal(number) for number in watched}
-
-        def remember(number: int, frame: FrameType | None) -> None:
-            del frame
-            self.signal = number
-            for each, handler in before.items():
-                signal.signal(each, handler)
-
-        for number in watched:
-            signal.signal(number, remember)
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def run_phase(

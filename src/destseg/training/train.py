@@ -20,6 +20,7 @@ from destseg.errors import SettingsError, TrainingError
 from destseg.inference.bundle import Bundle, save_bundle, save_calibration
 from destseg.inference.calibrate import fit_calibration
 from destseg.inference.predictor import Predictor, load
+from destseg.interruption import Interruption
 from destseg.model.destseg import DeSTSeg, build_model
 from destseg.model.device import resolve_device
 from destseg.model.teacher import pretrained_teacher
@@ -27,7 +28,7 @@ from destseg.training.checkpoint import Checkpoint, save_checkpoint
 from destseg.training.good_parts import GoodParts
 from destseg.training.loaders import Batches
 from destseg.training.log import TrainingLog
-from destseg.training.loop import START, Interruption, Progress, run_phase
+from destseg.training.loop import START, Progress, run_phase
 from destseg.training.phases import DenoisePhase, Phase, SegmentPhase
 from destseg.training.processes import (
     accelerator,
