@@ -15,7 +15,7 @@ import torch
 
 from destseg.cli.main import main
 from destseg.config import Settings
-from destseg.errors import MissingExtraError, SettingsError, TrainingInterrupted
+from destseg.errors import MissingExtraError, SettingsError, TrainingError, TrainingInterrupted
 from destseg.many import ray_jobs
 from destseg.many.plan import Job, Product
 from destseg.many.ray_jobs import Resources, run_on_ray
@@ -205,6 +205,24 @@ def test_without_ray_the_error_names_the_extra(products, settings, tmp_path, mon
     with pytest.raises(MissingExtraError, match=r"pip install 'destseg\[ray\]'"):
         list(run_on_ray([job], Resources()))
     assert list(run_on_ray([], Resources())) == []
+
+
+def test_a_ray_that_does_not_start_is_told_without_a_trace(endless, monkeypatch):
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    ended = []
+
+    def late(*_arguments, **_keywords):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", late)
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
+    with pytest.raises(TrainingError, match=r"timed out during startup\. Is it busy"):
+        list(run_on_ray([endless], Resources()))
+    monkeypatch.setattr(ray, "init", lambda *_a, **_k: int("no"))
+    with pytest.raises(SettingsError, match="--address: expected that of a Ray cluster, got 'no'"):
+        list(run_on_ray([endless], Resources(address="no")))
+    assert ended == [True]
 
 
 def test_what_this_machine_cannot_give_is_refused():

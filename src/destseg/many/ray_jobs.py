@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from destseg.errors import MissingExtraError, SettingsError, TrainingInterrupted
+from destseg.errors import MissingExtraError, SettingsError, TrainingError, TrainingInterrupted
 from destseg.interruption import Interruption
 from destseg.many.job import Outcome, run_job
 from destseg.many.plan import Job
@@ -57,7 +57,8 @@ def run_on_ray(
 
     Raises:
         MissingExtraError: without the extra ``ray``.
-        SettingsError: if no machine here can give what a job is to have.
+        SettingsError: if this machine cannot give what a job is to have, or there is no cluster.
+        TrainingError: if Ray does not start.
         TrainingInterrupted: after SIGINT or SIGTERM; states are saved.
     """
     if not jobs:
@@ -140,21 +141,7 @@ def _session(resources: Resources) -> Iterator[Any]:
 
     started = not ray.is_initialized()
     if started:
-        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-        if resources.address is None:
-            ray.init(
-                "local",
-                include_dashboard=False,
-                object_store_memory=_MEMORY_OF_OBJECTS,
-                **quiet,
-            )
-        else:
-            try:
-                ray.init(resources.address, **quiet)
-            except (ConnectionError, ValueError) as error:
-                raise SettingsError(
-                    f"--address: expected that of a Ray cluster, got {resources.address!r}: {error}"
-                ) from error
+        _start(ray, resources.address)
     try:
         if resources.address is None:
             _require_room(ray.cluster_resources(), resources)
@@ -162,6 +149,27 @@ def _session(resources: Resources) -> Iterator[Any]:
     finally:
         if started:
             ray.shutdown()
+
+
+def _start(ray: Any, address: str | None) -> None:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is not None:
+        try:
+            ray.init(address, **quiet)
+        except (ConnectionError, ValueError) as error:
+            raise SettingsError(
+                f"--address: expected that of a Ray cluster, got {address!r}: {error}"
+            ) from error
+        return
+    alone = {"include_dashboard": False, "object_store_memory": _MEMORY_OF_OBJECTS}
+    try:
+        ray.init("local", **alone, **quiet)
+    except Exception as error:  # Ray has no class for it; it waits 30 seconds for its own parts
+        ray.shutdown()
+        raise TrainingError(
+            f"expected Ray to start on this machine, got: {error} Is it busy or out of memory? "
+            "Nothing was begun; give the same command again."
+        ) from error
 
 
 def _require_room(there: dict[str, float], resources: Resources) -> None:
