@@ -1,7 +1,9 @@
 """Batches on a local Ray: workers are real processes, their backend is one line."""
 
+import gc
 import json
 import os
+import warnings
 from pathlib import Path
 
 import pyarrow as pa
@@ -45,6 +47,10 @@ def local_ray():
     )
     yield
     ray.shutdown()
+    with warnings.catch_warnings():
+        # Ray does not wait for its processes; here rather than in another test.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
     if before is None:
         del os.environ["RAY_USAGE_STATS_ENABLED"]
 
