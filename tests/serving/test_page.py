@@ -786,8 +786,8 @@ def test_all_of_it_works_with_the_keyboard_and_there_is_no_trap(visit, tmp_path)
                 return
         raise AssertionError(f"Tab never came to {goal}")
 
-    tab_to("choose")
     with page.expect_file_chooser() as chooser:
+        tab_to("choose")  # takes long enough for the browser to be told to hand the chooser over
         page.keyboard.press("Enter")
     chooser.value.set_files(tmp_path / "crack.png")
     see(page, "#verdict-word", "Defective")
