@@ -9,6 +9,7 @@ import mimetypes
 import re
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -661,7 +662,12 @@ def test_the_words_hold_at_the_edges(visit):
 def test_many_pictures_keep_their_order_and_are_gone_through_by_keyboard(visit, server):
     levels = [0.9, 0.1, 0.8, 0.2, 0.7, 0.6]
     page = visit()
+    server.gate.clear()  # the first answer waits until a second picture is there
     drop(page, **{f"p{n}": part(level) for n, level in enumerate(levels)})
+    deadline = time.monotonic() + 20
+    while server.at_once < 2 and time.monotonic() < deadline:
+        page.wait_for_timeout(20)
+    server.gate.set()
     finished(page, 6)
     assert named(page) == [f"p{n}.png" for n in range(6)]
     assert server.most_at_once == 2
