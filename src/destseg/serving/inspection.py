@@ -70,17 +70,8 @@ def routes(service: Service) -> APIRouter:
         With `Accept: image/png` the answer is the picture with its heatmap and regions drawn.
         """
         visit = Visit(service, request, service.model(model))
-        status = 500
-        try:
-            with visit.room():
-                response = await _answer(service, visit, request, heatmap)
-            status = response.status_code
-            return response
-        except Problem as problem:
-            status = problem.status
-            raise
-        finally:
-            visit.count(status)
+        with visit.counted(), visit.room():
+            return await _answer(service, visit, request, heatmap)
 
     @router.get("/models", response_model=ModelList, summary="List the models that are served")
     async def models() -> Response:

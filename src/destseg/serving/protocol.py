@@ -111,21 +111,13 @@ def routes(service: Service) -> APIRouter:
     async def infer(request: Request, model: str, version: str = VERSION) -> Response:
         """Inspect pictures given as `image` (pixels) or `image_bytes` (files; base64 in JSON)."""
         visit = Visit(service, request, _served(model, version))
-        status = 500
-        try:
+        with visit.counted():
             # Room for one while the body is read, and for all that are in it afterwards.
             with visit.room():
                 asked, pictures = await anyio.to_thread.run_sync(
                     _read, await visit.body(), request.headers.get(HEADER_LENGTH)
                 )
-            response = await _answer(service, visit, asked, pictures)
-            status = response.status_code
-            return response
-        except Problem as problem:
-            status = problem.status
-            raise
-        finally:
-            visit.count(status)
+            return await _answer(service, visit, asked, pictures)
 
     def _served(model: str, version: str) -> Any:
         if version != VERSION:

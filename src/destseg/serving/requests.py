@@ -168,9 +168,18 @@ class Visit:
             gone.cancel()
             answers.cancel()  # whose turn has not come need not be inspected any more
 
-    def count(self, status: int) -> None:
-        """Tell the metrics how the request ended."""
-        self._service.telemetry.request(self.model.name, status, self.elapsed)
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Tell the metrics how what is inside ended; what raises no problem is a fault of ours."""
+        status = 500
+        try:
+            yield
+            status = 200
+        except Problem as problem:
+            status = problem.status
+            raise
+        finally:
+            self._service.telemetry.request(self.model.name, status, self.elapsed)
 
     @property
     def elapsed(self) -> float:
