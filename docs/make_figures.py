@@ -31,7 +31,10 @@ def main() -> int:
         return 2
     folder = Path(sys.argv[1])
     parts, predictor = folder / "parts", load(folder / "model", backend="torch")
-    write_image(IMAGES / "damage.png", damage_sheet(parts, predictor.bundle.settings, 6))
+    textured = predictor.bundle.settings.replace(transplant_share=0.0)
+    write_image(IMAGES / "damage.png", damage_sheet(parts, textured, 6))
+    moved = predictor.bundle.settings.replace(transplant_share=1.0)
+    write_image(IMAGES / "transplants.png", damage_sheet(parts, moved, 6))
     samples = test_samples(parts)
     kinds = dict.fromkeys(sample.defect for sample in samples)
     first = [next(each for each in samples if each.defect == kind) for kind in kinds]

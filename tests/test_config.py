@@ -25,6 +25,7 @@ PAPER = {
         "head": "aspp",
         "head_width": 256,
         "head_dilations": (6, 12, 18),
+        "surface_width": 0,
     },
     "damage": {
         "damage": "cells",
@@ -32,6 +33,7 @@ PAPER = {
         "damage_threshold": 0.5,
         "opacity": (0.2, 1.0),  # 1 - beta, beta from 0 to 0.8
         "damage_probability": 1.0,
+        "transplant_share": 0.0,
     },
     "training": {
         "batch_size": 32,
@@ -72,6 +74,7 @@ OTHER: dict[str, Any] = {
     "head": "aspp",
     "head_width": 32,
     "head_dilations": (1, 2),
+    "surface_width": 16,
     "textures": "some/folder",
     "damage": "pixels",
     "damage_octaves": (1, 3),
@@ -80,9 +83,11 @@ OTHER: dict[str, Any] = {
     "damage_area": (0.01, 0.02),
     "opacity": (0.5, 0.75),
     "damage_probability": 0.5,
+    "transplant_share": 0.7,
     "batch_size": 4,
     "denoise_steps": 7,
     "segment_steps": 8,
+    "surface_steps": 9,
     "optimizer": "sgd",
     "lr_student": 1e-5,
     "lr_head_blocks": 1e-06,

@@ -146,6 +146,12 @@ class Settings:
             raise SettingsError("\n".join(problems))
         return cls.from_preset(values.get("preset", "fast"), **flat)
 
+    def steps_of_phases(self) -> dict[str, int]:
+        """Return the steps of each phase that training has, in order."""
+        training = self.training
+        steps = {"denoise": training.denoise_steps, "segment": training.segment_steps}
+        return {**steps, "surface": training.surface_steps} if self.model.surface_width else steps
+
     def flat(self) -> dict[str, Any]:
         """Return the value of every field of every group by the field's name."""
         return {
@@ -206,6 +212,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "student": "resnet18",
         "head": "aspp",
         "head_width": 256,
+        "surface_width": 0,
+        "transplant_share": 0.0,
         "batch_size": 32,
         "denoise_steps": 1000,
         "segment_steps": 4000,

@@ -128,6 +128,12 @@ class ModelSettings:
     head_dilations: tuple[int, ...] = setting(
         (6, 12, 18), "head=aspp: dilations of the parallel 3x3 convolutions.", DILATIONS
     )
+    surface_width: int = setting(
+        64,
+        "Channels of the surface head, which finds broad regions with another surface; 0 leaves it "
+        "out, as in the paper.",
+        at_least(0),
+    )
 
 
 @dataclass(frozen=True)
@@ -167,21 +173,32 @@ class DamageSettings:
     damage_probability: float = setting(
         1.0, "Share of the training pictures that are damaged.", SHARE_ABOVE_0
     )
+    transplant_share: float = setting(
+        0.3,
+        "Phase 3: share of the pictures that are damaged with a broad region of another good "
+        "picture instead of a texture.",
+        SHARE,
+    )
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The two phases and their optimiser (section 4.1)."""
+    """The phases and their optimiser (section 4.1)."""
 
     batch_size: int = setting(16, "Pictures in a step.", at_least(2))
     denoise_steps: int = setting(800, "Steps of phase 1, in which the student learns.", at_least(1))
     segment_steps: int = setting(1500, "Steps of phase 2, in which the head learns.", at_least(1))
-    optimizer: Literal["adamw", "sgd"] = setting("adamw", "Optimiser of both phases.")
+    surface_steps: int = setting(
+        800, "Steps of phase 3, in which the surface head learns.", at_least(1)
+    )
+    optimizer: Literal["adamw", "sgd"] = setting("adamw", "Optimiser of all phases.")
     lr_student: float = setting(4e-3, "Learning rate of the student in phase 1.", POSITIVE)
     lr_head_blocks: float = setting(
         2e-3, "Learning rate of the head's first blocks in phase 2.", POSITIVE
     )
-    lr_head: float = setting(2e-3, "Learning rate of the rest of the head in phase 2.", POSITIVE)
+    lr_head: float = setting(
+        2e-3, "Learning rate of the rest of the head in phase 2, and of phase 3.", POSITIVE
+    )
     momentum: float = setting(0.9, "Momentum of optimizer=sgd.", SHARE)
     weight_decay: float = setting(1e-4, "Weight decay of the optimiser.", at_least(0))
     schedule: Literal["cosine", "constant"] = setting(

@@ -31,11 +31,11 @@ def test_a_run_leaves_a_model_with_the_settings_that_it_used(trained, settings_f
     ]
 
 
-def test_the_log_has_every_step_of_both_phases(trained):
+def test_the_log_has_every_step_of_all_phases(trained):
     lines = (trained / "log.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [line for line in map(json.loads, lines) if line["event"] == "step"]
     assert [(line["phase"], line["step"]) for line in steps] == [
-        (phase, step) for phase in ("denoise", "segment") for step in (1, 2, 3)
+        (phase, step) for phase in ("denoise", "segment", "surface") for step in (1, 2, 3)
     ]
     assert all(line["loss"] > 0 for line in steps)
 

@@ -58,7 +58,7 @@ def test_nodes_are_named_for_their_modules_and_say_nothing_of_this_machine(proto
     assert len(set(names)) == len(names)
     convolutions = [node.name for node in proto.graph.node if node.op_type == "Conv"]
     parts = {name.split(".")[1] for name in convolutions}
-    assert parts == {"teacher", "student", "head"}
+    assert parts == {"teacher", "student", "head", "surface"}
     assert b"/src/" not in proto.SerializeToString()
     assert b"site-packages" not in proto.SerializeToString()
 

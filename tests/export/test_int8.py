@@ -70,7 +70,7 @@ ENCODERS = ("model.teacher.", "model.student.encoder.")
 ENDS = tuple(
     f"{encoder}features.{name}" for encoder in ENCODERS for name in ("conv_stem/", "blocks.0.")
 )
-ENDS += ("model.head.classify/",)
+ENDS += ("model.head.classify/", "model.surface.classify/")
 
 
 @pytest.mark.parametrize(("runtime", "missing"), [("openvino", "nncf"), ("onnx", "onnxruntime")])

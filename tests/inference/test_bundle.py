@@ -91,7 +91,7 @@ def test_the_files_are_plain_json_and_safetensors_with_the_hash(folder):
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     assert manifest["weights_sha256"] == digest
-    assert manifest["format"] == FORMAT == 1
+    assert manifest["format"] == FORMAT == 2
     assert manifest["destseg"] == destseg.__version__
     assert Settings.from_dict(manifest["settings"]) == SETTINGS
     calibration = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
@@ -180,9 +180,16 @@ def test_the_false_alarm_rate_may_be_changed_in_the_calibration(folder):
 def test_a_newer_format_is_refused_with_who_wrote_it(folder):
     change(folder / MANIFEST, format=FORMAT + 1, destseg="9.8.7", settings={"from": "later"})
     message = refusal(folder)
-    assert "expected bundle format 1 or older, got 2" in message
+    assert "expected bundle format 2 or older, got 3" in message
     assert "9.8.7" in message
     assert "Upgrade" in message
+
+
+def test_a_model_of_format_1_has_no_surface_head(folder):
+    settings = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["settings"]
+    del settings["model"]["surface_width"]
+    change(folder / MANIFEST, format=1, settings=settings)
+    assert load_bundle(folder).settings == SETTINGS.replace(surface_width=0)
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, CALIBRATION])

@@ -117,7 +117,7 @@ def test_on_a_terminal_a_table_tells_how_far_jobs_are(made_up, monkeypatch, tmp_
         shown.update([job, made_up("bolt", 1).job])
         shown.ended(made_up("nut", 0, image_auroc=1.0))
     told = text.getvalue()
-    assert "bolt, seed 0  phase 1 of 2, step 5/800, loss 0.5000, about" in told
+    assert "bolt, seed 0  phase 1, step 5/800, loss 0.5000, about" in told
     assert "0 of 2 done, 1 running, 1 waiting" in told
     assert "1/2 nut, seed 0: trained in 2.0 min" in told
 

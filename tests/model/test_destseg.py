@@ -142,12 +142,40 @@ def test_the_map_has_the_pictures_size_and_lies_between_0_and_1(tiny_settings, s
 
 
 def test_the_map_is_the_upsampled_sigmoid_of_the_logits(tiny_settings):
-    model = tiny_model(tiny_settings)
+    model = tiny_model(tiny_settings.replace(surface_width=0))
     with torch.no_grad():
         logits = model.segment(pictures())
         assert logits.shape == (2, 1, 16, 16)
         expected = F.interpolate(1 / (1 + torch.exp(-logits)), size=(64, 64), mode="bilinear")
         torch.testing.assert_close(model(pictures()), expected)
+
+
+def test_the_surface_head_can_only_add_and_never_more_than_its_weight(tiny_settings):
+    model = tiny_model(tiny_settings)
+    with torch.no_grad():
+        taps, made = model.features(model.normalize(pictures()))
+        compared = compare(taps, made)
+        # Both shall be the larger one somewhere.
+        model.surface.classify.weight *= 2 / model.surface(taps, compared).std()
+        model.surface.classify.bias -= model.surface(taps, compared).mean() - 1
+        broad = torch.sigmoid(model.surface(taps, compared))
+        main = torch.sigmoid(model.segment(pictures()))
+        assert (broad.shape, main.shape) == ((2, 1, 8, 8), (2, 1, 16, 16))
+        broad = F.interpolate(broad, size=(16, 16), mode="bilinear")
+        expected = torch.where(main > 0.6 * broad, main, 0.6 * broad)
+        assert 0 < (main > 0.6 * broad).float().mean() < 1  # both are seen
+        expected = F.interpolate(expected, size=(64, 64), mode="bilinear")
+        torch.testing.assert_close(model(pictures()), expected)
+
+
+def test_without_the_surface_head_all_other_weights_are_the_same(tiny_settings):
+    torch.manual_seed(4)
+    whole = build_model(tiny_settings.model).state_dict()
+    torch.manual_seed(4)
+    without = build_model(tiny_settings.replace(surface_width=0).model).state_dict()
+    assert without
+    assert all(torch.equal(value, whole[name]) for name, value in without.items())
+    assert all(name.startswith("surface.") for name in whole.keys() - without.keys())
 
 
 def test_bytes_and_floats_of_the_same_picture_are_the_same(tiny_settings):

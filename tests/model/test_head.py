@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from destseg.config import Settings
-from destseg.model.head import AsppHead, LightHead, build_head
+from destseg.model.head import AsppHead, LightHead, SurfaceHead, build_head
 
 PAPER = Settings.from_preset("paper").model
 
@@ -133,3 +133,21 @@ def test_checkpointing_gives_the_same_gradients_and_statistics(kind):
     plain, saving = learned(False), learned(True)
     assert all(value is not None for value in plain.values())
     assert all(torch.equal(value, saving[name]) for name, value in plain.items())
+
+
+def test_the_surface_head_compares_a_place_with_the_whole_picture():
+    """What lies far beyond the reach of its convolutions changes the answer everywhere."""
+    torch.manual_seed(0)
+    head = settled(SurfaceHead((4, 6, 8), 16)).double()
+    taps = [torch.rand(1, c, s, s).double() for c, s in zip((4, 6, 8), (256, 128, 64), strict=True)]
+    changed = [tap.clone() for tap in taps]
+    for tap in changed[1:]:
+        tap[..., -8:, -8:] = tap[..., -8:, -8:].flip(1)
+    with torch.no_grad():
+        one = head(taps, [tap * tap for tap in taps])
+        other = head(changed, [tap * tap for tap in taps])
+        alone = head([torch.zeros_like(taps[0]), *taps[1:]], [tap * tap for tap in taps])
+    assert one.shape == (1, 1, 128, 128)
+    assert torch.equal(one, alone)  # the finest stride is not looked at
+    corner = (one - other)[..., :16, :16].abs()
+    assert 0 < corner.max() < (one - other).abs().max()

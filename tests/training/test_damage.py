@@ -12,9 +12,9 @@ from destseg.training.damage import (
     blend,
     damage,
     draw_masks,
-    perlin_from_gradients,
-    perlin_noise,
+    transplant,
 )
+from destseg.training.noise import perlin_from_gradients, perlin_noise
 from reference.perlin import perlin
 
 CELLS = DamageSettings()
@@ -370,6 +370,68 @@ def test_textures_that_do_not_fit_are_refused(shape):
     pictures, _ = pictures_and_textures((32, 32))
     with pytest.raises(DataError, match="textures: expected"):
         damage(pictures, torch.zeros(shape, dtype=torch.uint8), CELLS, seeded())
+
+
+# ---- regions of other good pictures
+
+
+def parts_of(level, n=6, size=(64, 96), seed=0):
+    random = np.random.default_rng(seed)
+    noise = random.integers(-20, 21, (n, 3, *size))
+    return torch.from_numpy((level + noise).astype(np.uint8))
+
+
+def test_a_transplant_is_broad_and_outside_of_it_nothing_changes():
+    pictures, others = parts_of(60, 40), parts_of(180, 40, seed=1)
+    moved, masks = transplant(pictures, others, seeded())
+    assert (moved.dtype, masks.dtype) == (torch.float32, torch.float32)
+    assert set(masks.unique().tolist()) == {0, 1}
+    hit = masks.bool().expand_as(pictures)
+    assert torch.equal(moved[~hit], pictures[~hit].float())
+    assert moved[hit].mean() > 100
+    areas = masks.mean((1, 2, 3))
+    assert areas.min() >= 0.03
+    assert areas.max() <= 0.5 + 1e-3
+    assert areas.max() - areas.min() > 0.25
+    # Broad: few border pixels for what it covers, unlike the textures' masks.
+    border = (masks[..., 1:] != masks[..., :-1]).float().mean((1, 2, 3)) / areas
+    assert border.mean() < 0.15
+
+
+def test_what_cannot_be_seen_is_no_damage():
+    white = torch.full((8, 3, 64, 64), 255, dtype=torch.uint8)
+    black = torch.zeros_like(white)
+    moved, masks = transplant(black, black, seeded())
+    assert not masks.any()
+    assert torch.equal(moved, black.float())
+    assert transplant(white, black, seeded())[1].any((1, 2, 3)).all()
+
+
+def test_a_transplants_seed_decides_everything():
+    pictures, others = parts_of(90), parts_of(120, seed=2)
+    first, second, other = (transplant(pictures, others, seeded(k)) for k in (3, 3, 4))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert not torch.equal(first[1], other[1])
+
+
+def test_transplants_of_a_part_of_a_batch_are_those_of_the_whole():
+    pictures, others = parts_of(90), parts_of(150, seed=2)
+    whole = transplant(pictures, others, seeded(7))
+    mine = [1, 4, 5]
+    some = transplant(pictures[mine], others[mine], seeded(7), share=(6, mine))
+    assert torch.equal(some[0], whole[0][mine])
+    assert torch.equal(some[1], whole[1][mine])
+
+
+def test_transplants_stay_where_damage_may_lie():
+    pictures, others = parts_of(60), parts_of(180, seed=1)
+    where = torch.zeros((6, 1, 64, 96), dtype=torch.bool)
+    where[..., :40] = True
+    moved, masks = transplant(pictures, others, seeded(), where)
+    assert masks[..., :40].any()
+    assert not masks[..., 40:].any()
+    assert torch.equal(moved[..., 40:], pictures[..., 40:].float())
 
 
 @pytest.mark.gpu

@@ -180,17 +180,39 @@ def test_a_batch_is_a_function_of_seed_phase_and_step(parts):
         assert not torch.equal(base[2], different[2])
 
 
-@pytest.mark.parametrize("damage", ["cells", "pixels"])
+@pytest.mark.parametrize(
+    ("phase", "damage"), [("segment", "cells"), ("segment", "pixels"), ("surface", "cells")]
+)
 @pytest.mark.parametrize("processes", [2, 3, 6])
-def test_shares_of_a_batch_are_its_parts(parts, damage, processes):
-    whole = batches(parts, batch_size=6, damage=damage).make("segment", 5)
+def test_shares_of_a_batch_are_its_parts(parts, phase, damage, processes):
+    whole = batches(parts, batch_size=6, damage=damage).make(phase, 5)
     size = 6 // processes
     shares = [
         batches(parts, batch_size=6, damage=damage, share=slice(k * size, (k + 1) * size))
         for k in range(processes)
     ]
-    made = [each.make("segment", 5) for each in shares]
+    made = [each.make(phase, 5) for each in shares]
     assert equal(whole, [torch.cat(some) for some in zip(*made, strict=True)])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_phase_3_damages_some_pictures_with_other_good_ones(parts, share):
+    """The textures are red, the parts grey: what is damaged without red comes from a part."""
+    made = batches(parts, batch_size=12)
+    made._damage = DamageSettings(transplant_share=share, opacity=(1.0, 1.0))
+    made._textures = (
+        torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1).repeat(1, 1, 64, 64)
+    )
+    found = []
+    for step in range(8):
+        clean, damaged, masks = made.make("surface", step)
+        hit = masks.bool().expand_as(clean)
+        assert torch.equal(damaged[~hit], clean[~hit].float())
+        assert damaged.is_contiguous(memory_format=torch.channels_last)
+        red = (damaged[:, 0] == 255) & (damaged[:, 1] == 0) & masks[:, 0].bool()
+        found += [not each.any() for each, mask in zip(red, masks, strict=True) if mask.any()]
+    assert len(found) > 80
+    assert sum(found) / len(found) == pytest.approx(share, abs=0.12)
 
 
 def test_the_same_picture_is_turned_and_damaged_differently_each_time(parts):
@@ -350,6 +372,11 @@ def test_nothing_is_damaged_outside_of_the_region(parts):
     whole = everywhere.make("denoise", 0)
     assert torch.equal(clean, whole[0])
     assert not masks[..., 32:].any()
+    inside._damage = DamageSettings(transplant_share=1.0)
+    _, moved, regions = inside.make("surface", 0)
+    assert regions[..., :32].any()
+    assert not regions[..., 32:].any()
+    assert not torch.equal(moved[..., :32], damaged[..., :32])
     assert torch.equal(masks[..., :32], whole[2][..., :32])
     assert torch.equal(damaged[..., 32:], clean[..., 32:].float())
     assert torch.equal(damaged[..., :32], whole[1][..., :32])

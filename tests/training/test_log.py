@@ -72,7 +72,7 @@ def test_without_a_terminal_there_are_plain_lines_on_stderr(tmp_path, capfd):
     out, err = capfd.readouterr()
     assert out == ""
     assert "teacher: [bold] ü\n" in err
-    assert "phase 1 of 2, student: step 4/4, loss 0.2500, 16.0 pictures/s, 0:00:00 left\n" in err
+    assert "phase 1, student: step 4/4, loss 0.2500, 16.0 pictures/s, 0:00:00 left\n" in err
     assert "\x1b" not in err
 
 

@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from destseg.config import Settings, TrainingSettings
-from destseg.model.destseg import build_model
+from destseg.model.destseg import build_model, compare
 from destseg.training.phases import (
     DenoisePhase,
     SegmentPhase,
+    SurfacePhase,
     build_optimizer,
     freeze_all_but,
     rate_factor,
@@ -150,6 +151,23 @@ def test_phase_2_sees_the_damaged_only(tiny_settings):
     assert torch.equal(phase(clean * 0, damaged, masks), phase(clean, damaged, masks))
 
 
+@pytest.mark.parametrize("student", ["shared", "test_efficientnet"])
+def test_phase_3_is_phase_2_of_the_other_head(tiny_settings, student):
+    model = model_of(tiny_settings, student=student)
+    phase = SurfacePhase(model, TrainingSettings())
+    freeze_all_but(phase)
+    model.surface.eval()
+    clean, damaged, masks = batch()
+    taps, made = model.features(model.normalize(damaged))
+    p = torch.sigmoid(model.surface(taps, compare(taps, made)))
+    assert p.shape == (len(clean), 1, 8, 8)
+    target = (F.interpolate(masks, size=(8, 8), mode="bilinear") >= 0.5).float()
+    p_true = torch.where(target == 1, p, 1 - p)
+    expected = (-((1 - p_true) ** 4) * p_true.log()).mean() + (p - target).abs().mean()
+    torch.testing.assert_close(phase(clean, damaged, masks), expected)
+    assert torch.equal(phase(clean * 0, damaged, masks), phase(clean, damaged, masks))
+
+
 def student_gradients(model):
     return {name: p.grad.clone() for name, p in model.student.named_parameters()}
 
@@ -188,7 +206,10 @@ def test_the_papers_phase_1_steps_are_the_public_recipes_at_any_batch_size(tiny_
 # ---- what learns and what is frozen
 
 
-@pytest.mark.parametrize(("kind", "learns"), [(DenoisePhase, "student."), (SegmentPhase, "head.")])
+@pytest.mark.parametrize(
+    ("kind", "learns"),
+    [(DenoisePhase, "student."), (SegmentPhase, "head."), (SurfacePhase, "surface.")],
+)
 def test_a_phase_changes_its_own_network_only(tiny_settings, kind, learns):
     model = model_of(tiny_settings)
     wanted = TrainingSettings()

@@ -136,7 +136,8 @@ def test_several_processes_give_the_model_of_one(
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     steps = [json.loads(line) for line in lines]
     steps = [(each["phase"], each["step"]) for each in steps if each["event"] == "step"]
-    assert steps == [(phase, step) for phase in ("denoise", "segment") for step in (1, 2, 3)]
+    phases = ("denoise", "segment", "surface")
+    assert steps == [(phase, step) for phase in phases for step in (1, 2, 3)]
     expected = [json.loads(line) for line in (alone / "log.jsonl").read_text().splitlines()]
     losses = [
         [each["loss"] for each in found if each["event"] == "step"]

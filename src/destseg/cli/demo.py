@@ -39,6 +39,7 @@ def run(words: list[str]) -> int:
         image_size=128,
         denoise_steps=DENOISE_STEPS,
         segment_steps=SEGMENT_STEPS,
+        surface_steps=SURFACE_STEPS,
         # Ten held-out pictures cannot promise less than 1 in 11.
         max_false_alarm_rate=0.1,
         seed=parsed.seed,
@@ -49,6 +50,7 @@ def run(words: list[str]) -> int:
 
 DENOISE_STEPS = 150
 SEGMENT_STEPS = 200
+SURFACE_STEPS = 60
 
 
 def _demonstrate(output: Path, settings: Settings) -> None:

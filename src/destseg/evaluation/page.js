@@ -99,7 +99,9 @@ const AXES = {
   PR: { xName: "recall", yName: "precision", area: "AP" },
   PRO: { xName: "false-positive rate", yName: "mean overlap per region", area: "AUPRO", limit: 0.3 },
 };
-const PHASES = { denoise: "training, phase 1", segment: "training, phase 2" };
+const PHASES = {
+  denoise: "training, phase 1", segment: "training, phase 2", surface: "training, phase 3",
+};
 const imageCharts = {};
 
 function showCurves() {

@@ -55,7 +55,7 @@ ALWAYS = (
     # The first stage at the picture's size and the last convolution: the rounding of a pixel and
     # of a logit.  A tenth of the operations and most of the loss (benchmarks/NOTES.md).
     r"model\.(teacher|student\.encoder)\.features\.(conv_stem|conv1|blocks\.0\.).*",
-    r"model\.head\.classify.*",
+    r"model\.(head|surface)\.classify.*",
 )
 SCOPES = (
     Scope("all", "all but the first stage and the last convolution", ALWAYS, True),

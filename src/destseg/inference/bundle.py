@@ -22,7 +22,7 @@ from destseg.data.roi import Roi
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.inference.scoring import Calibration
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 CALIBRATION = "calibration.json"
@@ -123,6 +123,12 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
     return replace(bundle, calibration=calibration)
 
 
+def _settings_of(manifest: dict[str, Any]) -> Settings:
+    settings = Settings.from_dict(manifest["settings"])
+    # Models of format 1 have no surface head, and no word about it.
+    return settings if manifest["format"] >= 2 else settings.replace(surface_width=0)
+
+
 def load_bundle(folder: str | Path) -> Bundle:
     """Read a bundle's manifest and calibration; the weights are read when a backend opens.
 
@@ -140,7 +146,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             )
         bundle = Bundle(
             folder=folder,
-            settings=Settings.from_dict(manifest["settings"]),
+            settings=_settings_of(manifest),
             weights_sha256=manifest["weights_sha256"],
             calibration=None,
             training={**manifest["training"]},

@@ -13,13 +13,16 @@ from destseg.config import Settings
 SILENCE = 120.0
 _TAIL = 4096
 
+_PHASES = ("denoise", "segment", "surface")
+
 
 @dataclass(frozen=True)
 class Standing:
     """Where a training stands.
 
     Attributes:
-        phase: ``denoise``, ``segment``, ``measuring`` or, before the first, ``pictures``.
+        phase: ``denoise``, ``segment``, ``surface``, ``measuring`` or, before the first,
+            ``pictures``.
         step, steps: done and wanted of the phase.
         loss: of the last report; ``None`` before there is one.
         seconds_left: of the training, if it goes on at this rate; ``None`` while not known.
@@ -44,8 +47,7 @@ class Standing:
             return "checking pictures"
         if self.phase == "measuring":
             return "measuring"
-        number = 1 if self.phase == "denoise" else 2
-        text = f"phase {number} of 2, step {self.step}/{self.steps}"
+        text = f"phase {_PHASES.index(self.phase) + 1}, step {self.step}/{self.steps}"
         if self.loss is not None:
             text += f", loss {self.loss:.4f}"
         if self.seconds_left is not None:
@@ -75,8 +77,9 @@ def standing(folder: Path, settings: Settings, since: float) -> Standing | None:
     phase, step, steps = str(at["phase"]), int(at["step"]), int(at["steps"])
     if at["event"] == "phase":
         return Standing(phase, step, steps, time=time)
-    after = settings.training.segment_steps if phase == "denoise" else 0
-    pictures = (steps - step + after) * settings.training.batch_size
+    after = settings.steps_of_phases()
+    behind = sum(after[name] for name in _PHASES[_PHASES.index(phase) + 1 :] if name in after)
+    pictures = (steps - step + behind) * settings.training.batch_size
     rate = float(at["pictures_per_s"])
     left = pictures / rate if rate > 0 else None
     return Standing(phase, step, steps, float(at["loss"]), left, time)

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from destseg.config import SHARED, DataSettings, ModelSettings
 from destseg.model.backbone import Backbone
-from destseg.model.head import Head, build_head
+from destseg.model.head import Head, SurfaceHead, build_head
 from destseg.model.layers import upsample
 from destseg.model.student import SharedStudent, Student
 
 TEACHER_STRIDES = (4, 8, 16)
+
+SURFACE_WEIGHT = 0.6
+"""What the surface head may say at most: beside a sure find of the main head it does not count."""
 
 
 class DeSTSeg(nn.Module):
@@ -24,16 +27,24 @@ class DeSTSeg(nn.Module):
         teacher: features at strides 4, 8 and 16; frozen, always in eval mode.
         student: features of the same shapes.
         head: logits from the compared features.
+        surface: a second head, for broad regions of another surface; ``None`` as in the paper.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, teacher: Backbone, student: Student | SharedStudent, head: Head) -> None:
+    def __init__(
+        self,
+        teacher: Backbone,
+        student: Student | SharedStudent,
+        head: Head,
+        surface: SurfaceHead | None = None,
+    ) -> None:
         super().__init__()
         self.teacher = teacher.requires_grad_(False).eval()
         self.student = student
         self.head = head
+        self.surface = surface
         # In pixel values, so that one subtraction and one division normalise a picture.
         self.register_buffer("mean", 255 * torch.tensor(teacher.mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(teacher.std).view(1, 3, 1, 1))
@@ -53,19 +64,26 @@ class DeSTSeg(nn.Module):
         Returns:
             float [n, 1, h, w] in [0, 1], higher is more anomalous.
         """
-        logits = self.segment(pictures).float()
+        teacher, student = self._frozen_features(pictures)
+        compared = compare(teacher, student)
+        logits = self.head(compared).float()
         # Out of the channels' axis and back: ONNX Runtime would work on blocks of 16 channels, of
         # which one is there, up to the picture's size (measured: 3 % of the whole).
         logits = logits[:, 0].unsqueeze(1)
-        return upsample(torch.sigmoid(logits), TEACHER_STRIDES[0])
+        finest = torch.sigmoid(logits)
+        if self.surface is not None:
+            broad = torch.sigmoid(self.surface(teacher, compared).float()[:, 0].unsqueeze(1))
+            finest = torch.maximum(finest, upsample(SURFACE_WEIGHT * broad, 2))
+        return upsample(finest, TEACHER_STRIDES[0])
 
     def segment(self, pictures: Tensor) -> Tensor:
         """Return the head's logits [n, 1, h/4, w/4] for pictures as in ``forward``."""
-        x = self.normalize(pictures)
-        # Only the head is trained on this path (phase 2): no graph for what is frozen.
+        return cast(Tensor, self.head(compare(*self._frozen_features(pictures))))
+
+    def _frozen_features(self, pictures: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        # Only heads are trained on this path: no graph for what is frozen.
         with torch.no_grad():
-            compared = compare(*self.features(x))
-        return cast(Tensor, self.head(compared))
+            return self.features(self.normalize(pictures))
 
     def features(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the teacher's and the student's taps of normalised pictures, finest first."""
@@ -115,4 +133,7 @@ def build_model(
         else Student(settings.student, teacher.channels, image_size)
     )
     head = build_head(settings.head, teacher.channels, settings.head_width, settings.head_dilations)
-    return DeSTSeg(teacher, student, head)
+    # Last, so that the others' weights are drawn as they are without it.
+    width = settings.surface_width
+    surface = SurfaceHead(teacher.channels, width) if width else None
+    return DeSTSeg(teacher, student, head, surface)

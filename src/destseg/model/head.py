@@ -118,6 +118,50 @@ class LightHead(nn.Module):
 LEVELS = 3
 
 
+class SurfaceHead(nn.Module):
+    """Finds broad regions that are not like the rest of the picture, at stride 8.
+
+    Such a region may agree with the student everywhere but at its border.  So this head is also
+    given the teacher's features themselves, and it compares places with the mean of the picture.
+    It has a phase of its own: the main head, given these features, would learn the textures of
+    its damage by heart (measured: half of the pixel AP on grid).
+    """
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            Entrance([2 * c for c in channels[1:]], width), SeparableBlock(width)
+        )
+        self.down = nn.ModuleList(SeparableBlock(width, 5) for _ in range(LEVELS - 1))
+        self.whole = nn.Sequential(nn.Conv2d(2 * width, width, 1), nn.ReLU(inplace=True))
+        self.mix = SeparableBlock(width, 5)
+        self.up = nn.ModuleList(SeparableBlock(width) for _ in range(LEVELS - 1))
+        self.classify = nn.Conv2d(width, 1, 1)
+
+    def forward(self, teacher: list[Tensor], compared: list[Tensor]) -> Tensor:
+        """Return logits [n, 1, h/8, w/8].
+
+        Args:
+            teacher: taps [n, c_i, h/s_i, w/s_i], finest first; the finest is not looked at.
+            compared: the same shapes, as ``compare`` gives them.
+        """
+        x = self.blocks(
+            [
+                torch.cat([F.normalize(t.float(), dim=1), c], dim=1)
+                for t, c in zip(teacher[1:], compared[1:], strict=True)
+            ]
+        )
+        finer = []
+        for block in self.down:
+            finer.append(x)
+            x = block(F.avg_pool2d(x, 2))
+        mean = x.mean((2, 3), keepdim=True).expand_as(x)
+        x = self.mix(x + self.whole(torch.cat([x - mean, mean], dim=1)))
+        for block in self.up:
+            x = block(finer.pop() + upsample(x, 2))
+        return cast(Tensor, self.classify(x))
+
+
 Head = AsppHead | LightHead
 
 

@@ -14,16 +14,24 @@ import math
 from typing import TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from destseg.config import DamageSettings
 from destseg.errors import DataError
+from destseg.training.noise import Mine, perlin_noise
 
-# Rotated coordinates are rounded; pixels of the border must not fall out of the noise for that.
-_BORDER_TOLERANCE = 1e-3
-
-Share: TypeAlias = tuple[int, slice]
+Share: TypeAlias = tuple[int, Mine]
 """How many pictures a batch has, and which of them are meant."""
+
+# Regions of other parts: broad ones, up to half-planes, whose cells are a share of the picture.
+_TRANSPLANT_CELLS = (0.7, 3.2)
+_TRANSPLANT_AREA = (0.05, 0.5)
+_TRANSPLANT_OPACITY = (0.5, 1.0)
+_TRANSPLANT_CONTRAST = (0.6, 1.6)
+_TRANSPLANT_BRIGHTNESS = (0.7, 1.3)
+# A pixel counts as damaged if around it the picture has changed by this on average.
+_SEEN_LEVELS, _SEEN_SIDE = 3.0, 15
 
 
 def damage(
@@ -72,6 +80,63 @@ def damage(
     return blend(clean, drawn, masks, opacity[:, None, None, None]), masks
 
 
+def transplant(
+    pictures: Tensor,
+    others: Tensor,
+    generator: torch.Generator,
+    where: Tensor | None = None,
+    share: Share | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Give good pictures broad regions of other good pictures.
+
+    A defect can be a region whose surface would be a good one elsewhere: another finish, gloss or
+    grain, and no foreign thing in it.  So what is laid over a picture is another part, mirrored or
+    not, of another contrast and brightness, and the mask is the highest 5 to 50 % of coarse endless
+    noise (as in ``draw_masks``).  Of the mask only what can be seen counts, which is nothing where
+    both parts are white.  Moving pieces between good pictures is the idea of Schlueter et al.
+    (ECCV 2022), here without their seamless borders.
+
+    Args:
+        pictures: uint8 or floating point [n, 3, h, w] in 0..255.
+        others: the same shape; other parts.
+        generator: where all random numbers come from.
+        where: bool [n, 1, h, w], false where nothing may be changed; ``None`` cuts nothing.
+        share: of which batch these pictures are a part.
+
+    Returns:
+        The changed pictures, float32 [n, 3, h, w] in 0..255 in the pictures' memory format and
+        equal to them outside the masks; the masks, float32 [n, 1, h, w] of 0 and 1.
+    """
+    h, w = pictures.shape[-2:]
+    n, mine = share or (len(pictures), slice(None))
+
+    def draw(low: float, high: float) -> Tensor:
+        return _uniform(generator, n, low, high)[mine].to(pictures.device)
+
+    low, high = (math.log(cells) for cells in _TRANSPLANT_CELLS)
+    cells = _uniform(generator, 2 * n, low, high).exp().view(n, 2).to(pictures.device)
+    angle = _uniform(generator, n, -math.pi / 2, math.pi / 2).to(pictures.device)
+    noise = perlin_noise(generator, cells, angle, (h, w), mine=mine, endless=True)  # [n, h, w]
+    masks = _largest(noise, draw(*_TRANSPLANT_AREA))[:, None].to(torch.float32)
+    if where is not None:
+        masks = masks * where
+    mirrored = torch.stack((draw(0, 1), draw(0, 1)), -1) < 0.5  # [n, 2]
+    contrast, brightness, opacity = (
+        draw(*limits).view(-1, 1, 1, 1)
+        for limits in (_TRANSPLANT_CONTRAST, _TRANSPLANT_BRIGHTNESS, _TRANSPLANT_OPACITY)
+    )
+    clean = pictures.to(torch.float32)
+    drawn = torch.empty_like(clean)
+    for one, other, turned in zip(drawn, others, mirrored.tolist(), strict=True):
+        one.copy_(other.flip([axis for axis in (1, 2) if turned[axis - 1]]))
+    mean = drawn.mean((2, 3), keepdim=True)
+    drawn = ((drawn - mean) * contrast + mean * brightness).clamp_(0, 255)
+    change = (blend(clean, drawn, masks, opacity) - clean).abs().mean(1, keepdim=True)
+    seen = F.avg_pool2d(change, _SEEN_SIDE, 1, _SEEN_SIDE // 2, count_include_pad=False)
+    masks = masks * (seen >= _SEEN_LEVELS)
+    return blend(clean, drawn, masks, opacity), masks
+
+
 def blend(pictures: Tensor, textures: Tensor, masks: Tensor, opacity: Tensor) -> Tensor:
     """Lay textures over pictures where the masks are 1: the equation of section 3.1.
 
@@ -94,7 +159,7 @@ def draw_masks(
     size: tuple[int, int],
     generator: torch.Generator,
     device: torch.device | str,
-    mine: slice = slice(None),
+    mine: Mine = slice(None),
 ) -> Tensor:
     """Draw masks of damage from Perlin noise (section 3.1).
 
@@ -136,123 +201,6 @@ def draw_masks(
         masks = _largest(noise, area[mine])  # [n, h, w]
     damaged = _uniform(generator, n, 0.0, 1.0).to(device) < settings.damage_probability  # [n]
     return (masks & damaged[mine, None, None]).to(torch.float32)[:, None]  # [n, 1, h, w]
-
-
-def perlin_noise(
-    generator: torch.Generator,
-    cells: Tensor,
-    angle: Tensor,
-    size: tuple[int, int],
-    *,
-    mine: slice = slice(None),
-    endless: bool = False,
-) -> Tensor:
-    """Draw Perlin noise with random unit gradients; see ``perlin_from_gradients``.
-
-    Args:
-        generator: where the gradients come from.
-        cells: float32 [n, 2], cells per side along y and x; above 0, need not be whole.
-        angle: float32 [n] in radians.
-        size: (h, w) of the noise in pixels.
-        mine: which of the n are wanted.
-        endless: let the noise go on beyond the unturned picture, and begin anywhere in a cell.
-
-    Returns:
-        float32 [n, h, w] in -1..1, on the device of ``cells``.
-    """
-    n = len(cells)
-    count, centre = cells, None
-    if endless:
-        reach = cells * (math.hypot(*size) / 2) / cells.new_tensor(size)  # [n, 2]
-        phase = torch.rand(n, 2, generator=generator, device=generator.device)
-        count, centre = 2 * reach + 1, reach + phase.to(cells.device)
-    rows, columns = (math.ceil(most) + 1 for most in count.amax(0).tolist())
-    turns = torch.rand(n, rows, columns, generator=generator, device=generator.device)
-    direction = turns.to(cells.device) * (2 * math.pi)  # [n, gy, gx]
-    gradients = torch.stack((direction.sin(), direction.cos()), -1)  # [n, gy, gx, 2]
-    centre = None if centre is None else centre[mine]
-    return perlin_from_gradients(gradients[mine], cells[mine], angle[mine], size, centre)
-
-
-def perlin_from_gradients(
-    gradients: Tensor,
-    cells: Tensor,
-    angle: Tensor,
-    size: tuple[int, int],
-    centre: Tensor | None = None,
-) -> Tensor:
-    """Evaluate Perlin's gradient noise at every pixel of turned pictures.
-
-    The lattice begins at the first pixel: without a turn, pixel (i, j) of an h x w picture lies
-    at (i cells_y / h, j cells_x / w).  With one, the pixel's place is first turned about the
-    picture's centre, ((h - 1) / 2, (w - 1) / 2), which moves what the noise shows by ``angle``
-    counterclockwise; the noise is 0 beyond the centres of the unturned picture's outer pixels.
-    Corners are mixed with the fade 6t^5 - 15t^4 + 10t^3, and the sum is multiplied by sqrt(2) to
-    fill -1..1.
-
-    Args:
-        gradients: float32 [n, gy, gx, 2], unit vectors (y, x) at the lattice's points;
-            gy >= cells_y + 1 and gx >= cells_x + 1 for every picture; the rest is not used.
-        cells: float32 [n, 2], cells per side along y and x; above 0, need not be whole.
-        angle: float32 [n] in radians.
-        size: (h, w) of the noise in pixels.
-        centre: float32 [n, 2], where the picture's centre lies on the lattice (y, x) instead;
-            nothing is 0 for being outside then, and the lattice must cover the turned picture.
-
-    Returns:
-        float32 [n, h, w] in -1..1.
-    """
-    n, rows, columns, _ = gradients.shape
-    y, x, inside = _lattice_places(cells, angle, size, centre)  # [n, h, w]
-    row, column = y.floor(), x.floor()
-    first = torch.arange(n, dtype=torch.int32, device=y.device) * (rows * columns)  # [n]
-    corner = row.to(torch.int32).mul_(columns).add_(column.to(torch.int32))
-    corner = corner.add_(first[:, None, None]).view(-1)  # [n * h * w]
-    y, x = y.sub_(row), x.sub_(column)
-    along_y, along_x = _fade(y), _fade(x)
-    planes = gradients.reshape(-1, 2).t().contiguous()  # [2, n * gy * gx]
-
-    def slope(down: int, right: int) -> Tensor:
-        # A shifted view of the lattice serves the other corners with the same indices.
-        shifted = planes[:, down * columns + right :]
-        dy = shifted[0].index_select(0, corner).view_as(y)
-        dx = shifted[1].index_select(0, corner).view_as(x)
-        return dy.mul_(y - down if down else y).addcmul_(dx, x - right if right else x)
-
-    top = slope(0, 0).lerp_(slope(0, 1), along_x)
-    bottom = slope(1, 0).lerp_(slope(1, 1), along_x)
-    return top.lerp_(bottom, along_y).mul_(math.sqrt(2)).mul_(inside)
-
-
-def _lattice_places(
-    cells: Tensor, angle: Tensor, size: tuple[int, int], centre: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return where pixels lie on the lattice along y and x, and whether that is in the noise."""
-    h, w = size
-    down = torch.arange(h, device=cells.device)[:, None] - (h - 1) / 2  # [h, 1]
-    right = torch.arange(w, device=cells.device) - (w - 1) / 2  # [w]
-    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]  # [n, 1, 1]
-    turned = (cos * down + sin * right, cos * right - sin * down)  # each [n, h, w]
-    step = (cells / cells.new_tensor(size))[:, :, None, None]  # [n, 2, 1, 1]
-    inside = torch.ones((), dtype=torch.bool, device=cells.device)
-    if centre is not None:
-        y, x = (
-            place.mul_(step[:, axis]).add_(centre[:, axis, None, None])
-            for axis, place in enumerate(turned)
-        )
-        return y, x, inside
-    places = []
-    for axis, (place, extent) in enumerate(zip(turned, size, strict=True)):
-        place.add_((extent - 1) / 2)
-        kept = place.clamp(-_BORDER_TOLERANCE, extent - 1 + _BORDER_TOLERANCE)
-        inside = inside & (kept == place)
-        places.append(place.clamp_(0, extent - 1).mul_(step[:, axis]))
-    return places[0], places[1], inside
-
-
-def _fade(t: Tensor) -> Tensor:
-    """Return 6t^5 - 15t^4 + 10t^3, whose first two derivatives vanish at 0 and 1."""
-    return t.mul(6).sub_(15).mul_(t).add_(10).mul_(t).mul_(t).mul_(t)
 
 
 def _largest(noise: Tensor, area: Tensor) -> Tensor:

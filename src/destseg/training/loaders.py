@@ -23,13 +23,13 @@ from destseg.config import DamageSettings, DataSettings
 from destseg.data.images import read_image, read_many, resize_for_model
 from destseg.data.roi import Roi
 from destseg.errors import DataError, ImageError
-from destseg.training.damage import damage
+from destseg.training.damage import damage, transplant
 from destseg.training.textures import as_grey_as
 from destseg.training.views import draw_view, show, show_mask
 
 logger = logging.getLogger("destseg")
 
-PHASE_NUMBER = {"denoise": 1, "segment": 2}
+PHASE_NUMBER = {"denoise": 1, "segment": 2, "surface": 3}
 
 
 class GoodPictures:
@@ -199,7 +199,35 @@ class Batches:
         generator = torch.Generator(self._device).manual_seed(int(draw.integers(2**62)))
         whole = (len(indices), self._share)
         damaged, masks = damage(clean, self._textures, self._damage, generator, where, whole)
+        if phase == "surface":
+            self._transplant(draw, wanted, (clean, damaged, masks), where)
         return clean, damaged, masks
+
+    def _transplant(
+        self,
+        draw: np.random.Generator,
+        wanted: range,
+        batch: tuple[Tensor, Tensor, Tensor],
+        where: Tensor | None,
+    ) -> None:
+        """Damage some samples of a batch with regions of other good pictures, not with textures."""
+        clean, damaged, masks = batch
+        chosen = np.flatnonzero(draw.random(self._batch_size) < self._damage.transplant_share)
+        others, rows, mine = [], [], []
+        for number, place in enumerate(chosen.tolist()):
+            other = self._pictures[int(draw.integers(len(self._pictures)))]
+            sample = self._sample(other, draw, place in wanted)
+            if sample is not None:
+                others.append(sample[0])
+                rows.append(wanted.index(place))
+                mine.append(number)
+        generator = torch.Generator(self._device).manual_seed(int(draw.integers(2**62)))
+        if not rows:
+            return
+        stacked = torch.from_numpy(np.stack(others)).permute(0, 3, 1, 2).to(self._device)
+        allowed = None if where is None else where[rows]
+        whole = (len(chosen), mine)
+        damaged[rows], masks[rows] = transplant(clean[rows], stacked, generator, allowed, whole)
 
     def _sample(
         self, picture: NDArray[np.uint8], draw: np.random.Generator, wanted: bool

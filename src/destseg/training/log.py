@@ -14,7 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from destseg.errors import MissingExtraError
 
-PHASE_TITLES = {"denoise": "phase 1 of 2, student", "segment": "phase 2 of 2, head"}
+PHASE_TITLES = {
+    "denoise": "phase 1, student",
+    "segment": "phase 2, head",
+    "surface": "phase 3, surface head",
+}
 SECONDS_BETWEEN_LINES = 15.0
 
 

@@ -1,4 +1,4 @@
-"""One loop for both phases: steps, log, saved states, signals."""
+"""One loop for all phases: steps, log, saved states, signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The losses of the two phases (paper, equations 2 to 6)."""
+"""The losses of the phases (paper, equations 2 to 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two phases of training as modules: what learns, from what, and by which loss."""
+"""The phases of training as modules: what learns, from what, and by which loss."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from destseg.config import TrainingSettings
 from destseg.model.destseg import TEACHER_STRIDES, DeSTSeg, compare
 from destseg.model.folding import folded
+from destseg.model.head import SurfaceHead
 from destseg.training.losses import denoise_loss, masks_at_stride, segment_loss
 
 
 class _Phase(nn.Module):
-    """What both phases share: the networks that do not learn, with fewer operations."""
+    """What the phases share: the networks that do not learn, with fewer operations."""
 
     model: DeSTSeg
 
@@ -100,7 +101,34 @@ class SegmentPhase(_Phase):
         return segment_loss(logits, target, self.settings.segment_loss, self.settings.focal_gamma)
 
 
-Phase = DenoisePhase | SegmentPhase
+class SurfacePhase(_Phase):
+    """Phase 3: the surface head learns to find regions of other parts; all else is frozen."""
+
+    name = "surface"
+
+    def __init__(self, model: DeSTSeg, settings: TrainingSettings) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings
+        self.steps = settings.surface_steps
+        self.learns = cast(SurfaceHead, model.surface)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return the optimiser's parameter groups with their learning rates."""
+        return [{"params": list(self.learns.parameters()), "lr": self.settings.lr_head}]
+
+    def forward(self, clean: Tensor, damaged: Tensor, masks: Tensor) -> Tensor:
+        """Return the loss of a batch as ``Batches.make`` gives it; clean is not looked at."""
+        del clean
+        x = self.model.normalize(damaged)
+        teacher = self.frozen("teacher", x)
+        student = self.frozen("student", teacher if self.model.student.reads_taps else x)
+        logits = self.learns(teacher, compare(teacher, student))
+        target = masks_at_stride(masks, TEACHER_STRIDES[1])
+        return segment_loss(logits, target, self.settings.segment_loss, self.settings.focal_gamma)
+
+
+Phase = DenoisePhase | SegmentPhase | SurfacePhase
 
 
 def freeze_all_but(phase: Phase) -> None:

@@ -23,7 +23,8 @@ def damage_sheet(data: str | Path, settings: Settings, count: int) -> NDArray[np
     Args:
         data: good pictures, as for training.
         settings: how they are read, turned and damaged, and the seed.
-        count: number of pictures; made as a first training batch of that size would be.
+        count: number of pictures; made as a first training batch of that size would be: of phase
+            3, which has both kinds of damage, if the settings have transplants.
 
     Returns:
         uint8 RGB [height, width, 3].
@@ -49,7 +50,9 @@ def damage_sheet(data: str | Path, settings: Settings, count: int) -> NDArray[np
         crop=side if settings.data.tile else None,
         roi=None if settings.data.roi is None else read_roi(settings.data.roi),
     )
-    clean, damaged, masks = batches.make("denoise", 0)
+    # Phase 3 shows both kinds of damage.
+    phase = "surface" if settings.damage.transplant_share else "denoise"
+    clean, damaged, masks = batches.make(phase, 0)
     cells = [
         [_pixels(picture), _pixels(with_damage), _pixels(255 * mask)]
         for picture, with_damage, mask in zip(clean, damaged, masks, strict=True)

@@ -29,7 +29,7 @@ from destseg.training.good_parts import GoodParts
 from destseg.training.loaders import Batches
 from destseg.training.log import TrainingLog
 from destseg.training.loop import START, Progress, run_phase
-from destseg.training.phases import DenoisePhase, Phase, SegmentPhase
+from destseg.training.phases import DenoisePhase, Phase, SegmentPhase, SurfacePhase
 from destseg.training.processes import (
     accelerator,
     local_device,
@@ -159,7 +159,7 @@ def _learn(
     runner: Accelerator,
     log: TrainingLog,
 ) -> float:
-    """Run both phases as far as they are not done; return the training's seconds in all."""
+    """Run the phases as far as they are not done; return the training's seconds in all."""
     wanted = settings.training
     batches = Batches(
         source.training,
@@ -178,6 +178,8 @@ def _learn(
         roi=source.roi,
     )
     phases: list[Phase] = [DenoisePhase(model, wanted), SegmentPhase(model, wanted)]
+    if model.surface is not None:
+        phases.append(SurfacePhase(model, wanted))
     names = [phase.name for phase in phases]
     first = names.index(saved.phase) if saved else 0
     before = saved.seconds if saved else 0.0

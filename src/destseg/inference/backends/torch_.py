@@ -73,5 +73,6 @@ def untrained_head(bundle: Bundle) -> TorchBackend:
     model = load_model(bundle)
     with torch.random.fork_rng():
         torch.manual_seed(bundle.settings.training.seed)
-        model.head = build_model(bundle.settings.model).head
+        untrained = build_model(bundle.settings.model)
+    model.head, model.surface = untrained.head, untrained.surface
     return TorchBackend(model)
