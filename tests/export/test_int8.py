@@ -221,6 +221,8 @@ def test_openvino_rounds_convolutions_and_no_norms(scope, int8, quantisable_bund
     for name, is_rounded in rounded.items():
         if name.startswith((*ENDS, *ENCODERS) if scope == "head" else ENDS):
             assert not is_rounded, name
+        elif name.startswith("model.surface.whole."):
+            continue  # it joins places with the picture's mean; NNCF leaves that in fp32
         elif scope == "all" or name.startswith("model.head."):
             assert is_rounded, name
     # What the file says of itself stays with it.

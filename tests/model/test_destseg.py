@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from destseg.config import Settings
-from destseg.model.destseg import build_model, compare
+from destseg.model.destseg import build_model, compare, describe
 
 PAPER = Settings.from_preset("paper")
 
@@ -154,11 +154,11 @@ def test_the_surface_head_can_only_add_and_never_more_than_its_weight(tiny_setti
     model = tiny_model(tiny_settings)
     with torch.no_grad():
         taps, made = model.features(model.normalize(pictures()))
-        compared = compare(taps, made)
+        described = describe(taps, compare(taps, made))
         # Both shall be the larger one somewhere.
-        model.surface.classify.weight *= 2 / model.surface(taps, compared).std()
-        model.surface.classify.bias -= model.surface(taps, compared).mean() - 1
-        broad = torch.sigmoid(model.surface(taps, compared))
+        model.surface.classify.weight *= 2 / model.surface(described).std()
+        model.surface.classify.bias -= model.surface(described).mean() - 1
+        broad = torch.sigmoid(model.surface(described))
         main = torch.sigmoid(model.segment(pictures()))
         assert (broad.shape, main.shape) == ((2, 1, 8, 8), (2, 1, 16, 16))
         broad = F.interpolate(broad, size=(16, 16), mode="bilinear")

@@ -139,15 +139,12 @@ def test_the_surface_head_compares_a_place_with_the_whole_picture():
     """What lies far beyond the reach of its convolutions changes the answer everywhere."""
     torch.manual_seed(0)
     head = settled(SurfaceHead((4, 6, 8), 16)).double()
-    taps = [torch.rand(1, c, s, s).double() for c, s in zip((4, 6, 8), (256, 128, 64), strict=True)]
-    changed = [tap.clone() for tap in taps]
-    for tap in changed[1:]:
-        tap[..., -8:, -8:] = tap[..., -8:, -8:].flip(1)
+    described = [torch.rand(1, 2 * c, s, s).double() for c, s in ((6, 128), (8, 64))]
+    changed = [each.clone() for each in described]
+    for each in changed:
+        each[..., -8:, -8:] = each[..., -8:, -8:].flip(1)
     with torch.no_grad():
-        one = head(taps, [tap * tap for tap in taps])
-        other = head(changed, [tap * tap for tap in taps])
-        alone = head([torch.zeros_like(taps[0]), *taps[1:]], [tap * tap for tap in taps])
+        one, other = head(described), head(changed)
     assert one.shape == (1, 1, 128, 128)
-    assert torch.equal(one, alone)  # the finest stride is not looked at
     corner = (one - other)[..., :16, :16].abs()
     assert 0 < corner.max() < (one - other).abs().max()

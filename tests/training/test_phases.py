@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from destseg.config import Settings, TrainingSettings
-from destseg.model.destseg import build_model, compare
+from destseg.model.destseg import build_model, compare, describe
 from destseg.training.phases import (
     DenoisePhase,
     SegmentPhase,
@@ -159,7 +159,7 @@ def test_phase_3_is_phase_2_of_the_other_head(tiny_settings, student):
     model.surface.eval()
     clean, damaged, masks = batch()
     taps, made = model.features(model.normalize(damaged))
-    p = torch.sigmoid(model.surface(taps, compare(taps, made)))
+    p = torch.sigmoid(model.surface(describe(taps, compare(taps, made))))
     assert p.shape == (len(clean), 1, 8, 8)
     target = (F.interpolate(masks, size=(8, 8), mode="bilinear") >= 0.5).float()
     p_true = torch.where(target == 1, p, 1 - p)

@@ -72,7 +72,9 @@ class DeSTSeg(nn.Module):
         logits = logits[:, 0].unsqueeze(1)
         finest = torch.sigmoid(logits)
         if self.surface is not None:
-            broad = torch.sigmoid(self.surface(teacher, compared).float()[:, 0].unsqueeze(1))
+            broad = torch.sigmoid(
+                self.surface(describe(teacher, compared)).float()[:, 0].unsqueeze(1)
+            )
             finest = torch.maximum(finest, upsample(SURFACE_WEIGHT * broad, 2))
         return upsample(finest, TEACHER_STRIDES[0])
 
@@ -109,6 +111,23 @@ def compare(teacher: list[Tensor], student: list[Tensor]) -> list[Tensor]:
     return [
         F.normalize(t.float(), dim=1) * F.normalize(s.float(), dim=1)
         for t, s in zip(teacher, student, strict=True)
+    ]
+
+
+def describe(teacher: list[Tensor], compared: list[Tensor]) -> list[Tensor]:
+    """Return what the surface head is given: the teacher's own features beside the agreement.
+
+    Args:
+        teacher: taps [n, c_i, h_i, w_i], finest first.
+        compared: the same shapes, as ``compare`` gives them.
+
+    Returns:
+        [n, 2 c_i, h_i, w_i] of all strides but the finest; the teacher's at unit length.
+    """
+    # Here and not in the head, so that INT8 leaves these norms in fp32 with those of ``compare``.
+    return [
+        torch.cat([F.normalize(t.float(), dim=1), c], dim=1)
+        for t, c in zip(teacher[1:], compared[1:], strict=True)
     ]
 
 

@@ -138,19 +138,13 @@ class SurfaceHead(nn.Module):
         self.up = nn.ModuleList(SeparableBlock(width) for _ in range(LEVELS - 1))
         self.classify = nn.Conv2d(width, 1, 1)
 
-    def forward(self, teacher: list[Tensor], compared: list[Tensor]) -> Tensor:
+    def forward(self, described: list[Tensor]) -> Tensor:
         """Return logits [n, 1, h/8, w/8].
 
         Args:
-            teacher: taps [n, c_i, h/s_i, w/s_i], finest first; the finest is not looked at.
-            compared: the same shapes, as ``compare`` gives them.
+            described: as ``describe`` gives it, [n, 2 c_i, h/s_i, w/s_i] at strides 8 and 16.
         """
-        x = self.blocks(
-            [
-                torch.cat([F.normalize(t.float(), dim=1), c], dim=1)
-                for t, c in zip(teacher[1:], compared[1:], strict=True)
-            ]
-        )
+        x = self.blocks(described)
         finer = []
         for block in self.down:
             finer.append(x)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from destseg.config import TrainingSettings
-from destseg.model.destseg import TEACHER_STRIDES, DeSTSeg, compare
+from destseg.model.destseg import TEACHER_STRIDES, DeSTSeg, compare, describe
 from destseg.model.folding import folded
 from destseg.model.head import SurfaceHead
 from destseg.training.losses import denoise_loss, masks_at_stride, segment_loss
@@ -123,7 +123,7 @@ class SurfacePhase(_Phase):
         x = self.model.normalize(damaged)
         teacher = self.frozen("teacher", x)
         student = self.frozen("student", teacher if self.model.student.reads_taps else x)
-        logits = self.learns(teacher, compare(teacher, student))
+        logits = self.learns(describe(teacher, compare(teacher, student)))
         target = masks_at_stride(masks, TEACHER_STRIDES[1])
         return segment_loss(logits, target, self.settings.segment_loss, self.settings.focal_gamma)
 
