@@ -38,7 +38,9 @@ def test_the_sheet_has_a_row_for_two_pictures(count, columns, rows, damage, caps
 
 
 def test_a_row_shows_a_good_picture_and_damage_only_where_the_mask_is(damage, parts):
-    _, sheet = damage("--count", "2", "--opacity", "1", "1", "--damage", "pixels")
+    _, sheet = damage(
+        *("--count", "2", "--opacity", "1", "1", "--damage", "pixels", "--transplant-share", "0")
+    )
     known = [resize(read_image(path), (CELL, CELL)) for path in parts.glob("*.png")]
     row = cells(sheet, 0)
     assert len(row) == 6
@@ -61,7 +63,7 @@ def test_the_settings_decide(damage):
     shares = {}
     for low, high in (("0.02", "0.03"), ("0.4", "0.5")):
         words = ["--damage", "pixels", "--damage-area", low, high, "--damage-scale", "10", "20"]
-        _, sheet = damage("--count", "2", *words)
+        _, sheet = damage("--count", "2", "--transplant-share", "0", *words)
         row = cells(sheet, 0)
         shares[high] = np.mean([(row[2] > 127).mean(), (row[5] > 127).mean()])
     assert 0.01 < shares["0.03"] < 0.06

@@ -16,7 +16,7 @@ from destseg.model.student import SharedStudent, Student
 
 TEACHER_STRIDES = (4, 8, 16)
 
-SURFACE_WEIGHT = 0.6
+SURFACE_WEIGHT = 0.9
 """What the surface head may say at most: beside a sure find of the main head it does not count."""
 
 
