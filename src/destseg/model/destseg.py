@@ -66,15 +66,9 @@ class DeSTSeg(nn.Module):
         """
         teacher, student = self._frozen_features(pictures)
         compared = compare(teacher, student)
-        logits = self.head(compared).float()
-        # Out of the channels' axis and back: ONNX Runtime would work on blocks of 16 channels, of
-        # which one is there, up to the picture's size (measured: 3 % of the whole).
-        logits = logits[:, 0].unsqueeze(1)
-        finest = torch.sigmoid(logits)
+        finest = _probabilities(self.head(compared))
         if self.surface is not None:
-            broad = torch.sigmoid(
-                self.surface(describe(teacher, compared)).float()[:, 0].unsqueeze(1)
-            )
+            broad = _probabilities(self.surface(describe(teacher, compared)))
             finest = torch.maximum(finest, upsample(SURFACE_WEIGHT * broad, 2))
         return upsample(finest, TEACHER_STRIDES[0])
 
@@ -95,6 +89,13 @@ class DeSTSeg(nn.Module):
     def normalize(self, pictures: Tensor) -> Tensor:
         """Return float pictures with the teacher's mean and standard deviation taken out."""
         return (pictures.to(self.mean.dtype) - self.mean) / self.std
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    """Return the sigmoid of a head's logits [n, 1, h, w] in float32."""
+    # Out of the channels' axis and back: ONNX Runtime would work on blocks of 16 channels, of
+    # which one is there, up to the picture's size (measured: 3 % of the whole).
+    return torch.sigmoid(logits.float()[:, 0].unsqueeze(1))
 
 
 def compare(teacher: list[Tensor], student: list[Tensor]) -> list[Tensor]:

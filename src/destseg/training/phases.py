@@ -68,7 +68,24 @@ class DenoisePhase(_Phase):
         return loss * self.settings.denoise_loss_scale
 
 
-class SegmentPhase(_Phase):
+class _HeadPhase(_Phase):
+    """What the phases of the two heads share: the frozen features, and the loss."""
+
+    settings: TrainingSettings
+
+    def both(self, damaged: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the features of the frozen teacher and the frozen student."""
+        x = self.model.normalize(damaged)
+        teacher = self.frozen("teacher", x)
+        return teacher, self.frozen("student", teacher if self.model.student.reads_taps else x)
+
+    def loss(self, logits: Tensor, masks: Tensor, stride: int) -> Tensor:
+        """Return the loss of logits at a stride against masks of the picture's size."""
+        target = masks_at_stride(masks, stride)
+        return segment_loss(logits, target, self.settings.segment_loss, self.settings.focal_gamma)
+
+
+class SegmentPhase(_HeadPhase):
     """Phase 2: the head learns to find the damage; teacher and student are frozen."""
 
     name = "segment"
@@ -93,15 +110,11 @@ class SegmentPhase(_Phase):
     def forward(self, clean: Tensor, damaged: Tensor, masks: Tensor) -> Tensor:
         """Return the loss of a batch as ``Batches.make`` gives it; clean is not looked at."""
         del clean
-        target = masks_at_stride(masks, TEACHER_STRIDES[0])
-        x = self.model.normalize(damaged)
-        teacher = self.frozen("teacher", x)
-        student = self.frozen("student", teacher if self.model.student.reads_taps else x)
-        logits = self.model.head(compare(teacher, student))
-        return segment_loss(logits, target, self.settings.segment_loss, self.settings.focal_gamma)
+        logits = self.model.head(compare(*self.both(damaged)))
+        return self.loss(logits, masks, TEACHER_STRIDES[0])
 
 
-class SurfacePhase(_Phase):
+class SurfacePhase(_HeadPhase):
     """Phase 3: the surface head learns to find regions of other parts; all else is frozen."""
 
     name = "surface"
@@ -120,12 +133,9 @@ class SurfacePhase(_Phase):
     def forward(self, clean: Tensor, damaged: Tensor, masks: Tensor) -> Tensor:
         """Return the loss of a batch as ``Batches.make`` gives it; clean is not looked at."""
         del clean
-        x = self.model.normalize(damaged)
-        teacher = self.frozen("teacher", x)
-        student = self.frozen("student", teacher if self.model.student.reads_taps else x)
+        teacher, student = self.both(damaged)
         logits = self.learns(describe(teacher, compare(teacher, student)))
-        target = masks_at_stride(masks, TEACHER_STRIDES[1])
-        return segment_loss(logits, target, self.settings.segment_loss, self.settings.focal_gamma)
+        return self.loss(logits, masks, TEACHER_STRIDES[1])
 
 
 Phase = DenoisePhase | SegmentPhase | SurfacePhase
