@@ -35,6 +35,29 @@ def write_pictures(folder: Path, count: int, *, side: int = 64, seed: int = 0) -
     return folder
 
 
+def write_product(folder: Path, seed: int) -> Path:
+    """Write a category in MVTec's layout: 9 good parts, and 2 of each kind to test on."""
+    write_pictures(folder / "train/good", 9, seed=seed)
+    write_pictures(folder / "test/good", 2, seed=seed + 10)
+    write_pictures(folder / "test/hole", 2, seed=seed + 20)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 20:40] = 255
+    for number in range(2):
+        path = folder / f"ground_truth/hole/{number:03}_mask.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path)
+    return folder
+
+
+def write_red(path: Path, red: int = 0, size: tuple[int, int] = (20, 30)) -> Path:
+    """Write a picture whose score is red / 255 to a model whose map is the red channel."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.full((*size, 3), 50, np.uint8)
+    image[..., 0] = red
+    Image.fromarray(image).save(path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 12 good pictures of 64 x 64; not to be written to."""

@@ -3,22 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from conftest import write_red as write
 from destseg.config import Settings
 from destseg.inference.bundle import save_bundle, save_calibration
 from destseg.inference.scoring import Calibration
-
-
-def write(path: Path, red: int = 0, size: tuple[int, int] = (20, 30)) -> Path:
-    """Write a picture whose score is red / 255."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.full((*size, 3), 50, np.uint8)
-    image[..., 0] = red
-    Image.fromarray(image).save(path)
-    return path
 
 
 @pytest.fixture(scope="session")

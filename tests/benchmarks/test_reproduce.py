@@ -9,12 +9,10 @@ import statistics
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import destseg
-from conftest import write_pictures
+from conftest import write_product
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -32,16 +30,7 @@ def reproduce():
 def root(tmp_path):
     """Two categories in MVTec's layout."""
     for seed, name in enumerate(("bottle", "gear")):
-        folder = tmp_path / "data" / name
-        write_pictures(folder / "train/good", 9, seed=seed)
-        write_pictures(folder / "test/good", 2, seed=seed + 10)
-        write_pictures(folder / "test/hole", 2, seed=seed + 20)
-        mask = np.zeros((64, 64), np.uint8)
-        mask[20:40, 20:40] = 255
-        for number in range(2):
-            path = folder / f"ground_truth/hole/{number:03}_mask.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(mask).save(path)
+        write_product(tmp_path / "data" / name, seed)
     return tmp_path / "data"
 
 

@@ -9,19 +9,11 @@ import pytest
 from PIL import Image
 
 import destseg
+from conftest import write_red as write
 from destseg.cli.main import main
 from destseg.cli.predict import _named_pictures
 from destseg.data.images import read_image
 from destseg.inference.drawing import draw_result
-
-
-def write(path: Path, red: int = 0, size: tuple[int, int] = (20, 30)) -> Path:
-    """Write a picture whose score is red / 255."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.full((*size, 3), 50, np.uint8)
-    image[..., 0] = red
-    Image.fromarray(image).save(path)
-    return path
 
 
 @pytest.fixture

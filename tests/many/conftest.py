@@ -2,27 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from conftest import write_pictures
+from conftest import write_product
 from destseg.config import Settings
 from destseg.many.job import Outcome
 from destseg.many.plan import Job, Product
-
-
-def write_product(folder: Path, seed: int) -> Path:
-    write_pictures(folder / "train/good", 9, seed=seed)
-    write_pictures(folder / "test/good", 2, seed=seed + 10)
-    write_pictures(folder / "test/hole", 2, seed=seed + 20)
-    mask = np.zeros((64, 64), np.uint8)
-    mask[20:40, 20:40] = 255
-    for number in range(2):
-        path = folder / f"ground_truth/hole/{number:03}_mask.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(path)
-    return folder
 
 
 @pytest.fixture(scope="session")
