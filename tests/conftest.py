@@ -4,6 +4,8 @@ The folders are made once a worker; a test that changes pictures makes its own w
 ``write_pictures``.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -56,6 +58,23 @@ def write_red(path: Path, red: int = 0, size: tuple[int, int] = (20, 30)) -> Pat
     image[..., 0] = red
     Image.fromarray(image).save(path)
     return path
+
+
+@pytest.fixture
+def disk_of() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """Inside, no file gets larger than a number of bytes, as if the disk were full then."""
+    import resource  # not on Windows
+
+    @contextlib.contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -144,29 +146,143 @@ def test_the_output_file_appears_only_when_it_is_complete(predict, tmp_path, mon
     assert "error" in json.loads(target.read_text(encoding="utf-8").splitlines()[0])
 
 
-def test_a_failure_on_the_way_leaves_the_old_output_and_nothing_else(
-    predict, tmp_path, monkeypatch
+def sees(monkeypatch, before_picture):
+    """Let the model do something before each picture, whose number it is given."""
+    numbers = itertools.count()
+
+    def run(pictures):
+        before_picture(next(numbers))
+        return pictures[..., 0].astype(np.float32) / 255
+
+    monkeypatch.setattr("destseg.inference.predictor.open_backend", lambda *_: run)
+
+
+@pytest.mark.parametrize(("end", "expected"), [("Ctrl-C", 130), ("SIGTERM", 143), ("fault", 1)])
+def test_what_was_done_before_an_end_is_kept_beside_the_old_output(
+    end, expected, predict, tmp_path, monkeypatch
 ):
     target = tmp_path / "out" / "results.jsonl"
     target.parent.mkdir()
     target.write_text("old\n", encoding="utf-8")
-    paths = [write(tmp_path / f"{index}.png") for index in range(4)]
-    calls = []
+    paths = [write(tmp_path / f"{index}.png") for index in range(40)]
 
-    def open_backend(*_):
-        def run(pictures):
-            calls.append(1)
-            if len(calls) > 2:
-                raise KeyboardInterrupt
-            return pictures[..., 0].astype(np.float32) / 255
+    def stop(number):
+        if number == 20 and end == "fault":
+            raise OSError("no such device")
+        if number == 20:
+            os.kill(os.getpid(), signal.SIGINT if end == "Ctrl-C" else signal.SIGTERM)
 
-        return run
-
-    monkeypatch.setattr("destseg.inference.predictor.open_backend", open_backend)
-    code, _, _ = predict(*paths, "--output", target, "--batch-size", 1)
-    assert code == 130
+    sees(monkeypatch, stop)
+    code, _, err = predict(*paths, "--output", target, "--batch-size", 1)
+    assert code == expected
     assert target.read_text(encoding="utf-8") == "old\n"
-    assert files(target.parent) == [target]
+    (kept,) = set(files(target.parent)) - {target}
+    assert str(kept) in err
+    assert not kept.name.startswith(".")
+    lines = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+    assert 0 < len(lines) < 40
+    assert f"its first {len(lines)} lines" in err
+    assert [line["picture"] for line in lines] == [str(path) for path in paths[: len(lines)]]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_without_a_line_nothing_is_kept(predict, tmp_path, monkeypatch):
+    paths = [write(tmp_path / f"{index}.png") for index in range(3)]
+    sees(monkeypatch, forbidden)
+    code, _, err = predict(*paths, "--output", tmp_path / "out" / "results.jsonl")
+    assert code == 1
+    assert "kept" not in err
+    assert files(tmp_path / "out") == []
+
+
+def forbidden(*_: object, **__: object) -> None:
+    raise OSError("no such device")
+
+
+def test_two_runs_with_one_output_do_not_mix(predict, tmp_path, monkeypatch, brightness_model):
+    target = tmp_path / "results.jsonl"
+    first = [write(tmp_path / "first" / f"{index}.png") for index in range(10)]
+    second = [write(tmp_path / "second" / f"{index}.png") for index in range(3)]
+    codes = []
+
+    def begin_another(number):
+        if number == 5:
+            words = [brightness_model, *second, "--output", target]
+            codes.append(main(["predict", *map(str, words)]))
+            lines = target.read_text(encoding="utf-8").splitlines()
+            assert [json.loads(line)["picture"] for line in lines] == list(map(str, second))
+
+    sees(monkeypatch, begin_another)
+    code, _, _ = predict(*first, "--output", target, "--batch-size", 1)
+    assert (codes, code) == ([0], 0)
+    lines = target.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["picture"] for line in lines] == list(map(str, first))
+    assert [path for path in files(tmp_path) if "results" in path.name] == [target]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
+def test_a_full_disk_keeps_whole_lines(predict, tmp_path, disk_of):
+    target = tmp_path / "out" / "results.jsonl"
+    paths = [write(tmp_path / f"{index}.png") for index in range(10)]
+    with disk_of(1000):
+        code, _, err = predict(*paths, "--output", target)
+    assert code == 1
+    assert "results.jsonl: expected a file that can be written, got: " in err
+    (kept,) = files(target.parent)
+    assert str(kept) in err
+    lines = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+    assert [line["picture"] for line in lines] == list(map(str, paths[: len(lines)]))
+    assert 0 < len(lines) < 10
+
+
+# --- outputs that are inputs
+
+
+@pytest.mark.parametrize(
+    "output", ["in/part.png", "list.txt", "linked/part.png", "model/manifest.json"]
+)
+def test_an_output_that_is_read_from_is_refused_before_the_work(
+    output, predict, tmp_path, monkeypatch
+):
+    path = write(tmp_path / "in" / "part.png")
+    (tmp_path / "list.txt").write_text("in/part.png\n", encoding="utf-8")
+    (tmp_path / "linked").symlink_to(tmp_path / "in")
+    before = {path: path.read_bytes() for path in files(tmp_path)}
+    monkeypatch.setattr("destseg.inference.predictor.open_backend", forbidden)
+    code, lines, err = predict(tmp_path / "list.txt", "--output", tmp_path / output)
+    assert (code, lines) == (2, [])
+    assert str(tmp_path / output) in err
+    assert "Choose another place for the output" in err
+    assert {path: path.read_bytes() for path in files(tmp_path)} == before
+    assert path in before
+
+
+@pytest.mark.parametrize("where", ["in", "linked", "model"])
+def test_overlays_never_replace_pictures_or_the_model(where, predict, tmp_path, monkeypatch):
+    write(tmp_path / "in" / "part.png")
+    write(tmp_path / "in" / "roi.png")
+    write(tmp_path / "model" / "roi.png")
+    (tmp_path / "linked").symlink_to(tmp_path / "in")
+    before = {path: path.read_bytes() for path in files(tmp_path)}
+    monkeypatch.setattr("destseg.inference.predictor.open_backend", forbidden)
+    code, lines, err = predict(tmp_path / "in", "--overlays", tmp_path / where)
+    assert (code, lines) == (2, [])
+    assert str(tmp_path / where) in err
+    assert {path: path.read_bytes() for path in files(tmp_path)} == before
+
+
+def test_overlays_of_an_earlier_run_are_replaced_unless_they_are_read_now(predict, tmp_path):
+    path = write(tmp_path / "in" / "part.png", 0)
+    overlays = tmp_path / "in" / "overlays"
+    assert predict(path, "--overlays", overlays)[0] == 0
+    first = (overlays / "part.png").read_bytes()
+    write(path, 255)
+    assert predict(path, "--overlays", overlays)[0] == 0
+    assert (overlays / "part.png").read_bytes() != first
+    # The folder is searched to any depth, so that they are pictures to be inspected too.
+    code, _, err = predict(tmp_path / "in", "--overlays", overlays)
+    assert code == 2
+    assert str(overlays / "part.png") in err
 
 
 @pytest.mark.parametrize("target", ["file/results.jsonl", "folder"])
@@ -208,6 +324,28 @@ def test_an_overlay_is_the_drawing_of_its_picture(predict, tmp_path, brightness_
     result = destseg.load(brightness_model).predict(path)
     np.testing.assert_array_equal(drawn, draw_result(path, result))
     assert (drawn != image).any()
+
+
+def test_overlays_that_cannot_be_written_cost_no_result(predict, tmp_path):
+    paths = [write(tmp_path / "in" / f"{index}.png", 200) for index in range(3)]
+    overlays = tmp_path / "overlays"
+    (overlays / "1.png").mkdir(parents=True)
+    words = [*paths, "--overlays", overlays, "--output", tmp_path / "results.jsonl"]
+    code, _, err = predict(*words)
+    assert code == 1
+    assert str(overlays / "1.png") in err
+    assert "1 of 3 overlays are missing" in err
+    lines = (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["picture"] for line in lines] == list(map(str, paths))
+    assert files(overlays) == [overlays / "0.png", overlays / "2.png"]
+
+
+def test_a_place_that_takes_no_overlays_is_an_error_before_the_work(predict, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("destseg.inference.predictor.open_backend", forbidden)
+    code, lines, err = predict(write(tmp_path / "0.png"), "--overlays", tmp_path / "file/overlays")
+    assert (code, lines) == (1, [])
+    assert "overlays: expected a folder to write to, got: " in err
 
 
 def test_without_the_flag_nothing_is_drawn(predict, tmp_path):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from destseg.data.files import write_atomically
+from destseg.data.files import LinesFile, replace_folder, write_atomically
+from destseg.errors import DataError
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff\r\n", "words\n", "größer\n", ""])
@@ -49,7 +50,7 @@ def test_a_failure_at_any_step_leaves_the_old_content_and_nothing_else(step, tmp
             return file
 
         monkeypatch.setattr(Path, "open", broken)
-    with pytest.raises((OSError, ValueError), match=r"no space left|closed file"):
+    with pytest.raises((DataError, ValueError), match=r"file: .*no space left|closed file"):
         write_atomically(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
@@ -128,3 +129,109 @@ def test_several_writers_of_one_file_do_not_meet(tmp_path):
         thread.join()
     assert path.read_bytes() in contents
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_failure_names_the_file_and_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    path = tmp_path / "file" / "below.json"
+    with pytest.raises(DataError, match=r"below\.json: expected a file that can be written, got: "):
+        write_atomically(path, b"new")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_name_may_be_as_long_as_the_file_system_takes_it(tmp_path):
+    path = tmp_path / ("ü" * 125 + ".json")  # 255 bytes
+    write_atomically(path, b"new")
+    lines = LinesFile(path)
+    lines.add("line\n")
+    lines.finish()
+    assert path.read_bytes() == b"line\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --- lines
+
+
+def test_lines_take_the_name_when_they_are_all_there(tmp_path):
+    path = tmp_path / "lines"
+    path.write_text("old")
+    lines = LinesFile(path)
+    lines.add("one\n")
+    lines.add("zwölf\n")
+    assert path.read_text() == "old"
+    lines.finish()
+    assert path.read_text(encoding="utf-8") == "one\nzwölf\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_of_two_writers_the_last_to_finish_wins_whole(killed, tmp_path):
+    path = tmp_path / "lines"
+    if killed:
+        LinesFile(path)._file.close()  # a third, that left its part behind
+    first, second = LinesFile(path), LinesFile(path)
+    for number in range(100):
+        first.add(f"first {number}\n")
+        second.add(f"second {number}\n")
+    second.finish()
+    assert path.read_text() == "".join(f"second {number}\n" for number in range(100))
+    first.add("first 100\n")
+    first.finish()
+    assert path.read_text() == "".join(f"first {number}\n" for number in range(101))
+    assert len(list(tmp_path.iterdir())) == 1 + killed
+
+
+def test_lines_that_are_not_all_are_kept_under_another_name(tmp_path):
+    path = tmp_path / "lines"
+    path.write_text("old")
+    kept = set()
+    for number in range(2):
+        lines = LinesFile(path)
+        lines.add(f"{number}\n")
+        kept.add(lines.keep())
+        assert path.read_text() == "old"
+    empty = LinesFile(path)
+    assert empty.keep() is None
+    assert {each.read_text() for each in kept} == {"0\n", "1\n"}
+    assert set(tmp_path.iterdir()) == {path, *kept}
+    assert all(each.name.startswith("lines.") for each in kept)  # not hidden
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
+def test_a_full_disk_leaves_whole_lines(tmp_path, disk_of):
+    lines = LinesFile(tmp_path / "lines")
+    lines.add("ten bytes\n")
+    lines.add("ten bytes\n")
+    with disk_of(25), pytest.raises(DataError, match="lines: expected a file that can be written"):
+        lines.add("ten bytes\n")
+    kept = lines.keep()
+    assert kept is not None
+    assert kept.read_text() == "ten bytes\n" * 2
+    assert lines.lines == 2
+
+
+def test_lines_that_cannot_take_the_name_can_still_be_kept(tmp_path):
+    path = tmp_path / "lines"
+    lines = LinesFile(path)
+    lines.add("one\n")
+    (path / "in the way").mkdir(parents=True)
+    with pytest.raises(DataError, match="lines: expected a file that can be written"):
+        lines.finish()
+    kept = lines.keep()
+    assert kept is not None
+    assert kept.read_text() == "one\n"
+
+
+# --- folders
+
+
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "folder"
+    for content in ("first", "second"):
+        new = tmp_path / "new"
+        write_atomically(new / content, content)
+        replace_folder(folder, new)
+        assert [path.name for path in folder.iterdir()] == [content]
+    with pytest.raises(FileNotFoundError):
+        replace_folder(folder, tmp_path / "nothing")
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "second"]

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 import destseg
 from destseg.config import Settings
-from destseg.errors import BundleError
+from destseg.errors import BundleError, DataError
 from destseg.inference import bundle as bundle_module
 from destseg.inference.bundle import (
     CALIBRATION,
@@ -300,6 +300,6 @@ def test_a_failing_replacement_leaves_no_manifest_and_no_litter(folder, monkeypa
         raise OSError("no")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="no"):
+    with pytest.raises(DataError, match="weights.safetensors: expected a file .* got: no"):
         save_bundle(folder, SETTINGS, {"new": np.ones(2, np.float32)}, {})
     assert [path.name for path in folder.iterdir()] == [WEIGHTS]

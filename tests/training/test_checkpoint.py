@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from destseg.errors import TrainingError
+from destseg.errors import DataError, TrainingError
 from destseg.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -80,7 +80,7 @@ def test_a_failed_write_leaves_the_earlier_state(tmp_path, monkeypatch, failing)
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, failing, fail)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(DataError, match="state.safetensors: .*disk full"):
             save_checkpoint(path, checkpoint(8))
     assert path.read_bytes() == before
     assert_same(load_checkpoint(path), checkpoint())

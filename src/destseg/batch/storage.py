@@ -96,7 +96,7 @@ class Storage:
         """Write a whole file: by a rename on this machine, by a single upload elsewhere.
 
         Raises:
-            OSError: if it cannot be written.
+            DataError, OSError: if it cannot be written.
         """
         if not is_uri(self.root):
             write_atomically(self._path(name), content)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING
 
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 from destseg.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from destseg.inference.result import Result
 
 DESCRIPTION = """Say of pictures how anomalous they are, where, and whether they are defective.
 
@@ -18,6 +22,10 @@ PICTURES are files, folders (searched to any depth) or lists (.txt, .csv); a fol
 layout means its test pictures.  One JSON line a picture is written, in the order of the input:
 score and p_value, is_defective, and regions as boxes in pixels.  A picture that cannot be read
 gets a line with its error; the others are done all the same, and the exit code is 1.
+
+FILE of --output appears when all lines are in it; ended before that, by a signal too, those that
+are done are kept beside it under a name that is told.  An overlay that cannot be written is told,
+and the exit code is 1.  Outputs that would replace an image or the model are refused.
 """
 
 EPILOG = """examples:
@@ -50,25 +58,56 @@ def run(words: list[str]) -> int:
     from destseg.cli.progress import track
     from destseg.inference.predictor import load
     from destseg.inference.result import Failure
+    from destseg.interruption import Interruption
 
     named = list(_named_pictures(parsed.pictures))
+    _require_outputs(parsed, named)
     predictor = load(parsed.bundle, **runtime_options(parsed), batch_size=parsed.batch_size)
-    failed = 0
-    with _destination(parsed.output) as out:
+    failed = not_drawn = 0
+    with _destination(parsed.output) as add, Interruption().watch() as interruption:
         answers = predictor.stream(path for path, _ in named)
-        for (path, name), answer in zip(named, track(answers, len(named)), strict=True):
-            out.write(json.dumps(answer.to_json()) + "\n")
+        inspected = zip(named, track(answers, len(named)), strict=True)
+        for number, ((path, name), answer) in enumerate(inspected, 1):
+            add(json.dumps(answer.to_json()) + "\n")
             if isinstance(answer, Failure):
                 failed += 1
                 print(f"destseg: {answer.error}", file=sys.stderr)
             elif parsed.overlays:
-                from destseg.inference.drawing import draw_result, write_image
-
-                target = Path(parsed.overlays) / name
-                write_image(target, draw_result(path, answer))
+                not_drawn += not _draw(path, answer, Path(parsed.overlays) / name)
+            if interruption.signal is not None and number < len(named):
+                raise SystemExit(128 + interruption.signal)
     if failed:
         print(f"destseg: {failed} of {len(named)} pictures could not be read", file=sys.stderr)
-    return 1 if failed else 0
+    if not_drawn:
+        print(f"destseg: {not_drawn} of {len(named)} overlays are missing", file=sys.stderr)
+    return 1 if failed or not_drawn else 0
+
+
+def _require_outputs(parsed: argparse.Namespace, named: list[tuple[Path, str]]) -> None:
+    """Refuse outputs that would replace what is read, or that cannot be written."""
+    from destseg.data.outputs import require_apart, require_file, require_folder
+    from destseg.inference.bundle import own_files
+
+    results = [Path(parsed.output)] if parsed.output else []
+    drawings = [Path(parsed.overlays) / name for _, name in named] if parsed.overlays else []
+    read = [*map(Path, parsed.pictures), *(path for path, _ in named), *own_files(parsed.bundle)]
+    require_apart([*results, *drawings], read)
+    for path in results:
+        require_file(path)
+    if parsed.overlays:
+        require_folder(Path(parsed.overlays))
+
+
+def _draw(path: Path, answer: Result, target: Path) -> bool:
+    """Write an overlay; tell and return false if it cannot be: the results are what counts."""
+    from destseg.inference.drawing import draw_result, write_image
+
+    try:
+        write_image(target, draw_result(path, answer))
+    except DataError as error:
+        print(f"destseg: no overlay: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _named_pictures(sources: list[str]) -> Iterator[tuple[Path, str]]:
@@ -88,22 +127,25 @@ def _named_pictures(sources: list[str]) -> Iterator[tuple[Path, str]]:
 
 
 @contextlib.contextmanager
-def _destination(output: str | None) -> Iterator[TextIO]:
-    """Give standard output, or a file that appears under its name only when it is complete."""
+def _destination(output: str | None) -> Iterator[Callable[[str], object]]:
+    """Give what writes a line: to standard output, or to a file that appears when it is complete.
+
+    What was written until a failure or a signal is kept under another name, which is told.
+    """
     if output is None:
-        yield sys.stdout
+        yield sys.stdout.write
         return
-    target = Path(output)
+    from destseg.data.files import LinesFile
+
+    lines = LinesFile(Path(output))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{target}: expected a file to write to, got {error}") from error
-    if target.is_dir():
-        raise DataError(f"{target}: expected a file to write to, got a folder")
-    part = target.with_name(f".{target.name}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            yield file
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+        yield lines.add
+        lines.finish()
+    except BaseException:
+        if kept := lines.keep():
+            print(
+                f"destseg: {output} is not finished; its first {lines.lines} lines are kept in "
+                f"{kept}",
+                file=sys.stderr,
+            )
+        raise

@@ -1,34 +1,149 @@
-"""Files that are never half written."""
+"""Files that are never half written, and never by two at once."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import shutil
 from pathlib import Path
+
+from destseg.errors import DataError
+
+_NAME_KEPT = 40  # of a file's name in that of its temporary one: names have at most 255 bytes
+
+
+def beside(path: Path) -> Path:
+    """Return a temporary name in the same folder that nobody else has; hidden, ends in .part."""
+    return path.with_name(f".{path.name[:_NAME_KEPT]}.{secrets.token_hex(4)}.part")
+
+
+def cannot_write(path: Path, error: OSError) -> DataError:
+    """Return the error of a file that could not be written, with its name."""
+    return DataError(
+        f"{path}: expected a file that can be written, got: {error.strerror or error}. "
+        "Free space, change permissions or choose another place."
+    )
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
     """Write a file so that at any moment either the old or the new content is there.
 
-    The content goes into a new file beside it, which then takes its name; folders are made.
+    The content goes into a new file beside it, which then takes its name; folders are made.  Of
+    several writers the last one to finish wins as a whole.
 
     Args:
         path: the file.
         content: bytes, or text that is written as UTF-8.
+
+    Raises:
+        DataError: if it cannot be written; it names the file, and what was there stays.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     raw = content.encode() if isinstance(content, str) else content
     # Not tempfile: that makes files private to the user, and a bundle is to be shared.
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    part = beside(target)
     try:
-        with beside.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+
+
+class LinesFile:
+    """Lines that take a file's name when all are there, and can be kept when they are not all.
+
+    Until ``finish`` they lie in a file of their own beside it, so that several writers never mix
+    and an older file of that name stays.  Each line is handed to the system as it is added.
+
+    Args:
+        path: the file; its folder must be there.
+
+    Raises:
+        DataError: if no file can be made there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines = 0
+        self._end = 0  # in bytes, of the last whole line
+        plain = path.with_name(f".{path.name[:_NAME_KEPT]}.part")
+        try:
+            try:
+                self._part, self._file = plain, plain.open("xb", buffering=0)
+            except FileExistsError:  # another writer's, or left by one that was killed
+                self._part = beside(path)
+                self._file = self._part.open("xb", buffering=0)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def add(self, line: str) -> None:
+        """Write a line, which ends as it is given; whole or not at all.
+
+        Raises:
+            DataError: if it cannot be written.
+        """
+        content = memoryview(line.encode())
+        try:
+            written = 0
+            while written < len(content):
+                written += self._file.write(content[written:])
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        self._end += len(content)
+        self.lines += 1
+
+    def finish(self) -> None:
+        """Put the lines in the file's place.
+
+        Raises:
+            DataError: if that cannot be; ``keep`` then still can.
+        """
+        try:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._part.replace(self.path)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def keep(self) -> Path | None:
+        """Give up; return the file, beside the other, that has the lines so far; none if empty."""
+        if not self._file.closed:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._end)
+            self._file.close()
+        with contextlib.suppress(OSError):
+            if self.lines:
+                visible = self._part.with_name(beside(self.path).name.lstrip("."))
+                return self._part.rename(visible)
+            self._part.unlink()
+        return self._part if self.lines and self._part.exists() else None
+
+
+def replace_folder(folder: Path, new: Path) -> None:
+    """Put a new folder in another's place; if that cannot be, the old one stays whole.
+
+    Raises:
+        OSError: if it cannot be.
+    """
+    old = beside(folder)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -219,13 +219,10 @@ def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
         image: uint8 [H, W, 3] RGB or [H, W] grey.
 
     Raises:
-        ImageError: the suffix names no format, the array is no picture, or writing fails.
+        ImageError: the suffix names no format, or the array is no picture.
+        DataError: it cannot be written.
     """
-    path = Path(path)
-    try:
-        write_atomically(path, encode_image(image, path))
-    except OSError as error:
-        raise ImageError(path, f"expected a place to write to, got {error}") from error
+    write_atomically(path, encode_image(image, path))
 
 
 def encode_image(image: NDArray[np.uint8], name: str | Path) -> bytes:

@@ -27,6 +27,8 @@ MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 CALIBRATION = "calibration.json"
 ROI = "roi.png"
+EXPORTS = "exports"
+_OF_ITS_TRAINING = ("settings.yaml", "log.jsonl", "checkpoint.safetensors", "result.json")
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,13 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
     text = json.dumps(calibration.to_dict(), indent=1) + "\n"
     write_atomically(bundle.folder / CALIBRATION, text)
     return replace(bundle, calibration=calibration)
+
+
+def own_files(folder: str | Path) -> list[Path]:
+    """Return what makes a bundle, there or not: nothing else may be written over it."""
+    folder = Path(folder)
+    named = (MANIFEST, WEIGHTS, CALIBRATION, ROI, *_OF_ITS_TRAINING)
+    return [*(folder / name for name in named), *(folder / EXPORTS).rglob("*")]
 
 
 def _settings_of(manifest: dict[str, Any]) -> Settings:

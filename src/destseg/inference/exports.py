@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import destseg
-from destseg.data.files import write_atomically
+from destseg.data.files import beside, replace_folder, write_atomically
 from destseg.errors import BundleError, DataError, SettingsError
-from destseg.inference.bundle import CALIBRATION, Bundle
+from destseg.inference.bundle import CALIBRATION, EXPORTS, Bundle
 from destseg.inference.scoring import Calibration
 
 FORMAT = 1
-FOLDER = "exports"
 RECORD = "export.json"
 NAMES = ("openvino", "onnx", "openvino-int8", "onnx-int8")
 """Every form that there is: the runtime, and -int8 where the convolutions are quantised."""
@@ -62,7 +60,7 @@ class Export:
 
 def find_exports(bundle: Bundle) -> list[str]:
     """Return the names of the forms that lie in a bundle, in the order of ``NAMES``."""
-    return [name for name in NAMES if (bundle.folder / FOLDER / name / RECORD).is_file()]
+    return [name for name in NAMES if (bundle.folder / EXPORTS / name / RECORD).is_file()]
 
 
 def load_export(bundle: Bundle, name: str) -> Export:
@@ -71,7 +69,7 @@ def load_export(bundle: Bundle, name: str) -> Export:
     Raises:
         BundleError: if it is missing, changed, or made from other weights.
     """
-    folder = bundle.folder / FOLDER / name
+    folder = bundle.folder / EXPORTS / name
     how = _how_to_make(bundle, name)
     if not (folder / RECORD).is_file():
         raise BundleError(f"{bundle.folder}: expected its model as {name}, got none. {how}")
@@ -144,21 +142,20 @@ def save_export(
         "files": hashes,
         **facts,
     }
-    target = bundle.folder / FOLDER / name
-    beside = target.with_name(f".{name}.{secrets.token_hex(4)}.part")
+    target = bundle.folder / EXPORTS / name
+    made = beside(target)
     try:
         for file, content in files.items():
-            write_atomically(beside / file, content)
-        write_atomically(beside / RECORD, json.dumps(record, indent=1) + "\n")
+            write_atomically(made / file, content)
+        write_atomically(made / RECORD, json.dumps(record, indent=1) + "\n")
         if calibration is not None:
             text = json.dumps(calibration.to_dict(), indent=1) + "\n"
-            write_atomically(beside / CALIBRATION, text)
-        shutil.rmtree(target, ignore_errors=True)
-        beside.replace(target)
-    except OSError as error:
+            write_atomically(made / CALIBRATION, text)
+        replace_folder(target, made)
+    except (OSError, DataError) as error:
         raise BundleError(f"{target}: expected a folder to write to, got {error}") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
     return Export(name, target, hashes, bundle.weights_sha256, calibration, record)
 
 
