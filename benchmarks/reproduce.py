@@ -21,6 +21,8 @@ import destseg
 from destseg.cli.flags import add_settings_flags, base_settings, settings_from
 from destseg.cli.train_many import add_resource_flags, follow, resources_from
 from destseg.data.files import write_atomically
+from destseg.data.lists import some
+from destseg.evaluation.outcomes import Coverage
 from destseg.many.job import Outcome, run_here
 from destseg.many.plan import Job, Product, require_same_settings
 from destseg.many.summary import mean_and_deviation
@@ -95,6 +97,11 @@ def main(words: Sequence[str] | None = None) -> int:
             print(failed[-1], file=sys.stderr)
             continue
         row = row_of(outcome.result)
+        coverage = Coverage(**row["coverage"])
+        if coverage.with_mask < coverage.given:  # no figure to lay beside those of others
+            unread = some([each["picture"] for each in row["failures"]])
+            failed.append(f"{outcome.job.name}: {coverage}; could not be read: {unread or 'none'}")
+            print(failed[-1], file=sys.stderr)
         write_atomically(row_file(outcome.job), json.dumps(row, indent=1) + "\n")
     files = [path for job in jobs if (path := row_file(job)).is_file()]
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in files]
@@ -139,6 +146,7 @@ def row_of(result: Mapping[str, Any]) -> dict[str, Any]:
         **{f"pixel_{name}": pixel[name] for name in ("auroc", "ap")},
         **{name: pixel[name] for name in ("aupro", "iap", "iap_90")},
         **{name: result["metrics"][name] for name in ("false_alarms", "misses")},
+        **{name: result["metrics"][name] for name in ("coverage", "failures")},
         **{name: result[name] for name in ("teacher", "minutes", "pictures_per_s", "device")},
         "commit": commit(),
         "settings": result["settings"],

@@ -62,6 +62,7 @@ def result_row(data: str, predictor: destseg.Predictor, change: str) -> dict[str
         "iap_90": evaluation["pixel"]["iap_90"],
         "false_alarms": evaluation["false_alarms"],
         "misses": evaluation["misses"],
+        "coverage": evaluation["coverage"],
         "minutes": training["minutes"],
         "pictures_per_s": training["pictures_per_s"],
         "device": training["device"],

@@ -64,12 +64,9 @@ def test_bounded_and_another_output(brightness_model, data, tmp_path, capsys):
 def test_errors_are_told(brightness_model, data, tmp_path, capsys):
     assert main(["evaluate", str(brightness_model), str(data), "--by-image", "rows.xlsx"]) == 2
     assert main(["evaluate", str(brightness_model), str(tmp_path)]) == 1
-    (data / "ground_truth/dent/2_mask.png").unlink()
-    assert main(["evaluate", str(brightness_model), str(data)]) == 1
     err = capsys.readouterr().err
     assert "rows.xlsx" in err
     assert "expected a folder test/" in err
-    assert "2.png" in err
     assert "Traceback" not in err
     assert not (brightness_model / "metrics.json").exists()
 
@@ -83,3 +80,85 @@ def test_the_report_is_one_file(brightness_model, data, tmp_path, capsys):
     assert "dent" in text
     assert "http://" not in text.replace("http://www.w3.org/", "")
     assert "https://" not in text
+
+
+def test_both_numbers_of_images_are_said_where_masks_are_missing(
+    brightness_model, data, tmp_path, capsys
+):
+    (data / "ground_truth/dent/2_mask.png").unlink()
+    assert main(["evaluate", str(brightness_model), str(data)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "image metrics over 10 of 10 images, pixel metrics over 9 (1 defective without" in out
+    figures = json.loads((brightness_model / "metrics.json").read_text())
+    assert figures["coverage"] == {
+        "given": 10,
+        "images": 10,
+        "with_mask": 9,
+        "unreadable_masks": 0,
+    }
+    page = tmp_path / "report.html"
+    assert main(["report", str(brightness_model), str(data), "--output", str(page)]) == 0
+    assert "pixel metrics over 9 (1 defective without a mask)" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_an_unreadable_image_is_a_row_with_its_error_and_exit_code_1(
+    suffix, brightness_model, data, tmp_path, capsys
+):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    (data / "test/good/3.png").write_bytes(b"words")
+    (data / "ground_truth/dent/1_mask.png").write_bytes(b"words")
+    rows = tmp_path / f"rows.{suffix}"
+    words = [str(brightness_model), str(data)]
+    assert main(["evaluate", *words, "--by-image", str(rows)]) == 1
+    err = capsys.readouterr().err
+    assert str(data / "test/good/3.png") in err
+    assert str(data / "ground_truth/dent/1_mask.png") in err
+    assert "of 2 of 10 images the image or its mask could not be read" in err
+    figures = json.loads((brightness_model / "metrics.json").read_text())
+    assert len(figures["failures"]) == 2
+    assert figures["image"]["auroc"] is not None
+    if suffix == "csv":
+        with rows.open(newline="") as file:
+            table = list(csv.DictReader(file))
+    else:
+        table = parquet.read_table(rows).to_pylist()
+    assert len(table) == 10
+    (lost,) = [row for row in table if row["outcome"] == "unreadable"]
+    assert lost["picture"].endswith("good/3.png")
+    assert lost["error"]
+    assert lost["score"] in ("", None)
+    (unmasked,) = [row for row in table if row["error"] and row is not lost]
+    assert unmasked["outcome"] == "found"
+    assert unmasked["in_pixel_metrics"] in ("False", False)
+    page = tmp_path / "report.html"
+    assert main(["report", *words, "--output", str(page)]) == 1
+    text = page.read_text(encoding="utf-8")
+    assert "could not be read" in text
+    assert "good/3.png" in text
+
+
+def test_a_csv_of_labels_gives_the_same_as_the_folders(brightness_model, data, tmp_path, capsys):
+    assert main(["evaluate", str(brightness_model), str(data)]) == 0
+    expected = json.loads((brightness_model / "metrics.json").read_text())
+    lines = [f"test/good/{n}.png,OK,\n" for n in range(6)]
+    lines += [f"test/dent/{n}.png,dent,ground_truth/dent/{n}_mask.png\n" for n in range(4)]
+    listed = data / "labels.csv"
+    listed.write_text("path,label,mask\n" + "".join(lines), encoding="utf-8")
+    output = tmp_path / "out.json"
+    assert main(["evaluate", str(brightness_model), str(listed), "--output", str(output)]) == 0
+    figures = json.loads(output.read_text())
+    for name in ("image", "pixel", "coverage", "misses", "false_alarms", "kinds"):
+        assert figures[name] == expected[name], name
+    # Without masks: the same of images, and a missing file costs its row alone.
+    capsys.readouterr()
+    lines = [line.split(",ground_truth")[0].rstrip(",\n") + "\n" for line in lines]
+    listed.write_text("path,label\n" + "".join(lines) + "gone.png,dent\n", encoding="utf-8")
+    assert main(["evaluate", str(brightness_model), str(listed), "--output", str(output)]) == 1
+    figures = json.loads(output.read_text())
+    assert figures["image"] == expected["image"]
+    assert figures["pixel"]["ap"] is None
+    assert figures["coverage"]["given"] == 11
+    err = capsys.readouterr().err
+    assert err.index("1 of the files to be read cannot be") < err.index("could not be read")
+    assert str(data / "gone.png") in err

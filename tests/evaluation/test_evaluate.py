@@ -1,5 +1,7 @@
 import io
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from destseg.data.roi import Roi
 from destseg.data.samples import Sample, test_samples
 from destseg.errors import DataError, ImageError
 from destseg.evaluation.evaluate import evaluate, mask_of
-from destseg.evaluation.outcomes import Rate
+from destseg.evaluation.outcomes import Coverage, Rate
 from destseg.evaluation.report import make_entry
 from destseg.inference.bundle import Bundle, save_bundle, save_calibration
 from destseg.inference.predictor import Predictor
@@ -136,26 +138,104 @@ def test_a_good_picture_needs_no_mask_and_one_that_it_has_does_not_count(tmp_pat
         assert not mask_of(Sample(Path("part.png"), "good", mask), (8, 8)).any()
 
 
-def test_a_missing_mask_is_named(predictor, data):
+def test_images_without_a_mask_count_for_the_image_metrics_alone(predictor, data):
+    whole = evaluate(predictor, test_samples(data))
     (data / "ground_truth/hole/001_mask.png").unlink()
-    with pytest.raises(DataError) as caught:
-        evaluate(predictor, test_samples(data))
-    assert str(data / "test/hole/001.png") in str(caught.value)
-    assert "ground_truth/hole/" in str(caught.value)
+    figures = evaluate(predictor, test_samples(data))
+    assert figures.image == whole.image
+    rest = [sample for sample in test_samples(data) if sample.path.name != "001.png"]
+    rest += [sample for sample in test_samples(data) if sample.path.match("[gs]*/001.png")]
+    assert figures.pixel == evaluate(predictor, rest).pixel
+    assert figures.coverage == Coverage(given=12, images=12, with_mask=11, unreadable_masks=0)
+    holes = {each.kind: each.coverage for each in figures.kinds}["hole"]
+    assert (holes.images, holes.with_mask) == (3, 2)
+    assert not figures.failures
+    assert figures.to_json()["coverage"]["with_mask"] == 11
 
 
-def test_an_unreadable_picture_or_mask_is_named(predictor, data):
+def test_without_any_mask_image_metrics_are_given_and_pixel_metrics_are_not_defined(
+    predictor, data
+):
+    whole = evaluate(predictor, test_samples(data))
+    shutil.rmtree(data / "ground_truth")
+    figures = evaluate(predictor, test_samples(data))
+    assert figures.image == whole.image
+    assert np.isnan(figures.pixel.ap)
+    assert figures.pixel.reasons["ap"]
+    assert (figures.coverage.images, figures.coverage.with_mask) == (12, 5)
+    assert json.loads(json.dumps(figures.to_json(), allow_nan=False))["pixel"]["ap"] is None
+
+
+def test_an_unreadable_mask_costs_the_pixels_of_its_image(predictor, data):
+    whole = evaluate(predictor, test_samples(data))
     mask = data / "ground_truth/hole/001_mask.png"
-    whole = mask.read_bytes()
     mask.write_bytes(b"words")
-    with pytest.raises(ImageError, match=r"001_mask\.png"):
-        evaluate(predictor, test_samples(data))
-    mask.write_bytes(whole)
+    seen = []
+    figures = evaluate(
+        predictor, test_samples(data), on_picture=lambda *each: seen.append(each[2] is None)
+    )
+    assert figures.image == whole.image
+    assert figures.coverage == Coverage(given=12, images=12, with_mask=11, unreadable_masks=1)
+    (failed,) = figures.failures
+    assert failed.picture == str(data / "test/hole/001.png")
+    assert failed.score is not None
+    assert str(mask) in failed.error
+    assert seen.count(True) == 1
+
+
+def test_an_unreadable_image_costs_its_row(predictor, data):
     picture = data / "test/scratch/002.png"
+    rest = [sample for sample in test_samples(data) if sample.path != picture]
+    expected = evaluate(predictor, rest)
     picture.write_bytes(b"words")
-    with pytest.raises(ImageError) as caught:
-        evaluate(predictor, test_samples(data))
-    assert caught.value.path == str(picture)
+    seen = []
+    figures = evaluate(predictor, test_samples(data), on_picture=lambda *each: seen.append(each))
+    assert (figures.image, figures.pixel) == (expected.image, expected.pixel)
+    assert (figures.misses, figures.false_alarms) == (expected.misses, expected.false_alarms)
+    assert figures.coverage == Coverage(given=12, images=11, with_mask=11, unreadable_masks=0)
+    (failed,) = figures.failures
+    assert failed.picture == str(picture)
+    assert (failed.kind, failed.score, failed.is_defective) == ("scratch", None, None)
+    assert failed.outcome == "unreadable"
+    assert [record.picture for record in figures.records] == [
+        str(sample.path) for sample in test_samples(data)
+    ]
+    assert len(seen) == 12
+    values = figures.to_json()
+    assert values["failures"] == [{"picture": str(picture), "error": failed.error}]
+    assert values["pictures"] == 12
+
+
+def test_nothing_readable_gives_no_figure_and_every_reason(predictor, data):
+    for picture in (data / "test").rglob("*.png"):
+        picture.write_bytes(b"words")
+    figures = evaluate(predictor, test_samples(data))
+    assert np.isnan([figures.image.auroc, figures.pixel.auroc]).all()
+    assert len(figures.failures) == 12
+    assert json.dumps(figures.to_json(), allow_nan=False)
+
+
+def test_files_that_the_listing_shows_to_be_missing_are_told_before_the_first_image(
+    predictor, data, caplog
+):
+    samples = test_samples(data)
+    gone = [data / "test/good/001.png", data / "ground_truth/hole/002_mask.png"]
+    for path in gone:
+        path.unlink()
+    (data / "test/good/004.png").write_bytes(b"")
+    told = []
+
+    def look(*_):
+        told.append([record.getMessage() for record in caplog.records])
+
+    figures = evaluate(predictor, samples, on_picture=look)
+    (message,) = told[0]
+    assert told[0] == told[-1]
+    assert "3 of the files to be read cannot be" in message
+    for path in (*gone, data / "test/good/004.png"):
+        assert str(path) in message
+    assert len(figures.failures) == 3
+    assert figures.coverage == Coverage(given=12, images=10, with_mask=9, unreadable_masks=1)
 
 
 def test_pictures_of_which_nothing_is_known_are_refused(predictor, data):
@@ -237,8 +317,8 @@ def test_a_mask_at_another_scale_is_taken_and_one_of_another_shape_refused(predi
     mask.resize((mask.width * 2, mask.height * 2), Image.Resampling.NEAREST).save(path)
     assert evaluate(predictor, samples).pixel.ap == pytest.approx(before.pixel.ap, abs=0.02)
     mask.resize((mask.width * 2, mask.height), Image.Resampling.NEAREST).save(path)
-    with pytest.raises(DataError, match=r"001_mask\.png: expected a mask with the proportions"):
-        evaluate(predictor, samples)
+    (failed,) = evaluate(predictor, samples).failures
+    assert re.search(r"001_mask\.png: expected a mask with the proportions", failed.error)
 
 
 def test_every_picture_is_handed_over_with_its_mask(predictor, data):

@@ -261,6 +261,7 @@ def test_labelled_pictures_are_measured(labelled, bundle, runtimes):
     done = quantize(bundle, labelled, "onnx", count=4)
     assert done.facts["labelled"] == {
         "pictures": 7,
+        "coverage": {"given": 7, "images": 7, "with_mask": 7, "unreadable_masks": 0},
         "image_auroc": (1, 1),
         "pixel_ap": (1, 1),
     }

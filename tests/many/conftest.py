@@ -36,6 +36,8 @@ def made_up(tmp_path: Path):
         counts = {
             "false_alarms": {"count": 1 + seed, "total": 20},
             "misses": {"count": 2, "total": 60},
+            "coverage": {"given": 80, "images": 80, "with_mask": 80, "unreadable_masks": 0},
+            "failures": [],
         }
         measured = {"image": {"auroc": metrics.get("image_auroc")}, "pixel": pixel, **counts}
         result = {

@@ -7,6 +7,7 @@ import destseg
 from destseg.errors import TrainingInterrupted
 from destseg.many.job import finished, run_here, run_job
 from destseg.many.plan import Job, Product
+from destseg.many.summary import COLUMNS, rows_of
 
 
 @pytest.fixture
@@ -52,11 +53,34 @@ def test_pictures_that_cannot_be_measured_are_a_failure_that_keeps_the_model(
 ):
     data = tmp_path / "data"
     shutil.copytree(products / "bolt", data)
-    shutil.rmtree(data / "ground_truth")
+    shutil.copy(data / "test/hole/000.png", data / "test/stray.png")
     outcome = run_job(Job(Product("bolt", data), job.settings, job.folder))
     assert outcome.result is None
-    assert "expected a mask of the defect" in outcome.reason
+    assert "stray.png" in outcome.reason
     assert destseg.load(job.folder, device="cpu").calibration is not None
+
+
+def test_test_images_without_masks_and_unreadable_ones_leave_a_result_that_says_so(
+    job, products, tmp_path
+):
+    data = tmp_path / "data"
+    shutil.copytree(products / "bolt", data)
+    shutil.rmtree(data / "ground_truth")
+    (data / "test/good/000.png").write_bytes(b"words")
+    outcome = run_job(Job(Product("bolt", data), job.settings, job.folder))
+    metrics = outcome.result["metrics"]
+    assert metrics["coverage"]["images"] == 3
+    assert metrics["coverage"]["with_mask"] == 1
+    assert metrics["image"]["auroc"] is not None
+    assert metrics["pixel"]["ap"] is None
+    (row,) = rows_of([outcome])
+    cells = dict(zip(COLUMNS, row.cells(), strict=True))
+    assert (cells["images"], cells["with mask"]) == ("3 of 4", "1 of 4")
+    ((who, _),) = row.unread.items()
+    assert who == f"bolt, seed {job.seed}: {data / 'test/good/000.png'}"
+    page = (job.folder / "report.html").read_text("utf-8")
+    assert "image metrics over 3 of 4 images, pixel metrics over 1" in page
+    assert "could not be read" in page
 
 
 def test_a_fault_of_ours_is_a_failure_with_its_trace(job, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,20 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Measure a model on pictures whose defects are known.
 
-DATA is a folder in MVTec AD's layout: test/good, test/KIND and masks in ground_truth/KIND.  Metrics
-of pictures and pixels are printed for the whole set and for each kind of defect (with the good
-pictures), beside the decisions at the threshold with 95 % Wilson intervals.  Maps and masks are
-compared at the model's size.
+DATA is a folder in MVTec AD's layout: test/good, test/KIND and masks in ground_truth/KIND; or a CSV
+with columns path, label (good, or the defect type) and perhaps mask, whose relative paths start at
+its own folder.  Metrics of pictures and pixels are printed for the whole set and for each kind of
+defect (with the good pictures), beside the decisions at the threshold with 95 % Wilson intervals.
+Maps and masks are compared at the model's size.
+
+Image metrics need no masks: they are of all images that can be read, pixel metrics of those that
+are good or have a mask; both numbers are said.  What cannot be read costs its row, and exit code 1.
 """
 
 EPILOG = """examples:
   destseg evaluate runs/bottle data/bottle
   destseg evaluate runs/bottle data/bottle --by-image pictures.csv
+  destseg evaluate runs/bottle labels.csv --output metrics.json
 """
 
 
@@ -34,7 +40,9 @@ def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     parser = command_parser("evaluate", DESCRIPTION, EPILOG)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
-    parser.add_argument("data", metavar="DATA", help="data set in MVTec AD's layout")
+    parser.add_argument(
+        "data", metavar="DATA", help="data set in MVTec AD's layout, or CSV of labels"
+    )
     parser.add_argument(
         "--output", metavar="FILE", help="JSON file (default: metrics.json in the bundle)"
     )
@@ -55,11 +63,11 @@ def run(words: list[str]) -> int:
 
     from destseg.cli.progress import counted
     from destseg.data.files import write_atomically
-    from destseg.data.samples import test_samples
+    from destseg.data.labelled import labelled_samples
     from destseg.evaluation.evaluate import evaluate
     from destseg.inference.predictor import load
 
-    samples = test_samples(parsed.data)
+    samples = labelled_samples(parsed.data)
     predictor = load(parsed.bundle, **runtime_options(parsed))
     with counted(len(samples)) as advance:
         evaluation = evaluate(
@@ -75,24 +83,39 @@ def run(words: list[str]) -> int:
     for line in decision_lines(evaluation):
         console.print(line, highlight=False)
     console.print(f"written: {output}", highlight=False, soft_wrap=True)
-    return 0
+    return told_failures(evaluation)
+
+
+def told_failures(evaluation: Evaluation) -> int:
+    """Print what could not be read to the standard error, and return the exit code."""
+    for failed in evaluation.failures:
+        print(f"destseg: {failed.picture}: {failed.error}", file=sys.stderr)
+    if not evaluation.failures:
+        return 0
+    count, given = len(evaluation.failures), evaluation.coverage.given
+    print(
+        f"destseg: of {count} of {given} images the image or its mask could not be read",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def metrics_tables(evaluation: Evaluation) -> list[Table]:
     """Return the tables of pictures and of pixels: a row a kind, then the whole set."""
     flagged = sum(each.flagged.count for each in evaluation.kinds)
     counts = [(each.kind, each.flagged.total, each.flagged.count) for each in evaluation.kinds]
-    counts.append(("all", len(evaluation.records), flagged))
+    counts.append(("all", evaluation.coverage.images, flagged))
     image = [each.image for each in evaluation.kinds] + [evaluation.image]
     pixel = [each.pixel for each in evaluation.kinds] + [evaluation.pixel]
     pictures = _table("pictures", ["kind", "number", "flagged", "AUROC", "AP", "F1max"])
-    pixels = _table("pixels", ["kind", "AUROC", "AP", "F1max", "AUPRO", "IAP", "IAP@90"])
+    masks = [each.coverage.with_mask for each in evaluation.kinds]
+    pixels = _table("pixels", ["kind", "number", "AUROC", "AP", "F1max", "AUPRO", "IAP", "IAP@90"])
     for (kind, number, called), each in zip(counts, image, strict=True):
         figures = map(_per_cent, (each.auroc, each.ap, each.f1_max))
         pictures.add_row(kind, str(number), str(called), *figures)
-    for (kind, _, _), one in zip(counts, pixel, strict=True):
+    for (kind, _, _), number, one in zip(counts, [*masks, sum(masks)], pixel, strict=True):
         values = (one.auroc, one.ap, one.f1_max, one.aupro, one.iap, one.iap_90)
-        pixels.add_row(kind, *map(_per_cent, values))
+        pixels.add_row(kind, str(number), *map(_per_cent, values))
     return [pictures, pixels]
 
 
@@ -114,13 +137,14 @@ def decision_lines(evaluation: Evaluation) -> list[str]:
         f"{evaluation.promised_rate:.1%} false alarms:",
         f"  false alarms {_rate(evaluation.false_alarms)}",
         f"  missed       {_rate(evaluation.misses)}",
-        f"{len(evaluation.records)} pictures in {evaluation.seconds:.1f} s, reading and metrics "
-        f"included: {len(evaluation.records) / evaluation.seconds:.1f} a second",
+        f"{evaluation.coverage}",
+        f"{evaluation.coverage.images} pictures in {evaluation.seconds:.1f} s, reading and metrics "
+        f"included: {evaluation.coverage.images / evaluation.seconds:.1f} a second",
     ]
 
 
 def write_records(path: Path, records: tuple[Record, ...]) -> None:
-    """Write a row a picture: path, kind, score, p-value, decision, outcome, number of regions.
+    """Write a row a picture: the fields of ``Record``, and its outcome; unknown ones are empty.
 
     Raises:
         MissingExtraError: for Parquet without pyarrow.

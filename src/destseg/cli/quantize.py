@@ -101,6 +101,8 @@ def run(words: list[str]) -> int:
 
 def told(facts: dict[str, Any] | Any) -> list[str]:
     """Return what was measured, in sentences."""
+    from destseg.evaluation.outcomes import Coverage
+
     lines = [f"quantised: {facts['scope']}"]
     measured = [("good and damaged pictures", facts["damaged"])]
     if "labelled" in facts:
@@ -111,6 +113,8 @@ def told(facts: dict[str, Any] | Any) -> list[str]:
             f"{name}: image AUROC {image[0]:.4f} -> {image[1]:.4f}, "
             f"pixel AP {pixel[0]:.4f} -> {pixel[1]:.4f}"
         )
+    if (coverage := facts.get("labelled", {}).get("coverage")) is not None:
+        lines.append(f"  {Coverage(**coverage)}")
     damaged = facts["damaged"]
     lines.append(
         f"scores correlate to {damaged['score_correlation']:.4f}, p-values differ by "

@@ -8,8 +8,9 @@ from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 
 DESCRIPTION = """Write one HTML file with all pictures, heatmaps, curves and a threshold to move.
 
-DATA is a folder in MVTec AD's layout: test/good, test/KIND and masks in ground_truth/KIND.  The
-file works without a network; it holds small copies of the pictures.
+DATA is a folder in MVTec AD's layout: test/good, test/KIND and masks in ground_truth/KIND; or a CSV
+with columns path, label (good, or the defect type) and perhaps mask.  The file works without a
+network; it holds small copies of the pictures.  What cannot be read is told in it, and exit code 1.
 """
 
 EPILOG = """example:
@@ -21,24 +22,27 @@ def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     parser = command_parser("report", DESCRIPTION, EPILOG)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
-    parser.add_argument("data", metavar="DATA", help="data set in MVTec AD's layout")
+    parser.add_argument(
+        "data", metavar="DATA", help="data set in MVTec AD's layout, or CSV of labels"
+    )
     parser.add_argument(
         "--output", metavar="FILE", help="HTML file (default: report.html in the bundle)"
     )
     add_runtime_flags(parser)
     parsed = parser.parse_args(words)
 
+    from destseg.cli.evaluate import told_failures
     from destseg.cli.progress import counted
-    from destseg.data.samples import test_samples
+    from destseg.data.labelled import labelled_samples
     from destseg.evaluation.model_report import report_on
     from destseg.evaluation.report import write_report
     from destseg.inference.predictor import load
 
-    samples = test_samples(parsed.data)
+    samples = labelled_samples(parsed.data)
     predictor = load(parsed.bundle, **runtime_options(parsed))
     with counted(len(samples)) as advance:
-        _, report = report_on(Path(parsed.data), predictor, samples, advance)
+        evaluation, report = report_on(Path(parsed.data), predictor, samples, advance)
     output = Path(parsed.output or Path(parsed.bundle) / "report.html")
     write_report(output, report)
     print(output)
-    return 0
+    return told_failures(evaluation)

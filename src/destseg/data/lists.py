@@ -21,10 +21,7 @@ def read_list(source: Path) -> list[tuple[Path, str | None]]:
     Raises:
         DataError: if it cannot be read, is empty or lacks the column.
     """
-    try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{source}: expected a list of paths in UTF-8, got {error}.") from None
+    lines = _lines(source)
     if source.suffix.lower() == ".csv":
         rows = _read_csv(source, lines)
     else:
@@ -35,11 +32,53 @@ def read_list(source: Path) -> list[tuple[Path, str | None]]:
     return [(source.parent / path, label) for path, label in rows]
 
 
-def _read_csv(source: Path, lines: list[str]) -> list[tuple[str, str | None]]:
+def read_table(source: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows of a CSV by the names of its columns, in lower case; paths as they stand.
+
+    Args:
+        source: with a header in its first line, separated by commas or semicolons.
+        columns: that it must have; those of a row may be empty but for the first.
+
+    Raises:
+        DataError: if it cannot be read, is empty, lacks a column, or a row has other cells.
+    """
+    header, *table = _table(source, _lines(source)) or [[]]
+    header = [cell.casefold() for cell in header]
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise DataError(
+            f"{source}: expected columns named {' and '.join(missing)}, got "
+            f"{', '.join(header) or 'an empty file'}; name the columns in the first line, for "
+            f"example: {','.join(columns)}"
+        )
+    if not table:
+        raise DataError(f"{source}: expected one image a line, got a header alone.")
+    where = header.index(columns[0])
+    short = [row for row in table if len(row) != len(header) or not row[where]]
+    if short:
+        raise DataError(f"{source}: expected {len(header)} cells a row, got {short[0]}.")
+    return [dict(zip(header, row, strict=True)) for row in table]
+
+
+def _lines(source: Path) -> list[str]:
+    try:
+        return source.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{source}: expected a list of paths in UTF-8, got {error}.") from None
+
+
+def _table(source: Path, lines: list[str]) -> list[list[str]]:
     # Spreadsheets write semicolons where the comma is the decimal sign.
     delimiter = ";" if lines and ";" in lines[0] and "," not in lines[0] else ","
-    table = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
-    table = [row for row in table if any(row)]
+    try:
+        table = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    except csv.Error as error:
+        raise DataError(f"{source}: expected a table (CSV), got {error}.") from None
+    return [row for row in table if any(row)]
+
+
+def _read_csv(source: Path, lines: list[str]) -> list[tuple[str, str | None]]:
+    table = _table(source, lines)
     header = [cell.casefold() for cell in table[0]] if table else []
     if "path" in header:
         table = table[1:]

@@ -85,7 +85,7 @@ def good_samples(source: str | Path) -> list[Sample]:
     source = Path(source)
     if source.is_file() and source.suffix.lower() in _LIST_SUFFIXES:
         rows = read_list(source)
-        good = [path for path, label in rows if label is None or label.casefold() in _GOOD_LABELS]
+        good = [path for path, label in rows if label is None or is_good_label(label)]
         if not good:
             raise DataError(
                 f"{source}: expected rows labelled {', '.join(sorted(_GOOD_LABELS))}, got labels "
@@ -130,6 +130,11 @@ def test_samples(source: str | Path) -> list[Sample]:
 
 # pytest would collect this function wherever a test module imports it.
 test_samples.__test__ = False  # type: ignore[attr-defined]
+
+
+def is_good_label(label: str) -> bool:
+    """Whether a label of a list says that the part is good, in any letter case."""
+    return label.casefold() in _GOOD_LABELS
 
 
 def split_held_out(

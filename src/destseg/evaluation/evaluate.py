@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +14,19 @@ from numpy.typing import NDArray
 
 from destseg.config import DataSettings
 from destseg.data.images import read_mask, resize
+from destseg.data.labelled import unreadable
+from destseg.data.lists import some
 from destseg.data.samples import GOOD, Sample
 from destseg.errors import DataError
 from destseg.evaluation.metrics import Curve, ImageMetrics, image_metrics
-from destseg.evaluation.outcomes import Rate, Record
+from destseg.evaluation.outcomes import Coverage, Rate, Record
 from destseg.evaluation.pixels import PixelCounts, PixelMetrics
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure, Result
 
-OnPicture = Callable[[Sample, Result, NDArray[np.bool_]], None]
+OnPicture = Callable[[Sample, Result | Failure, NDArray[np.bool_] | None], None]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,14 @@ class KindEvaluation:
         kind: its name.
         flagged: how many of its pictures were called defective.
         image, pixel: metrics of its pictures together with the good ones.
+        coverage: how many of its own images these are of.
     """
 
     kind: str
     flagged: Rate
     image: ImageMetrics
     pixel: PixelMetrics
+    coverage: Coverage
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,8 @@ class Evaluation:
     """How well pictures and pixels are told apart, and what the threshold makes of it.
 
     Attributes:
-        image: metrics of the image scores.
-        pixel: metrics of the maps at their own size, all pictures together.
+        image: metrics of the image scores, of all images that could be read.
+        pixel: metrics of the maps at their own size, of all of these that are good or have a mask.
         kinds: the same for each kind.
         false_alarms: good pictures called defective.
         misses: defective pictures called good.
@@ -67,10 +74,22 @@ class Evaluation:
     records: tuple[Record, ...]
     curves: Mapping[str, Curve]
 
+    @property
+    def coverage(self) -> Coverage:
+        """How many images the metrics are of."""
+        return Coverage.of(self.records)
+
+    @property
+    def failures(self) -> tuple[Record, ...]:
+        """The images that could not be read, or whose mask could not, with their errors."""
+        return tuple(record for record in self.records if record.error is not None)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON; what is not defined is ``None``, with its reason."""
+        coverage = self.coverage
         values = {
-            "pictures": len(self.records),
+            "pictures": coverage.given,
+            "coverage": vars(coverage),
             "image": metrics_to_json(self.image),
             "pixel": metrics_to_json(self.pixel),
             "false_alarms": self.false_alarms.to_json(),
@@ -78,15 +97,19 @@ class Evaluation:
             "threshold": self.threshold,
             "promised_rate": self.promised_rate,
             "seconds": round(self.seconds, 3),
-            "pictures_per_s": round(len(self.records) / self.seconds, 2),
+            "pictures_per_s": round(coverage.images / self.seconds, 2),
             "kinds": {
                 each.kind: {
                     "flagged": each.flagged.to_json(),
                     "image": metrics_to_json(each.image),
                     "pixel": metrics_to_json(each.pixel),
+                    "coverage": vars(each.coverage),
                 }
                 for each in self.kinds
             },
+            "failures": [
+                {"picture": record.picture, "error": record.error} for record in self.failures
+            ],
         }
         plain: dict[str, Any] = _without_nan(values)
         return plain
@@ -102,57 +125,76 @@ def evaluate(
     """Return how well a predictor does on pictures whose defects are known.
 
     Maps and masks are compared at the maps' size: the model's, as the paper does at 256 x 256, or
-    with tiles the picture's.  Masks are cut by the region of interest, where there is one.
+    with tiles the picture's.  Masks are cut by the region of interest, where there is one.  Image
+    metrics need no masks: a defective image without one is left out of the pixel metrics alone.
+    What cannot be read costs its row: see ``Evaluation.failures``.  Files that the listing already
+    shows to be unreadable are logged as a warning, all at once, before the first image.
 
     Args:
         predictor: the trained model.
-        samples: test pictures with their kind and, where defective, their mask.
+        samples: test pictures with their kind and, where there is one, their mask.
         exact: hold all maps for exact metrics; else bounded memory, metrics within 1e-4.
-        on_picture: called with each sample, its result and its mask at the map's size.
+        on_picture: called with each sample, its result and its mask at the map's size, ``None``
+            where the mask is missing or unreadable; of an unreadable image with its failure.
 
     Raises:
-        ImageError: if a picture or mask cannot be read.
-        DataError: if there are no samples, a label is unknown, or a defective picture's mask is
-            missing or has other proportions than the picture.
+        DataError: if there are no samples, or a label is unknown.
     """
     _check_labels(samples)
+    _tell_unreadable(samples)
     counts = {kind: PixelCounts.empty(exact=exact) for kind in kinds_of(samples)}
     records = []
     begun = time.perf_counter()
-    for sample, result in _results(predictor, samples):
-        size = (result.anomaly_map.shape[0], result.anomaly_map.shape[1])
-        mask = mask_of(sample, size, (result.height, result.width))
-        inspected = predictor.inspected(size)
-        if inspected is not None:
-            # What lies outside the region of interest is not asked for.
-            mask = mask & inspected
-        counts[str(sample.defect)].add(result.anomaly_map, mask)
-        records.append(
-            Record(
-                picture=result.name,
-                kind=str(sample.defect),
-                score=result.score,
-                p_value=result.p_value,
-                is_defective=result.is_defective,
-                regions=len(result.regions),
-            )
-        )
+    answers = predictor.stream(sample.path for sample in samples)
+    for sample, answer in zip(samples, answers, strict=True):
+        mask, error = _mask_for(predictor, sample, answer)
+        if isinstance(answer, Result) and mask is not None:
+            counts[str(sample.defect)].add(answer.anomaly_map, mask)
+        records.append(Record.of(str(sample.defect), answer, mask is not None, error))
         if on_picture is not None:
-            on_picture(sample, result, mask)
+            on_picture(sample, answer, mask)
     seconds = time.perf_counter() - begun
     together = PixelCounts.merged(counts.values())
     return Evaluation(
         image=_image_metrics(records),
         pixel=together.metrics(),
         kinds=tuple(_of_kind(kind, records, counts) for kind in counts),
-        false_alarms=_flagged([record for record in records if record.kind == GOOD]),
-        misses=_missed([record for record in records if record.kind != GOOD]),
+        false_alarms=_called([record for record in records if record.kind == GOOD], True),
+        misses=_called([record for record in records if record.kind != GOOD], False),
         threshold=predictor.calibration.threshold,
         promised_rate=predictor.calibration.promised_rate,
         seconds=seconds,
         records=tuple(records),
         curves=together.curves(),
     )
+
+
+def _tell_unreadable(samples: Sequence[Sample]) -> None:
+    errors = [str(error) for error in unreadable(samples)]
+    if errors:
+        _log.warning(
+            "%d of the files to be read cannot be: %s; the others are measured.",
+            len(errors),
+            some(errors),
+        )
+
+
+def _mask_for(
+    predictor: Predictor, sample: Sample, answer: Result | Failure
+) -> tuple[NDArray[np.bool_] | None, str | None]:
+    """Return a sample's mask as its map is asked for, or why the image or the mask is unusable."""
+    if isinstance(answer, Failure):
+        return None, answer.error.reason
+    if sample.is_defective and sample.mask is None:
+        return None, None
+    size = (answer.anomaly_map.shape[0], answer.anomaly_map.shape[1])
+    try:
+        mask = mask_of(sample, size, (answer.height, answer.width))
+    except DataError as error:
+        return None, str(error)
+    inspected = predictor.inspected(size)
+    # What lies outside the region of interest is not asked for.
+    return mask if inspected is None else mask & inspected, None
 
 
 def mask_of(
@@ -212,18 +254,11 @@ def _check_labels(samples: Sequence[Sample]) -> None:
         )
 
 
-def _results(predictor: Predictor, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Result]]:
-    answers = predictor.stream(sample.path for sample in samples)
-    for sample, answer in zip(samples, answers, strict=True):
-        if isinstance(answer, Failure):
-            raise answer.error
-        yield sample, answer
-
-
 def _image_metrics(records: Sequence[Record]) -> ImageMetrics:
+    scored = [record for record in records if record.score is not None]
     return image_metrics(
-        np.array([record.kind != GOOD for record in records], dtype=bool),
-        np.array([record.score for record in records]),
+        np.array([record.kind != GOOD for record in scored], dtype=bool),
+        np.array([record.score for record in scored], dtype=np.float64),
     )
 
 
@@ -235,15 +270,14 @@ def _of_kind(
     pixels = PixelCounts.merged(
         [counts[name] for name in dict.fromkeys((GOOD, kind)) if name in counts]
     )
-    return KindEvaluation(kind, _flagged(own), _image_metrics(chosen), pixels.metrics())
+    return KindEvaluation(
+        kind, _called(own, True), _image_metrics(chosen), pixels.metrics(), Coverage.of(own)
+    )
 
 
-def _flagged(records: Sequence[Record]) -> Rate:
-    return Rate(sum(record.is_defective for record in records), len(records))
-
-
-def _missed(records: Sequence[Record]) -> Rate:
-    return Rate(sum(not record.is_defective for record in records), len(records))
+def _called(records: Sequence[Record], defective: bool) -> Rate:
+    decisions = [record.is_defective for record in records if record.is_defective is not None]
+    return Rate(decisions.count(defective), len(decisions))
 
 
 def _without_nan(values: Any) -> Any:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from destseg.data.images import read_image
+from destseg.data.lists import some
 from destseg.data.samples import Sample
+from destseg.errors import ImageError
 from destseg.evaluation.evaluate import Evaluation, evaluate
+from destseg.evaluation.outcomes import Record
 from destseg.evaluation.report import Entry, Report, make_entry, training_curves
 from destseg.inference.predictor import Predictor
+from destseg.inference.result import Failure, Result
 
 
 def report_on(
@@ -24,17 +32,21 @@ def report_on(
     Args:
         data: the data set, for its name.
         predictor: the trained model.
-        samples: test pictures with their kind and, where defective, their mask.
+        samples: test pictures with their kind and, where there is one, their mask.
         on_picture: called after each picture.
 
     Raises:
-        ImageError, DataError: as ``evaluate`` does.
+        DataError: as ``evaluate`` does.
     """
     entries: list[Entry] = []
 
-    def keep(sample, result, mask) -> None:  # type: ignore[no-untyped-def]
-        image = read_image(sample.path, max_pixels=result.height * result.width)
-        entries.append(make_entry(sample, result, image, mask if mask.any() else None))
+    def keep(sample: Sample, answer: Result | Failure, mask: NDArray[np.bool_] | None) -> None:
+        # Of an image that went away since it was measured there is no copy to show.
+        with contextlib.suppress(ImageError):
+            if isinstance(answer, Result):
+                image = read_image(sample.path, max_pixels=answer.height * answer.width)
+                drawn = mask if mask is not None and mask.any() else None
+                entries.append(make_entry(sample, answer, image, drawn))
         on_picture()
 
     evaluation = evaluate(predictor, samples, on_picture=keep)
@@ -66,6 +78,8 @@ def build_report(
             "trained on": f"{training.get('pictures')} good pictures in "
             f"{training.get('minutes')} minutes ({training.get('device')})",
             "weights (SHA-256)": bundle.weights_sha256[:16],
+            "measured": str(evaluation.coverage),
+            **_left_out(evaluation.failures),
         },
         metrics=_defined({**image, **pixel}),
         reasons=reasons,
@@ -74,6 +88,7 @@ def build_report(
                 "kind": each.kind,
                 "pictures": each.flagged.total,
                 "flagged": each.flagged.count,
+                "with mask": each.coverage.with_mask,
                 **_defined(
                     {
                         "image AUROC": each.image.auroc,
@@ -97,6 +112,11 @@ def build_report(
         settings=bundle.settings.to_dict(),
         entries=entries,
     )
+
+
+def _left_out(failures: Sequence[Record]) -> dict[str, str]:
+    told = [f"{failed.picture}: {failed.error}" for failed in failures]
+    return {"could not be read": some(told)} if told else {}
 
 
 _TITLES = {

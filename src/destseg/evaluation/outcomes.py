@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from destseg.data.samples import GOOD
+from destseg.inference.result import Failure, Result
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,88 @@ class Record:
     Attributes:
         picture: its path as given.
         kind: good, or the kind of defect.
-        score, p_value, is_defective, regions: as in ``Result``; regions counted.
+        score, p_value, is_defective, regions: as in ``Result``, regions counted; ``None`` where
+            the image could not be read.
+        in_pixel_metrics: whether its pixels are counted: it was read, and is good or has a mask.
+        error: why the image or, where there is a score, its mask could not be read; else ``None``.
     """
 
     picture: str
     kind: str
-    score: float
-    p_value: float
-    is_defective: bool
-    regions: int
+    score: float | None
+    p_value: float | None
+    is_defective: bool | None
+    regions: int | None
+    in_pixel_metrics: bool = False
+    error: str | None = None
+
+    @classmethod
+    def of(
+        cls, kind: str, answer: Result | Failure, in_pixel_metrics: bool, error: str | None
+    ) -> Record:
+        """Return what became of an image of a kind."""
+        if isinstance(answer, Failure):
+            return cls(answer.name, kind, None, None, None, None, error=error)
+        return cls(
+            picture=answer.name,
+            kind=kind,
+            score=answer.score,
+            p_value=answer.p_value,
+            is_defective=answer.is_defective,
+            regions=len(answer.regions),
+            in_pixel_metrics=in_pixel_metrics,
+            error=error,
+        )
 
     @property
     def outcome(self) -> str:
-        """Found, missed, passed or false alarm."""
+        """Found, missed, passed, false alarm or unreadable."""
+        if self.is_defective is None:
+            return "unreadable"
         if self.kind == GOOD:
             return "false alarm" if self.is_defective else "passed"
         return "found" if self.is_defective else "missed"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many images metrics are of.
+
+    Attributes:
+        given: how many were to be measured.
+        images: of these, those that could be read: image metrics are of them.
+        with_mask: of these, those with a mask: pixel metrics are of them.  A good image needs none.
+        unreadable_masks: masks that could not be used; their images have image metrics alone.
+    """
+
+    given: int
+    images: int
+    with_mask: int
+    unreadable_masks: int
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Coverage:
+        """Return the coverage of some records."""
+        read = [record for record in records if record.score is not None]
+        return cls(
+            given=len(records),
+            images=len(read),
+            with_mask=sum(record.in_pixel_metrics for record in read),
+            unreadable_masks=sum(record.error is not None for record in read),
+        )
+
+    def __str__(self) -> str:
+        without = self.images - self.with_mask - self.unreadable_masks
+        left_out = [
+            f"{count} {what}"
+            for count, what in (
+                (self.given - self.images, "could not be read"),
+                (without, "defective without a mask"),
+                (self.unreadable_masks, "with a mask that could not be used"),
+            )
+            if count
+        ]
+        return (
+            f"image metrics over {self.images} of {self.given} images, "
+            f"pixel metrics over {self.with_mask}" + (f" ({', '.join(left_out)})" * bool(left_out))
+        )

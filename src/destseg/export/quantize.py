@@ -181,7 +181,13 @@ def _labelled(
             f"{pixel_ap[0]:.4f} -> {pixel_ap[1]:.4f}. Nothing was written: stay with fp32, "
             "quantise less (--scope head), or accept a larger --max-drop."
         )
-    return {"pictures": len(samples), "image_auroc": image_auroc, "pixel_ap": pixel_ap}
+    coverage = results[0].coverage
+    return {
+        "pictures": coverage.given,
+        "coverage": vars(coverage),
+        "image_auroc": image_auroc,
+        "pixel_ap": pixel_ap,
+    }
 
 
 def _milliseconds(

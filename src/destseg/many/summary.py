@@ -24,7 +24,16 @@ METRICS = {
     "IAP": ("pixel", "iap"),
     "IAP@90": ("pixel", "iap_90"),
 }
-COLUMNS = ("category", "seeds", *METRICS, "false alarms", "missed", "minutes")
+COLUMNS = (
+    "category",
+    "seeds",
+    "images",
+    "with mask",
+    *METRICS,
+    "false alarms",
+    "missed",
+    "minutes",
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,29 @@ class Row:
         total = sum(each["total"] for each in counts)
         return f"{sum(each['count'] for each in counts)} of {total}" if total else "-"
 
+    @property
+    def unread(self) -> dict[str, str]:
+        """What could not be read of the test images, by whose it was and which: ``path: why``."""
+        return {
+            f"{self.category}, seed {result['seed']}: {failed['picture']}": str(failed["error"])
+            for result in self.results
+            for failed in (result["metrics"] or {}).get("failures", ())
+        }
+
+    def covered(self, what: str) -> str:
+        """Return how many images metrics are of, ``of`` how many where some could not be read.
+
+        Args:
+            what: ``images`` of the image metrics, ``with_mask`` of the pixel metrics.
+        """
+        measured = [result["metrics"] for result in self.results if result["metrics"]]
+        counts = [each["coverage"] for each in measured if "coverage" in each]
+        told = [
+            f"{each[what]}" + f" of {each['given']}" * (each[what] < each["given"])
+            for each in counts
+        ]
+        return " / ".join(dict.fromkeys(told)) or "-"
+
     def cells(self) -> tuple[str, ...]:
         """Return the texts of ``COLUMNS``: per cent, mean ± standard deviation over seeds."""
         seeds = f"{len(self.results)}" + (f" of {len(self.outcomes)}" if self.failures else "")
@@ -76,6 +108,8 @@ class Row:
         return (
             self.category,
             seeds,
+            self.covered("images"),
+            self.covered("with_mask"),
             *(mean_and_deviation(self.values(name)) for name in METRICS),
             self.counted("false_alarms"),
             self.counted("misses"),
@@ -98,7 +132,7 @@ def mean_row(rows: Sequence[Row]) -> tuple[str, ...]:
         for name in METRICS
     }
     figures = [f"{100 * statistics.fmean(each):.1f}" if each else "-" for each in means.values()]
-    return ("mean", "", *figures, "", "", "")
+    return ("mean", "", "", "", *figures, "", "", "")
 
 
 def mean_and_deviation(values: Iterable[float]) -> str:
@@ -135,7 +169,8 @@ def to_json(rows: Sequence[Row]) -> str:
 def to_csv(rows: Sequence[Row]) -> str:
     """Return a line a job; metrics are shares in [0, 1], empty where they are not defined."""
     text = io.StringIO(newline="")
-    head = ["category", "seed", *METRICS, "false alarms", "good", "missed", "defective"]
+    head = ["category", "seed", "given", "images", "with mask"]
+    head += [*METRICS, "false alarms", "good", "missed", "defective"]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*head, "minutes", "device", "model", "failure"])
     for outcome in (each for row in rows for each in row.outcomes):
@@ -146,9 +181,11 @@ def to_csv(rows: Sequence[Row]) -> str:
             continue
         counts = (result["metrics"] or {}).get
         rates = [counts(name) or {} for name in ("false_alarms", "misses")]
+        coverage = counts("coverage") or {}
         writer.writerow(
             [
                 *(job.product.name, job.seed),
+                *(_empty(coverage.get(name)) for name in ("given", "images", "with_mask")),
                 *(_empty(metric_of(result, name)) for name in METRICS),
                 *(_empty(rate.get(name)) for rate in rates for name in ("count", "total")),
                 *(result["minutes"], result["device"], job.folder, ""),

@@ -1,0 +1,70 @@
+"""Labelled images: what is known of each, from folders or from a table of labels."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from destseg.data.lists import read_table, some
+from destseg.data.samples import GOOD, Sample, is_good_label, test_samples
+from destseg.errors import DataError, ImageError
+
+
+def labelled_samples(source: str | Path) -> list[Sample]:
+    """Return labelled images: the test images of a data set's folder, or the rows of a CSV.
+
+    A CSV has the columns ``path`` and ``label`` and perhaps ``mask``; relative paths start at its
+    own folder.  A label is a spelling of good (``good``, ``ok``, ``normal``, ``0``, in any letter
+    case) or the name of a defect type.  An empty cell of ``mask`` is no mask.  Files may be
+    missing: that costs their rows when they are inspected.
+
+    Raises:
+        DataError: if there are none, a label is missing, or an image has two labels.
+    """
+    source = Path(source)
+    if source.suffix.lower() != ".csv" or source.is_dir():
+        return test_samples(source)
+    rows = read_table(source, ("path", "label"))
+    unlabelled = [row["path"] for row in rows if not row["label"]]
+    if unlabelled:
+        raise DataError(
+            f"{source}: expected a label in every row, {len(unlabelled)} of {len(rows)} have "
+            f"none: {some(unlabelled)}. Write good or the defect type, or leave the rows out."
+        )
+    samples = [_sample(source.parent, row) for row in rows]
+    labels: dict[Path, str | None] = {}
+    for sample in samples:
+        if labels.setdefault(sample.path, sample.defect) != sample.defect:
+            raise DataError(
+                f"{source}: expected one label an image, got {labels[sample.path]!r} and "
+                f"{sample.defect!r} for {sample.path}. Leave one of the rows out."
+            )
+    return samples
+
+
+def unreadable(samples: Sequence[Sample]) -> Iterator[ImageError]:
+    """Yield an error for each file of samples that cannot be read as it lies there, unopened."""
+    for sample in samples:
+        for path in (sample.path, sample.mask):
+            if path is not None and (reason := _unreadable(path)):
+                yield ImageError(path, reason)
+
+
+def _sample(folder: Path, row: dict[str, str]) -> Sample:
+    defect = GOOD if is_good_label(row["label"]) else row["label"]
+    mask = row.get("mask")
+    return Sample(folder / row["path"], defect, folder / mask if mask else None)
+
+
+def _unreadable(path: Path) -> str | None:
+    try:
+        about = path.stat()
+    except OSError as error:
+        return "a dead link" if path.is_symlink() else f"{error.strerror}"
+    if not stat.S_ISREG(about.st_mode):
+        return "no regular file"
+    if not os.access(path, os.R_OK):
+        return "may not be read"
+    return None if about.st_size else "empty"
