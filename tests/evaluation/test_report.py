@@ -229,7 +229,7 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(DataError, match="report.html: .*disk full"):
+    with pytest.raises(DataError, match=r"report\.html: .*disk full"):
         write_report(path, report_of([entry()], title="other"))
     assert path.read_text("utf-8") == before
     assert [each.name for each in path.parent.iterdir()] == ["report.html"]

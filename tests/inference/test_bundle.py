@@ -300,6 +300,6 @@ def test_a_failing_replacement_leaves_no_manifest_and_no_litter(folder, monkeypa
         raise OSError("no")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(DataError, match="weights.safetensors: expected a file .* got: no"):
+    with pytest.raises(DataError, match=r"weights\.safetensors: expected a file .* got: no"):
         save_bundle(folder, SETTINGS, {"new": np.ones(2, np.float32)}, {})
     assert [path.name for path in folder.iterdir()] == [WEIGHTS]

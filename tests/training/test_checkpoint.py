@@ -80,7 +80,7 @@ def test_a_failed_write_leaves_the_earlier_state(tmp_path, monkeypatch, failing)
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, failing, fail)
-        with pytest.raises(DataError, match="state.safetensors: .*disk full"):
+        with pytest.raises(DataError, match=r"state\.safetensors: .*disk full"):
             save_checkpoint(path, checkpoint(8))
     assert path.read_bytes() == before
     assert_same(load_checkpoint(path), checkpoint())
