@@ -22,7 +22,7 @@ from destseg.inference.predictor import load
 from destseg.interruption import Interruption
 from destseg.training.processes import WholeBatchNorm, require_equal_shares
 from destseg.training.train import train
-from training.shares import batch, learn, network, share_of_learning
+from training.shares import MEAN, batch, learn, network, share_of_learning
 
 WEIGHTS = "weights.safetensors"
 
@@ -31,13 +31,19 @@ WEIGHTS = "weights.safetensors"
 
 
 def test_batch_norm_over_two_processes_is_that_of_the_whole_batch(tmp_path):
-    expected = learn(network(), batch())
+    exact = learn(network().double(), batch().double())
     mp.spawn(share_of_learning, (str(tmp_path),), nprocs=2)
+    gradients = max(float(exact[name].abs().max()) for name in exact if name.endswith("/gradient"))
+    # A value near the mean is rounded by half of this, and so is its deviation, of about 1.
+    rounding = MEAN * torch.finfo(torch.float32).eps
     for rank in range(2):
         found = safetensors.torch.load_file(tmp_path / f"{rank}.safetensors")
-        assert len(found) == len(expected) == 15
-        for name, value in expected.items():
-            torch.testing.assert_close(found[f"module.{name}"], value, rtol=1e-4, atol=1e-6)
+        assert len(found) == len(exact) == 15
+        for name, value in exact.items():
+            # Some gradients cancel to 0, so all are measured by the largest of them.
+            size = gradients if name.endswith("/gradient") else float(value.abs().max())
+            error = (found[f"module.{name}"] - value).abs().max()
+            assert error <= 4 * rounding * size, name
 
 
 def test_batch_norm_of_one_process_is_pytorchs():
