@@ -32,6 +32,27 @@ def test_the_doctor_finds_all_forms_the_same(copied, parts, capsys):
     assert "decide differently" not in out
 
 
+@pytest.mark.parametrize("limit", [1, 5, 8, 12, 40])
+def test_the_doctor_compares_on_images_of_all_of_a_folder(
+    limit, copied, parts, capsys, monkeypatch
+):
+    from destseg.inference import parity
+
+    asked = []
+    compare = parity.compare_backends
+
+    def compare_backends(predictors, pictures):
+        asked.extend(pictures)
+        return compare(predictors, pictures[:1])
+
+    monkeypatch.setattr(parity, "compare_backends", compare_backends)
+    run(capsys, "doctor", copied.folder, "--data", parts, "--limit", limit)
+    places = [sorted(parts.iterdir()).index(path) for path in asked]
+    assert len(set(places)) == len(places) == min(limit, 12)
+    assert places[-1] >= 12 - 12 / len(places) - 1
+    assert places == sorted(places)
+
+
 def test_the_doctor_needs_no_bundle(capsys):
     code, out, _ = run(capsys, "doctor")
     assert code == 0

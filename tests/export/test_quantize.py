@@ -13,7 +13,7 @@ import destseg.export.int8 as int8
 import destseg.export.quantize as module
 from conftest import write_pictures
 from destseg.config import Settings
-from destseg.errors import BundleError, DataError
+from destseg.errors import BundleError, DataError, SettingsError
 from destseg.evaluation.agreement import Agreement
 from destseg.export.int8 import SCOPES
 from destseg.export.quantize import quantize
@@ -132,7 +132,10 @@ def test_what_was_measured_is_recorded(bundle, data, runtimes):
 # --- which pictures
 
 
-def test_held_out_pictures_set_no_range(bundle, data, runtimes, monkeypatch):
+@pytest.mark.parametrize("count", [2, 3, 4, 64])
+def test_ranges_judgement_and_threshold_have_no_image_in_common(
+    count, bundle, data, runtimes, monkeypatch
+):
     _, asked = runtimes
     taken = []
     original = module.good_and_damaged
@@ -142,15 +145,33 @@ def test_held_out_pictures_set_no_range(bundle, data, runtimes, monkeypatch):
         return original(paths, *rest, **options)
 
     monkeypatch.setattr(module, "good_and_damaged", good_and_damaged)
-    quantize(bundle, data, "onnx", count=64)
-    others = [f"{number:03}.png" for number in range(12) if f"{number:03}.png" not in HELD_OUT]
-    assert taken == [others, others[1:]]
+    done = quantize(bundle, data, "onnx", count=count)
+    ranges, judged = taken
+    others = [path.name for path in sorted(data.iterdir()) if path.name not in HELD_OUT]
+    sets = [*ranges, *judged, *done.calibration.pictures]
+    assert len(sets) == len(set(sets))
+    assert set(ranges + judged) <= set(others)
+    # At most half of the nine for the ranges; the others judge, up to two times as many.
+    assert len(ranges) == min(count, 4)
+    assert len(judged) == min(2 * count, 9 - len(ranges))
+    assert (done.facts["pictures"], done.facts["compared_on"]) == (len(ranges), len(judged))
+    # From the beginning to the end, not the first ones.
+    for chosen in (ranges, judged):
+        places = [others.index(name) for name in chosen]
+        assert places == sorted(places)
+        assert places[0] <= 1
+        assert places[-1] >= 4
     ((_, pictures, vnni),) = asked
-    # The undamaged ones, the first, third, ..., show which pictures they are.
+    # The undamaged ones, the first, third, ..., show which images they are.
     assert [picture[0, 0, 0] - 100 for picture in pictures[::2]] == [
-        int(name[:3]) for name in others[::2]
+        int(name[:3]) for name in ranges[::2]
     ]
     assert vnni is False
+
+
+def test_ranges_need_a_good_and_a_damaged_image(bundle, data, runtimes):
+    with pytest.raises(SettingsError, match="count: expected at least 2 images, got 1"):
+        quantize(bundle, data, "onnx", count=1)
 
 
 def test_other_pictures_than_those_of_the_training_are_split_anew(bundle, tmp_path, runtimes):
@@ -163,7 +184,7 @@ def test_other_pictures_than_those_of_the_training_are_split_anew(bundle, tmp_pa
     assert all((data / "train/good") == path.parent for path in map(type(data), names))
 
 
-@pytest.mark.parametrize("count", [0, 1, 2])
+@pytest.mark.parametrize("count", [0, 1, 3])
 def test_too_few_good_pictures_beside_the_held_out_ones(count, bundle, data, runtimes):
     for path in sorted(data.iterdir()):
         if path.name not in HELD_OUT:
@@ -171,10 +192,10 @@ def test_too_few_good_pictures_beside_the_held_out_ones(count, bundle, data, run
     for number in range(count):
         Image.fromarray(np.full((64, 64, 3), 100, np.uint8)).save(data / f"new{number}.png")
     before = files(bundle.folder)
-    with pytest.raises(DataError, match=f"at least 3 good pictures .* got {count} and 3"):
+    with pytest.raises(DataError, match=f"at least 4 good images .* got {count} and 3"):
         quantize(bundle, data, "onnx")
     assert files(bundle.folder) == before
-    for number in range(3):
+    for number in range(4):
         Image.fromarray(np.full((64, 64, 3), 100, np.uint8)).save(data / f"new{number}.png")
     assert quantize(bundle, data, "onnx").facts["damaged"]["image_auroc"] == (1, 1)
 

@@ -179,12 +179,11 @@ def _is_off(each: Comparison, tolerance: float) -> bool:
 
 
 def _pictures(data: str | None, limit: int, bundle: Bundle) -> list[Picture]:
+    from destseg.data.choice import evenly
     from destseg.data.samples import find_pictures
     from destseg.inference.parity import example_pictures
 
     if data is None:
         return list(example_pictures(EXAMPLES, bundle.settings.data.image_size))
-    found = find_pictures(data)
     # Spread over the folder: its first pictures are often all of one kind.
-    step = max(1, len(found) // limit)
-    return [*found[::step][:limit]]
+    return [*evenly(find_pictures(data), limit)]

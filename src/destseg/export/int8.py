@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from destseg.config import Settings
+from destseg.errors import DataError
 from destseg.export.export import metadata_of, needs_extra, openvino_files
 from destseg.export.graph import INPUT
 from destseg.inference.bundle import Bundle
@@ -93,24 +94,27 @@ def quantized(
 
 
 def good_and_damaged(
-    paths: Sequence[Path], settings: Settings, count: int, *, seed: int
+    paths: Sequence[Path], settings: Settings, *, seed: int
 ) -> tuple[Pixels, NDArray[np.bool_]]:
     """Return good pictures, every second one damaged, and where they are damaged.
 
     Args:
-        paths: good pictures; ``count`` of them at most are taken, spread over all.
+        paths: good images, at least 2.
         settings: of the bundle.
-        count: how many.
         seed: of the damage.
 
     Returns:
         uint8 [n, h, w, 3] and bool [n, h, w]; the first, third, ... are undamaged.
 
     Raises:
-        DataError: if a picture cannot be read.
+        DataError: if an image cannot be read, or with ``skip_unreadable`` fewer than 2 can.
     """
-    chosen = list(paths[:: max(1, len(paths) // count)][:count])
-    pictures = GoodPictures(chosen, settings.data)
+    pictures = GoodPictures(paths, settings.data)
+    if len(pictures) < 2:
+        raise DataError(
+            "expected at least 2 good images that can be read, one to stay good and one to damage, "
+            f"got {len(pictures)} of {len(paths)}; add good images."
+        )
     draw = np.random.default_rng(seed)
     crop = settings.data.image_size if settings.data.tile else None
     clean = np.stack([_view(pictures[index], crop, draw) for index in range(len(pictures))])

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from destseg.data.choice import evenly
 from destseg.data.samples import good_samples, split_held_out, test_samples
-from destseg.errors import BundleError, DataError
+from destseg.errors import BundleError, DataError, SettingsError
 from destseg.evaluation.agreement import agreement
 from destseg.evaluation.evaluate import evaluate
 from destseg.export.export import export as export_fp32
@@ -32,13 +33,17 @@ TIMED = 20
 class Pictures:
     """Good pictures by what they are for.
 
+    No image is in two of the sets.
+
     Attributes:
         ranges: those that the ranges of activations are measured on.
+        judged: those on which INT8 is compared with fp32.
         held_out: those that fit the threshold.
         names: of the held-out ones.
     """
 
     ranges: list[Path]
+    judged: list[Path]
     held_out: list[Path]
     names: list[str]
 
@@ -68,23 +73,26 @@ def quantize(
         max_drop: largest loss of image AUROC and of pixel AP that is accepted, as a share.
         scope: the name of one of ``int8.SCOPES``, or ``auto`` for the first that is accurate
             enough.
-        count: good pictures that ranges are measured on.
+        count: good images that ranges are measured on, at least 2; of fewer than two times as many
+            half, as INT8 is compared with fp32 on others, up to two times as many.
         vnni: for processors with VNNI alone; see ``int8.quantized``.
         on_step: called with what is being done, as it begins.
 
     Raises:
+        SettingsError: if ``count`` is below 2.
         BundleError: if every scope loses more; the bundle is left as it was.
         DataError: if there are too few good pictures.
         MissingExtraError: if the extras ``export`` or that of the runtime are not installed.
     """
+    if count < 2:
+        raise SettingsError(f"count: expected at least 2 images, got {count}")
     if to not in find_exports(bundle):
         on_step(f"exporting to {to} first")
         export_fp32(bundle, to, on_step)
     source = load_export(bundle, to)
-    pictures = _pictures(bundle, data)
-    made, _ = good_and_damaged(pictures.ranges, bundle.settings, count, seed=0)
-    # Others than the ranges come from, where there are enough.
-    checked, masks = good_and_damaged(pictures.ranges[1:], bundle.settings, 2 * count, seed=1)
+    pictures = _pictures(bundle, data, count)
+    made, _ = good_and_damaged(pictures.ranges, bundle.settings, seed=0)
+    checked, masks = good_and_damaged(pictures.judged, bundle.settings, seed=1)
     before = Predictor(bundle, open_backend(bundle, Runtime(to, "cpu")), backend_name=to)
     tried = []
     for each in SCOPES:
@@ -104,6 +112,7 @@ def quantize(
                 "scope": each.text,
                 "vnni": vnni,
                 "pictures": len(made),
+                "compared_on": len(checked),
                 "max_drop": max_drop,
                 "tried": tried,
                 "damaged": agreed.to_json(),
@@ -122,7 +131,7 @@ def quantize(
     )
 
 
-def _pictures(bundle: Bundle, data: str | Path) -> Pictures:
+def _pictures(bundle: Bundle, data: str | Path, count: int) -> Pictures:
     """Keep the pictures apart that fit the threshold, as training did where they are the same."""
     good = [sample.path for sample in good_samples(data)]
     root = Path(data) if Path(data).is_dir() else Path(data).parent
@@ -139,14 +148,18 @@ def _pictures(bundle: Bundle, data: str | Path) -> Pictures:
         held_out = [sample.path for sample in chosen]
         names = [path.as_posix() for path in held_out]
     apart = {path.resolve() for path in held_out}
-    ranges = [path for path in good if path.resolve() not in apart]
-    # One less is compared on, and the first of those is not damaged.
-    if len(ranges) < 3 or not held_out:
+    others = [path for path in good if path.resolve() not in apart]
+    if len(others) < 4 or not held_out:
         raise DataError(
-            f"{data}: expected at least 3 good pictures to measure ranges on beside those for the "
-            f"threshold, got {len(ranges)} and {len(held_out)}. Add good pictures."
+            f"{data}: expected at least 4 good images beside those for the threshold, 2 to measure "
+            "ranges on and 2 to compare INT8 with fp32 on, and at least 1 for the threshold, got "
+            f"{len(others)} and {len(held_out)}. Add good images."
         )
-    return Pictures(ranges, held_out, names)
+    ranges = evenly(others, min(count, len(others) // 2))
+    # What gave the ranges fits them best: it would say too little of the loss on other images.
+    measured = set(ranges)
+    judged = evenly([path for path in others if path not in measured], 2 * count)
+    return Pictures(ranges, judged, held_out, names)
 
 
 def _calibrated(

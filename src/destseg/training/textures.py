@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from destseg.data.choice import evenly
 from destseg.data.images import read_image, read_many, resize
 from destseg.data.samples import find_pictures
 from destseg.errors import DataError, ImageError, MissingExtraError
@@ -77,10 +78,10 @@ def load_textures(
     if source == BUILTIN:
         crops = _photograph_crops(_photographs(), image_size)
         total = len(_PHOTOGRAPHS) * _CROPS_PER_PHOTOGRAPH
-        wanted = set(_evenly(total, most))
+        wanted = set(evenly(range(total), most))
         return _bank((crop for k, crop in enumerate(crops) if k in wanted), len(wanted), image_size)
     paths = find_pictures(source)
-    chosen = [paths[k] for k in _evenly(len(paths), most)]
+    chosen = evenly(paths, most)
     if len(chosen) < len(paths):
         _LOGGER.info(
             "%s: %d of %d textures are used, so that they fit into %.3g GiB",
@@ -106,7 +107,7 @@ def as_grey_as(textures: Tensor, pictures: Pictures) -> Tensor:
         textures: uint8 [t, 3, s, s].
         pictures: good parts, uint8 RGB [h, w, 3]; some of them are looked at, spread over all.
     """
-    looked_at = (pictures[k] for k in _evenly(len(pictures), _LOOKED_AT))
+    looked_at = (pictures[k] for k in evenly(range(len(pictures)), _LOOKED_AT))
     if any((p[..., :1] != p[..., 1:]).any() for p in looked_at):
         return textures
     weights = torch.tensor(_LUMA).view(3, 1, 1)
@@ -118,12 +119,6 @@ def as_grey_as(textures: Tensor, pictures: Pictures) -> Tensor:
 
 _LOOKED_AT = 16
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-
-
-def _evenly(total: int, most: int) -> list[int]:
-    """Return up to ``most`` indices, evenly spaced over ``total``."""
-    count = min(total, most)
-    return [k * total // count for k in range(count)]
 
 
 def _readable(pictures: Iterable[NDArray[np.uint8] | ImageError]) -> Iterator[NDArray[np.uint8]]:
