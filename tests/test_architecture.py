@@ -184,6 +184,7 @@ OPTIONAL = {
     **{f"serving/{name}.py": SERVER for name in ("protocol", "requests", "schemas", "telemetry")},
     "cli/evaluate.py": {"pyarrow"},
     "inference/backends/onnx_.py": {"onnxruntime"},
+    "inference/recorded.py": {"pyarrow"},
     "inference/backends/openvino_.py": {"openvino"},
     "many/ray_jobs.py": {"ray"},
     # Imported by cli/batch.py in the same way.

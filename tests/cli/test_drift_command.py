@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +113,10 @@ def test_a_score_at_the_threshold_is_neither_compared_nor_flagged(drift, tmp_pat
     line = {"picture": "a.png", "score": 0.3, "p_value": 0.5, "threshold": 0.3}
     results.write_text(json.dumps(line) + "\n", encoding="utf-8")
     code, said, _ = drift(results, "--output", out)
-    assert code == 0
+    assert code == 1
     assert "of which 0 good-looking" in said
+    assert "nothing compared in this run: none of them is below the threshold" in said
+    assert "no drift shown" not in said
     assert "flagged     0 of 1" in said
     assert lines(out)[0]["p_value"] is None
 
@@ -176,7 +179,58 @@ def test_nothing_readable_is_a_failure(drift, tmp_path):
     code, said, err = drift(tmp_path / "a.png")
     assert code == 1
     assert "pictures    0" in said
+    assert "nothing compared in this run: there is no score" in said
+    assert "no drift shown" not in said
     assert "1 of 1 pictures could not be read" in err
+
+
+def test_no_result_at_all_is_a_failure(drift, tmp_path):
+    (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
+    code, said, _ = drift(tmp_path / "empty.jsonl")
+    assert code == 1
+    assert "nothing compared in this run: there is no score" in said
+
+
+def test_a_run_that_compares_nothing_is_a_failure_whatever_was_compared_before(drift, tmp_path):
+    state = tmp_path / "line.json"
+    assert drift(write(tmp_path / "in", QUIET), "--state", state)[0] == 0
+    code, said, _ = drift(write(tmp_path / "high", [200, 201]), "--state", state)
+    assert code == 1
+    assert "nothing compared in this run" in said
+    assert json.loads(state.read_bytes())["pictures"] == len(QUIET) + 2
+
+
+@pytest.mark.parametrize("name", ["watched.jsonl", "watched.db"])
+def test_what_watch_wrote_gives_the_same_as_predicts_lines(name, drift, tmp_path, brightness_model):
+    folder = write(tmp_path / "in", QUIET)
+    for number in range(len(QUIET)):  # the oldest first, so that both have one order
+        os.utime(folder / f"{number}.png", (number, number))
+    watched, outs = tmp_path / name, [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    words = [str(brightness_model), str(folder), "--once", "--settle", "0", "--interval", "0.01"]
+    assert main(["watch", *words, "--output", str(watched)]) == 0
+    assert drift(folder, "--output", outs[0])[0] == 0
+    assert drift(watched, "--output", outs[1])[0] == 0
+    assert lines(outs[0]) == lines(outs[1])
+
+
+def test_what_batch_wrote_gives_the_same_as_predicts_lines(drift, tmp_path, brightness_model):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from destseg.batch.rows import row, to_parquet
+
+    folder, results = write(tmp_path / "in", QUIET), tmp_path / "results"
+    predictor = destseg.load(brightness_model)
+    answers = list(predictor.stream(folder / f"{number}.png" for number in range(len(QUIET))))
+    results.mkdir()
+    for part, low in enumerate(range(0, len(QUIET), 16)):
+        rows = [
+            row(answer.name, part, answer, predictor.bundle.weights_sha256)
+            for answer in answers[low : low + 16]
+        ]
+        (results / f"part-{part:06}-0123abcd.parquet").write_bytes(to_parquet(rows))
+    outs = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    assert drift(folder, "--output", outs[0])[0] == 0
+    assert drift(results, "--output", outs[1])[0] == 0
+    assert lines(outs[0]) == lines(outs[1])
 
 
 # --- refusals

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,16 +14,21 @@ from destseg.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     from destseg.inference.drift import Drift, Step
+    from destseg.inference.recorded import Recorded
     from destseg.inference.scoring import Calibration
 
 ALARM = 3
 
 DESCRIPTION = """Say whether the scores of good-looking pictures still come as they came.
 
-PICTURES are files, folders (searched to any depth), lists (.txt, .csv), or the .jsonl files that
-`destseg predict --output` wrote, whose scores are taken without running the model.  Their order
-must be the order of time: arguments in the order given, lists and .jsonl files line by line,
-folders by natural name (2.png before 10.png).  Give every picture once.
+PICTURES are files, folders (searched to any depth), lists (.txt, .csv), or results, whose scores
+are taken without running the model: the JSON lines (.jsonl) of `destseg predict` and `watch`, the
+database (.db, .sqlite, .sqlite3) of `watch`, the folder of Parquet that `destseg batch` wrote.
+
+Their order must be the order of time: arguments in the order given, lists and .jsonl files line by
+line, databases in the order of inspection, folders by natural name (2.png before 10.png), Parquet
+in the order of the batch's listing, which for a folder is that of natural names.  Give every
+picture once.  Results of another model or threshold are refused.
 
 Pictures whose score is below the threshold are compared with the held-out good pictures and with
 one another; bets against their coming as before make or lose capital (a conformal test
@@ -34,7 +38,9 @@ threshold, nor a change that leaves the scores alone.
 """
 
 EPILOG = """exit codes:
-  0  no drift shown        1  no drift shown, but some pictures could not be read
+  0  no drift shown
+  1  no drift shown, but some pictures could not be read; or none could be compared: all lie at or
+     above the threshold, or there are none
   3  drift: the martingale has reached 1 / A, in this run or before (also if some were unreadable)
   Errors exit as in other commands: 1 for work that failed, 2 for arguments that make no sense.
 
@@ -42,16 +48,8 @@ examples:
   destseg drift runs/parts monday/ tuesday/
   destseg predict runs/parts incoming/ --output results.jsonl
   destseg drift runs/parts results.jsonl --state line1.json     # each day goes on from the last
+  destseg drift runs/parts watched.db                           # what destseg watch recorded
 """
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """A picture's score, or why there is none."""
-
-    picture: str
-    score: float | None
-    error: str = ""
 
 
 def run(words: list[str]) -> int:
@@ -77,7 +75,7 @@ def run(words: list[str]) -> int:
         before = Drift.start(calibration, parsed.seed or 0)
     given = list(answers)
     after, steps = before.extend(one.score for one in given if one.score is not None)
-    seen = [one.picture for one in given if one.score is not None]
+    seen = [one.path for one in given if one.score is not None]
 
     if parsed.output:
         write_atomically(parsed.output, "".join(_lines(given, steps)))
@@ -93,12 +91,12 @@ def run(words: list[str]) -> int:
     print(_verdict(before, after, steps, seen, parsed.alarm_rate))
     failed = [one for one in given if one.score is None]
     for one in failed:
-        print(f"destseg: {one.picture}: {one.error}", file=sys.stderr)
+        print(f"destseg: {one.path}: {one.error}", file=sys.stderr)
     if failed:
         print(f"destseg: {len(failed)} of {len(given)} pictures could not be read", file=sys.stderr)
     if after.is_alarm(parsed.alarm_rate):
         return ALARM
-    return 1 if failed else 0
+    return 1 if failed or not _compared(steps) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         "pictures",
         metavar="PICTURES",
         nargs="+",
-        help="files, folders, lists, or .jsonl files of destseg predict, in the order of time",
+        help="files, folders, lists, or results of predict, watch, batch, in the order of time",
     )
     parser.add_argument(
         "--state",
@@ -149,7 +147,7 @@ def _require_place(path: Path) -> None:
         raise DataError(f"{path}: expected a file to write to, got {error}") from error
 
 
-def _answers(parsed: argparse.Namespace) -> tuple[Calibration, Iterator[_Answer]]:
+def _answers(parsed: argparse.Namespace) -> tuple[Calibration, Iterator[Recorded]]:
     """Return the calibration and the scores in the order given; the model runs only if needed."""
     from destseg.cli.progress import track
     from destseg.cli.sources import source_pictures
@@ -157,79 +155,40 @@ def _answers(parsed: argparse.Namespace) -> tuple[Calibration, Iterator[_Answer]
     from destseg.inference.bundle import load_bundle
     from destseg.inference.exports import bundle_for
     from destseg.inference.predictor import Measurement, load
+    from destseg.inference.recorded import Recorded, is_results, read_results
 
-    items: list[Path | _Answer] = []
     sources = list(map(Path, parsed.pictures))
-    if all(map(_is_results, sources)):
+    if all(map(is_results, sources)):
         backend = Runtime(**runtime_options(parsed)).backend
-        bundle = bundle_for(load_bundle(parsed.bundle), backend)
-        assert bundle.calibration is not None, "load_bundle always gives one"
-        calibration, predictor = bundle.calibration, None
+        bundle, predictor = bundle_for(load_bundle(parsed.bundle), backend), None
     else:
         predictor = load(parsed.bundle, **runtime_options(parsed))
-        calibration = predictor.calibration
+        bundle = predictor.bundle
+    assert bundle.calibration is not None, "load_bundle always gives one"
+    items: list[Path | Recorded] = []
     for source in sources:
-        items += _results(source, calibration) if _is_results(source) else source_pictures(source)
+        items += read_results(source, bundle) if is_results(source) else source_pictures(source)
 
-    def scored() -> Iterator[_Answer]:
+    def scored() -> Iterator[Recorded]:
         paths = [item for item in items if isinstance(item, Path)]
         measured = track(predictor.measure(paths), len(paths)) if predictor else iter(())
         for item in items:
-            if isinstance(item, _Answer):
+            if isinstance(item, Recorded):
                 yield item
                 continue
             one = next(measured)
             if isinstance(one, Measurement):
-                yield _Answer(one.name, one.score)
+                yield Recorded(one.name, one.score)
             else:
-                yield _Answer(one.name, None, one.error.reason)
+                yield Recorded(one.name, None, one.error.reason)
 
-    return calibration, scored()
-
-
-def _is_results(source: Path) -> bool:
-    return source.suffix.lower() == ".jsonl" and not source.is_dir()
+    return bundle.calibration, scored()
 
 
-def _results(source: Path, calibration: Calibration) -> Iterator[_Answer]:
-    """Yield what ``destseg predict`` wrote of each picture; refuse what another model said."""
-    try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{source}: expected the lines of destseg predict --output, got {error}"
-        ) from error
-    for number, line in enumerate(lines, 1):
-        where = f"{source}, line {number}"
-        try:
-            values = json.loads(line)
-            if "error" in values:
-                yield _Answer(str(values["picture"]), None, str(values["error"]))
-                continue
-            score = float(values["score"])
-            said = (float(values["p_value"]), float(values["threshold"]))
-            answer = _Answer(str(values["picture"]), score)
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(
-                f"{where}: expected a line of destseg predict --output, got {error!r}. Give the "
-                "file as predict wrote it, or the pictures themselves."
-            ) from error
-        # Both follow from the held-out scores, so another model's would be others.
-        expected = (calibration.p_value(score), calibration.threshold)
-        if said != expected:
-            raise DataError(
-                f"{where}: expected p_value {expected[0]:.6g} and threshold {expected[1]:.6g} for "
-                f"the score {score:.6g}, got {said[0]:.6g} and {said[1]:.6g}: it comes from "
-                "another model, threshold or INT8 form. Run destseg predict again, or give the "
-                "--backend that it was made with."
-            )
-        yield answer
-
-
-def _lines(given: list[_Answer], steps: list[Step]) -> Iterator[str]:
+def _lines(given: list[Recorded], steps: list[Step]) -> Iterator[str]:
     remaining = iter(steps)
     for one in given:
-        line: dict[str, object] = {"picture": one.picture}
+        line: dict[str, object] = {"picture": one.path}
         if one.score is None:
             line["error"] = one.error
         else:
@@ -258,7 +217,10 @@ def _verdict(before: Drift, after: Drift, steps: list[Step], seen: list[str], ra
     from destseg.inference.betting import alarm_level
 
     if not after.is_alarm(rate):
-        return "no drift shown"
+        if _compared(steps):
+            return "no drift shown"
+        why = "none of them is below the threshold" if steps else "there is no score"
+        return f"nothing compared in this run: {why}, so this says nothing about drift"
     level = alarm_level(rate)
     if before.is_alarm(rate):
         when = "before this run"
@@ -272,6 +234,10 @@ def _verdict(before: Drift, after: Drift, steps: list[Step], seen: list[str], ra
         "camera and parts; when that is mended, begin a new state, and if the new look is to "
         "stay, train anew with pictures of it."
     )
+
+
+def _compared(steps: list[Step]) -> int:
+    return sum(step.p_value is not None for step in steps)
 
 
 def _which(number: int, before: Drift, seen: list[str]) -> str:

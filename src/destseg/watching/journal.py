@@ -17,11 +17,11 @@ from typing import Any
 
 from destseg.data.files import sync_folder
 from destseg.errors import DataError, SettingsError
+from destseg.inference.recorded import APPLICATION, SQLITE_SUFFIXES, VERSION
 from destseg.watching.arrivals import Arrival
 from destseg.watching.lock import hold
 
 JSON_SUFFIXES = (".jsonl",)
-SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 SCHEMA = """
 CREATE TABLE results (
   id             INTEGER PRIMARY KEY,  -- in the order of inspection
@@ -43,8 +43,6 @@ CREATE TABLE results (
   UNIQUE (file, size, mtime_ns)
 )
 """
-_APPLICATION = 0x64537457  # "dStW": tells a file of ours from another's
-_VERSION = 1
 _STAYS = -1
 _BEGINNING = b'{"picture": '
 
@@ -209,10 +207,10 @@ class Sqlite(Journal):
         tables = execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         (kind,) = execute("PRAGMA application_id").fetchone()
         (version,) = execute("PRAGMA user_version").fetchone()
-        if tables and (kind, version) != (_APPLICATION, _VERSION):
+        if tables and (kind, version) != (APPLICATION, VERSION):
             raise DataError(
-                f"{self.path}: expected results of destseg watch in form {_VERSION}, got "
-                + (f"form {version}" if kind == _APPLICATION else "another database")
+                f"{self.path}: expected results of destseg watch in form {VERSION}, got "
+                + (f"form {version}" if kind == APPLICATION else "another database")
                 + ". Name another --output."
             )
         # A log beside the file: whoever reads it meanwhile holds nobody up.
@@ -221,8 +219,8 @@ class Sqlite(Journal):
         if not tables:
             execute("BEGIN")
             execute(SCHEMA)
-            execute(f"PRAGMA application_id = {_APPLICATION}")
-            execute(f"PRAGMA user_version = {_VERSION}")
+            execute(f"PRAGMA application_id = {APPLICATION}")
+            execute(f"PRAGMA user_version = {VERSION}")
             execute("COMMIT")
             sync_folder(self.path.parent)
 
