@@ -10,6 +10,7 @@ from PIL import Image
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from destseg.config import Settings
+from destseg.data import paths
 from destseg.data.drawing import colour_map
 from destseg.data.samples import Sample
 from destseg.errors import DataError
@@ -160,7 +161,7 @@ def test_hostile_text_is_data_and_never_markup():
 def test_names_that_are_no_unicode_can_be_written(tmp_path):
     name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
     write_report(tmp_path / "report.html", report_of([entry(name)], title=name))
-    assert data_of((tmp_path / "report.html").read_text("utf-8"))["title"] == name
+    assert data_of((tmp_path / "report.html").read_text("utf-8"))["title"] == paths.shown(name)
 
 
 def test_the_page_refers_to_nothing_outside_and_forbids_it():

@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.parquet
 
 import destseg
+from destseg.data.paths import shown
 from destseg.errors import ImageError
 from destseg.inference.result import Failure, Result
 
@@ -71,9 +72,8 @@ def row(
         values = answer.to_json()
         del values["picture"]
         return values | known
-    return known | {
-        "error": answer.reason if isinstance(answer, ImageError) else answer.error.reason
-    }
+    error = answer if isinstance(answer, ImageError) else answer.error
+    return known | {"error": shown(error.reason)}
 
 
 def count(rows: Sequence[dict[str, Any]]) -> Counts:

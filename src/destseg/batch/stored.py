@@ -16,6 +16,7 @@ from destseg.batch.storage import Storage, is_uri, join, list_files, list_paths
 from destseg.data.decoding import EXPECTED
 from destseg.data.lists import read_list, some
 from destseg.data.ordered import in_order
+from destseg.data.paths import shown
 from destseg.data.samples import PICTURE_SUFFIXES
 from destseg.errors import DataError, ImageError
 
@@ -104,7 +105,7 @@ class Stored:
 
     def _id(self, name: str) -> str:
         # File names need not be text; Parquet's are.
-        return join(self.root, name).encode("utf-8", "backslashreplace").decode()
+        return shown(join(self.root, name))
 
 
 def plan(

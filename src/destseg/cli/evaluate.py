@@ -82,7 +82,7 @@ def run(words: list[str]) -> int:
         console.print(table)
     for line in decision_lines(evaluation):
         console.print(line, highlight=False)
-    console.print(f"written: {output}", highlight=False, soft_wrap=True)
+    console.print(f"written: {output}", highlight=False, markup=False, soft_wrap=True)
     return told_failures(evaluation)
 
 
@@ -102,6 +102,8 @@ def told_failures(evaluation: Evaluation) -> int:
 
 def metrics_tables(evaluation: Evaluation) -> list[Table]:
     """Return the tables of pictures and of pixels: a row a kind, then the whole set."""
+    from rich.markup import escape
+
     flagged = sum(each.flagged.count for each in evaluation.kinds)
     counts = [(each.kind, each.flagged.total, each.flagged.count) for each in evaluation.kinds]
     counts.append(("all", evaluation.coverage.images, flagged))
@@ -112,10 +114,10 @@ def metrics_tables(evaluation: Evaluation) -> list[Table]:
     pixels = _table("pixels", ["kind", "number", "AUROC", "AP", "F1max", "AUPRO", "IAP", "IAP@90"])
     for (kind, number, called), each in zip(counts, image, strict=True):
         figures = map(_per_cent, (each.auroc, each.ap, each.f1_max))
-        pictures.add_row(kind, str(number), str(called), *figures)
+        pictures.add_row(escape(kind), str(number), str(called), *figures)
     for (kind, _, _), number, one in zip(counts, [*masks, sum(masks)], pixel, strict=True):
         values = (one.auroc, one.ap, one.f1_max, one.aupro, one.iap, one.iap_90)
-        pixels.add_row(kind, str(number), *map(_per_cent, values))
+        pixels.add_row(escape(kind), str(number), *map(_per_cent, values))
     return [pictures, pixels]
 
 
@@ -153,8 +155,13 @@ def write_records(path: Path, records: tuple[Record, ...]) -> None:
     import io
 
     from destseg.data.files import write_atomically
+    from destseg.data.paths import shown
 
     rows: list[dict[str, Any]] = [{**vars(each), "outcome": each.outcome} for each in records]
+    rows = [
+        {name: shown(value) if isinstance(value, str) else value for name, value in row.items()}
+        for row in rows
+    ]
     if path.suffix == ".csv":
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, rows[0], lineterminator="\n")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TextIO
 
 import destseg
 from destseg.errors import DestsegError, TrainingInterrupted
@@ -47,13 +50,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         expected = ", ".join(COMMANDS)
         print(f"destseg: expected a command ({expected}), got {words[0]!r}", file=sys.stderr)
         return 2
+    with _printable(sys.stdout), _printable(sys.stderr):
+        return _told(words[0], words[1:])
+
+
+def _told(command: str, words: list[str]) -> int:
+    """Run a command, say what went wrong, and return the exit code."""
     speaker = _speaker()
     warnings = logging.StreamHandler()
     warnings.setFormatter(logging.Formatter(f"{speaker}: %(message)s"))
     logger = logging.getLogger("destseg")
     logger.addHandler(warnings)
     try:
-        return _run(words[0], words[1:])
+        return _run(command, words)
     except TrainingInterrupted as stop:
         print(f"{speaker}: {stop}", file=sys.stderr)
         return 128 + stop.signal_number
@@ -71,6 +80,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         logger.removeHandler(warnings)
+
+
+@contextlib.contextmanager
+def _printable(stream: TextIO) -> Iterator[None]:
+    """Let a stream write names that its encoding does not have: see ``data.paths``."""
+    if not isinstance(stream, io.TextIOWrapper) or stream.errors != "strict":
+        yield
+        return
+    stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        # It was closed, or its reader went away, which is told where it was written to.
+        with contextlib.suppress(ValueError, OSError):
+            stream.reconfigure(errors="strict")
 
 
 def _run(command: str, words: list[str]) -> int:

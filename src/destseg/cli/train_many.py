@@ -192,6 +192,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 def _half(title: str, places: list[int], lines: list[tuple[tuple[str, ...], bool]]) -> Table:
     from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
     from rich.table import Table
 
     from destseg.many.summary import COLUMNS
@@ -203,5 +204,5 @@ def _half(title: str, places: list[int], lines: list[tuple[tuple[str, ...], bool
         name = COLUMNS[place].removeprefix("pixel ")
         made.add_column(name, justify="right" if place else "left", no_wrap=True)
     for cells, failed in lines:
-        made.add_row(*(cells[place] for place in places), style="red" if failed else None)
+        made.add_row(*(escape(cells[place]) for place in places), style="red" if failed else None)
     return made

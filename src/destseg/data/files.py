@@ -8,6 +8,7 @@ import secrets
 import shutil
 from pathlib import Path
 
+from destseg.data.paths import shown
 from destseg.errors import DataError
 
 _NAME_KEPT = 40  # of a file's name in that of its temporary one: names have at most 255 bytes
@@ -34,13 +35,13 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
 
     Args:
         path: the file.
-        content: bytes, or text that is written as UTF-8.
+        content: bytes, or text that is written as UTF-8, names that are no text as ``shown``.
 
     Raises:
         DataError: if it cannot be written; it names the file, and what was there stays.
     """
     target = Path(path)
-    raw = content.encode() if isinstance(content, str) else content
+    raw = shown(content).encode() if isinstance(content, str) else content
     # Not tempfile: that makes files private to the user, and a bundle is to be shared.
     part = beside(target)
     try:

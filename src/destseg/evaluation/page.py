@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from destseg.data.paths import shown
+
 if TYPE_CHECKING:
     from destseg.evaluation.report import Entry, Report
 
@@ -37,7 +39,7 @@ def render(report: Report) -> str:
         f"style-src '{digest(style)}'; script-src '{digest(script)}'",
         "style": style,
         "script": script,
-        "data": _json(_payload(report)),
+        "data": _json(_legible(_payload(report))),
     }
     # One pass, so that what is put in is not searched for places again.
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], part("page.html"))
@@ -156,6 +158,15 @@ def _json(values: Any) -> str:
     return text.replace("<", "\\u003c")
 
 
+def _legible(values: Any) -> Any:
+    """Return plain values with all texts as ``shown``: a page draws any odd name as one sign."""
+    if isinstance(values, str):
+        return shown(values)
+    if isinstance(values, dict):
+        return {key: _legible(value) for key, value in values.items()}
+    return [_legible(value) for value in values] if isinstance(values, list | tuple) else values
+
+
 def _uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
@@ -172,5 +183,4 @@ def digest(text: str) -> str:
 
 def ascii_text(text: str) -> str:
     """Return HTML that any encoding can write."""
-    # Names of files may hold what UTF-8 cannot write.
-    return text.encode("ascii", "xmlcharrefreplace").decode()
+    return shown(text).encode("ascii", "xmlcharrefreplace").decode()

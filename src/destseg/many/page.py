@@ -64,7 +64,7 @@ def _link(folder: Path, outcome: Outcome) -> str:
     if not outcome.result["metrics"]:
         return seed
     where = os.path.relpath(outcome.job.folder / REPORT, folder.absolute())
-    return f'<a href="{quote(Path(where).as_posix())}">{seed}</a>'
+    return f'<a href="{quote(os.fsencode(Path(where).as_posix()))}">{seed}</a>'
 
 
 def _failures(rows: Sequence[Row]) -> str:

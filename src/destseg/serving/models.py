@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from destseg.data.paths import shown
 from destseg.errors import DestsegError, SettingsError
 from destseg.inference.predictor import Predictor, load
 from destseg.serving.batching import Batcher
@@ -170,6 +171,7 @@ def openers(bundles: Sequence[str], **options: Any) -> dict[str, Callable[[], Pr
         if not equals or "/" in name:
             # Not resolved: a link to the version in use keeps its own name.
             name, folder = Path(bundle).absolute().name, bundle
+        name = shown(name)
         if not name or not folder:
             raise SettingsError(f"expected a folder or NAME=FOLDER, got {bundle!r}")
         if name in found:

@@ -1,0 +1,22 @@
+r"""Names of files as text: the one rule for bytes that are no text.
+
+A file's name is bytes, and Python keeps those that are no UTF-8 as lone surrogates (``b"\xff"`` is
+``"\udcff"``), which no strict encoder writes.  What destseg writes is always text, and:
+
+- JSON (results, records, calibrations) has the surrogate as the escape ``\udcff``: Python reads
+  the same name back.  SQLite has such a name as bytes, which ``os.fsdecode`` reads back.
+- All else (terminal, logs, CSV, Parquet, HTML) has these six characters as they are: ``shown``.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    r"""Return a path or any text so that every UTF-8 encoder can write it.
+
+    >>> print(shown(os.fsdecode(b"a-\xff.png")))
+    a-\udcff.png
+    """
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
