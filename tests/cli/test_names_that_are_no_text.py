@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sqlite3
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import destseg
 from destseg.cli.main import main
 from destseg.data.paths import shown
 
@@ -147,3 +149,12 @@ def test_a_model_in_a_folder_with_such_a_name_is_served(brightness_model):
         listed = client.get("/v1/models")
         assert listed.json()["models"][0]["name"] == shown(folder.name)
         assert client.get("/metrics").status_code == 200
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_a_model_in_a_folder_with_such_a_name_runs(backend, quantisable_bundle, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    expected = destseg.load(quantisable_bundle.folder, backend=backend).predict(image).score
+    folder = tmp_path / os.fsdecode(b"model \xff")
+    shutil.copytree(quantisable_bundle.folder, folder)
+    assert destseg.load(folder, backend=backend).predict(image).score == expected

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from destseg.data.paths import shown
 from destseg.errors import BundleError, SettingsError
 from destseg.inference.backends import Runtime
 
@@ -39,8 +40,12 @@ class OnnxBackend:
         # Without it a waiting thread keeps a core busy, which is the camera's or the next model's.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
+            # ONNX Runtime takes no path that is not text.
+            is_text = shown(model) == str(model)
             self._session = onnxruntime.InferenceSession(
-                str(model), options, providers=[_PROVIDERS[device]]
+                str(model) if is_text else model.read_bytes(),
+                options,
+                providers=[_PROVIDERS[device]],
             )
         except Exception as error:  # ONNX Runtime's errors have no common class
             raise BundleError(f"{model}: ONNX Runtime cannot run it: {error}") from error
