@@ -202,3 +202,13 @@ def test_room_is_counted_machine_by_machine(local_ray, monkeypatch):
     assert room(Share(cpus=8)) == 1
     with pytest.raises(SettingsError, match="a machine with 8 CPUs and 0 GPUs, got none"):
         cluster._require_room(Share(cpus=8), may_grow=False)
+
+
+@pytest.mark.parametrize("place", ["in", "in/deep/out", "linked/out"])
+def test_an_output_among_what_is_searched_is_refused(place, batch, tmp_path, write_picture):
+    write_picture(tmp_path / "in/0.png")
+    (tmp_path / "linked").symlink_to(tmp_path / "in")
+    code, _, err = batch(tmp_path / "in", tmp_path / place)
+    assert code == 2
+    assert "--output: expected a folder that is not in " in err
+    assert [path.name for path in (tmp_path / "in").rglob("*")] == ["0.png"]

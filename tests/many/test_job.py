@@ -97,3 +97,15 @@ def test_an_interruption_is_no_failure(job, monkeypatch):
     monkeypatch.setattr(destseg, "train", stopped)
     with pytest.raises(TrainingInterrupted):
         run_job(job)
+
+
+def test_a_fault_whose_trace_cannot_be_written_is_still_an_outcome(job, monkeypatch):
+    def fail(*_, **__):
+        (job.folder / "error.txt").mkdir(parents=True)
+        raise ValueError("odd")
+
+    monkeypatch.setattr(destseg, "train", fail)
+    outcome = run_job(job)
+    assert outcome.result is None
+    assert outcome.reason.startswith("ValueError: odd (its trace is lost: ")
+    assert "error.txt" in outcome.reason

@@ -131,3 +131,13 @@ def test_tensorboard_has_the_same_numbers(tmp_path):
     }
     losses = [(each.step, each.value) for each in events.Scalars("denoise/loss")]
     assert losses == [(3, pytest.approx(0.1234567)), (4, 0.25)]
+
+
+def test_a_full_disk_ends_no_training_and_is_told_once(tmp_path, disk_of, caplog):
+    with disk_of(200):
+        write_some(tmp_path)
+        write_some(tmp_path)
+    told = [record.message for record in caplog.records]
+    assert len(told) == 2  # once each run
+    assert all(f"{tmp_path / 'log.jsonl'}: the log is not complete: " in text for text in told)
+    assert (tmp_path / "log.jsonl").stat().st_size <= 200

@@ -710,3 +710,28 @@ def test_a_region_that_cannot_be_used_stops_before_anything_is_written(
     with pytest.raises(DataError, match=message):
         run(parts, tmp_path / "run", settings.replace(roi=str(path)))
     assert not (tmp_path / "run" / "settings.yaml").exists()
+
+
+# --- a state that cannot be saved
+
+
+def full(*_):
+    raise DataError("checkpoint.safetensors: no space left")
+
+
+def test_a_state_that_cannot_be_saved_ends_no_training(
+    parts, settings, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(train_module, "save_checkpoint", full)
+    run(parts, tmp_path / "model", settings)
+    assert load(tmp_path / "model", device="cpu").calibration is not None
+    told = [record.message for record in caplog.records if "no space left" in record.message]
+    assert len(told) == 3  # at the end of each phase
+    assert all("training goes on" in text for text in told)
+
+
+def test_a_stop_whose_state_cannot_be_saved_says_so(parts, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "save_checkpoint", full)
+    at_call(monkeypatch, SegmentPhase, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(DataError, match="no space left"):
+        run(parts, tmp_path / "model", settings)

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,9 +18,9 @@ from destseg.batch.inspector import TRIES, Inspector, Work, hash_of, pack
 from destseg.batch.job import Job, begin, complete, finished
 from destseg.batch.partitions import Piece, fingerprint
 from destseg.batch.rows import Counts, count, row, to_parquet
-from destseg.batch.storage import Storage, absolute
+from destseg.batch.storage import Storage, absolute, is_uri
 from destseg.batch.stored import plan
-from destseg.errors import DataError, ImageError
+from destseg.errors import DataError, ImageError, SettingsError
 from destseg.inference.backends import Runtime, choose
 from destseg.inference.bundle import load_bundle
 from destseg.inference.exports import bundle_for
@@ -110,6 +111,7 @@ def inspect_stored(
         runtime = replace(runtime, threads=max(1, int(options.share.cpus)))
     bundle_for(loaded, runtime.backend)  # refuses a form without a threshold of its own
     files = pack(loaded, runtime.backend)
+    _require_apart(source, output)
     stored, pieces, size = plan(
         source,
         image_column=options.image_column,
@@ -142,6 +144,19 @@ def inspect_stored(
                 on_done(counts)
     complete(storage, job, total)
     return total
+
+
+def _require_apart(source: str, output: str) -> None:
+    """Refuse an output in a folder that is searched: a restart would find other files there."""
+    if is_uri(source) or is_uri(output) or not Path(source).is_dir():
+        return
+    searched, place = Path(source).resolve(), Path(output).resolve()
+    if searched in (place, *place.parents):
+        raise SettingsError(
+            f"--output: expected a folder that is not in {source}, which is searched to any depth, "
+            f"got {output}. Give a folder beside it, or a glob such as "
+            f"'{source.rstrip('/')}/**/*.png' for the source."
+        )
 
 
 class _Batch:

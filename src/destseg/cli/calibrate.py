@@ -41,6 +41,7 @@ def run(words: list[str]) -> int:
     add_runtime_flags(parser)
     parsed = parser.parse_args(words)
 
+    from destseg.data.outputs import require_folder
     from destseg.inference.bundle import load_bundle, save_calibration
     from destseg.inference.exports import find_exports, load_export, save_export_calibration
 
@@ -54,6 +55,8 @@ def run(words: list[str]) -> int:
     quantised = {
         name: load_export(bundle, name) for name in find_exports(bundle) if name.endswith("-int8")
     }
+    for folder in (bundle.folder, *(export.folder for export in quantised.values())):
+        require_folder(folder)
     # All are made before the first is written: no threshold is new while another is old.
     fitted: dict[str, Calibration] = {}
     if parsed.good is None:

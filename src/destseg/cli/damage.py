@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
 from destseg.cli.flags import (
     add_settings_flags,
     base_settings,
     command_parser,
     settings_from,
 )
+from destseg.config import Settings
 from destseg.errors import MissingExtraError, SettingsError
 
 DESCRIPTION = """Draw a sheet of good pictures, each beside its damaged version and the mask.
@@ -42,12 +47,28 @@ def run(words: list[str]) -> int:
         raise SettingsError(f"--count: expected at least 1, got {parsed.count}")
     settings = settings_from(parsed, base, GROUPS).replace(seed=parsed.seed)
 
-    from destseg.data.images import write_image
+    from destseg.data.images import format_of, write_image
+    from destseg.data.outputs import require_files
 
     try:
         from destseg.training.preview import damage_sheet
     except ModuleNotFoundError as error:
         raise MissingExtraError("train", "destseg damage", str(error.name)) from error
-    write_image(parsed.output, damage_sheet(parsed.data, settings, parsed.count))
+    output = Path(parsed.output)
+    format_of(output)  # refuses a name before the work
+    require_files([output], _files_read(parsed, settings))
+    write_image(output, damage_sheet(parsed.data, settings, parsed.count))
     print(f"{parsed.output}: picture, damaged picture and mask")
     return 0
+
+
+def _files_read(parsed: argparse.Namespace, settings: Settings) -> Iterator[Path]:
+    from destseg.data.samples import find_pictures, good_samples
+    from destseg.training.textures import BUILTIN
+
+    for path in (parsed.data, parsed.settings, settings.data.roi):
+        if path:
+            yield Path(path)
+    yield from (sample.path for sample in good_samples(parsed.data))
+    if settings.damage.textures != BUILTIN:
+        yield from find_pictures(settings.damage.textures)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import destseg
 from destseg.cli.flags import command_parser
 from destseg.config import Settings
-from destseg.errors import MissingExtraError
+from destseg.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,13 +55,15 @@ SURFACE_STEPS = 60
 
 def _demonstrate(output: Path, settings: Settings) -> None:
     begun = time.monotonic()
-    from destseg.data.demo_parts import make_demo_parts
+    from destseg.data.demo_parts import MARKER, make_demo_parts
     from destseg.data.images import write_image
     from destseg.data.samples import test_samples
     from destseg.evaluation.evaluate import evaluate
     from destseg.inference.predictor import Predictor
 
     parts, bundle, overlays = output / "parts", output / "model", output / "overlays"
+    if not (parts / MARKER).is_file():
+        _require_free(bundle, overlays, output / "sheet.png")
     make_demo_parts(parts)
     print(f"a made-up product with good and defective parts: {parts}")
     predictor = destseg.train(parts, output=bundle, settings=settings, overwrite=True)
@@ -97,6 +99,16 @@ next, with pictures of your own good parts:
   destseg train FOLDER --output runs/parts    learn from them
   destseg predict runs/parts NEW-PICTURES     inspect others"""
     )
+
+
+def _require_free(*places: Path) -> None:
+    """Refuse to write over what no earlier demo made."""
+    for place in places:
+        if place.exists():
+            raise DataError(
+                f"{place}: expected nothing there, since no demo was made in {place.parent} "
+                "before, got something. Choose another --output."
+            )
 
 
 def _write_overlays(predictor: Predictor, samples: list[Sample], folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,8 @@ EPILOG = """exit codes:
   0  no drift shown
   1  no drift shown, but some pictures could not be read; or none could be compared: all lie at or
      above the threshold, or there are none
-  3  drift: the martingale has reached 1 / A, in this run or before (also if some were unreadable)
+  3  drift: the martingale has reached 1 / A, in this run or before (also if some were unreadable,
+     or FILE could not be written, which is told)
   Errors exit as in other commands: 1 for work that failed, 2 for arguments that make no sense.
 
 examples:
@@ -56,14 +57,24 @@ def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     parsed = _parser().parse_args(words)
 
+    from destseg.cli.sources import source_pictures
     from destseg.data.files import write_atomically
+    from destseg.data.outputs import require_files
     from destseg.inference.betting import alarm_level
+    from destseg.inference.bundle import own_files
     from destseg.inference.drift import Drift, load_state, save_state
+    from destseg.inference.recorded import is_results
 
     alarm_level(parsed.alarm_rate)  # refuses a wrong rate before the work
-    for path in filter(None, (parsed.output, parsed.state)):
-        _require_place(Path(path))
-    calibration, answers = _answers(parsed)
+    found = {
+        # Of results the files: a batch leaves a folder.
+        source: list(source.glob("*")) if is_results(source) else source_pictures(source)
+        for source in map(Path, parsed.pictures)
+    }
+    read = [*found, *(path for paths in found.values() for path in paths)]
+    outputs = [Path(path) for path in (parsed.output, parsed.state) if path]
+    require_files(outputs, [*read, *own_files(parsed.bundle)])
+    calibration, answers = _answers(parsed, found)
     if parsed.state and Path(parsed.state).exists():
         before = load_state(parsed.state, calibration)
         if parsed.seed not in (None, before.seed):
@@ -77,10 +88,14 @@ def run(words: list[str]) -> int:
     after, steps = before.extend(one.score for one in given if one.score is not None)
     seen = [one.path for one in given if one.score is not None]
 
-    if parsed.output:
-        write_atomically(parsed.output, "".join(_lines(given, steps)))
-    if parsed.state:  # last: if anything failed before, the same pictures can be given again
-        save_state(parsed.state, after)
+    not_written = None
+    try:
+        if parsed.output:
+            write_atomically(parsed.output, "".join(_lines(given, steps)))
+        if parsed.state:  # last: if anything failed before, the same pictures can be given again
+            save_state(parsed.state, after)
+    except DataError as error:  # what was found out is told all the same
+        not_written = error
     flagged = sum((one.score or 0) > calibration.threshold for one in given)
     for line in _summary(before, after, steps, seen, parsed.alarm_rate):
         print(line)
@@ -94,9 +109,11 @@ def run(words: list[str]) -> int:
         print(f"destseg: {one.path}: {one.error}", file=sys.stderr)
     if failed:
         print(f"destseg: {len(failed)} of {len(given)} pictures could not be read", file=sys.stderr)
+    if not_written:
+        print(f"destseg: error: {not_written}", file=sys.stderr)
     if after.is_alarm(parsed.alarm_rate):
         return ALARM
-    return 1 if failed or not _compared(steps) else 0
+    return 1 if failed or not_written or not _compared(steps) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,20 +154,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _require_place(path: Path) -> None:
-    """Refuse a file that could not be written, before the work."""
-    if path.is_dir():
-        raise DataError(f"{path}: expected a file to write to, got a folder")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{path}: expected a file to write to, got {error}") from error
-
-
-def _answers(parsed: argparse.Namespace) -> tuple[Calibration, Iterator[Recorded]]:
+def _answers(
+    parsed: argparse.Namespace, found: Mapping[Path, list[Path]]
+) -> tuple[Calibration, Iterator[Recorded]]:
     """Return the calibration and the scores in the order given; the model runs only if needed."""
     from destseg.cli.progress import track
-    from destseg.cli.sources import source_pictures
     from destseg.inference.backends import Runtime
     from destseg.inference.bundle import load_bundle
     from destseg.inference.exports import bundle_for
@@ -167,7 +175,7 @@ def _answers(parsed: argparse.Namespace) -> tuple[Calibration, Iterator[Recorded
     assert bundle.calibration is not None, "load_bundle always gives one"
     items: list[Path | Recorded] = []
     for source in sources:
-        items += read_results(source, bundle) if is_results(source) else source_pictures(source)
+        items += read_results(source, bundle) if is_results(source) else found[source]
 
     def scored() -> Iterator[Recorded]:
         paths = [item for item in items if isinstance(item, Path)]

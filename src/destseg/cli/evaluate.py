@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,28 +63,39 @@ def run(words: list[str]) -> int:
     from rich.console import Console
 
     from destseg.cli.progress import counted
+    from destseg.cli.writing import write_each
     from destseg.data.files import write_atomically
-    from destseg.data.labelled import labelled_samples
+    from destseg.data.labelled import files_of, labelled_samples
+    from destseg.data.outputs import require_files
     from destseg.evaluation.evaluate import evaluate
+    from destseg.inference.bundle import own_files
     from destseg.inference.predictor import load
 
     samples = labelled_samples(parsed.data)
+    output = Path(parsed.output or Path(parsed.bundle) / "metrics.json")
+    rows = Path(parsed.by_image) if parsed.by_image else None
+    read = [Path(parsed.data), *files_of(samples), *own_files(parsed.bundle)]
+    require_files([output, rows] if rows else [output], read)
+    if rows and rows.suffix == ".parquet":
+        _parquet()
     predictor = load(parsed.bundle, **runtime_options(parsed))
     with counted(len(samples)) as advance:
         evaluation = evaluate(
             predictor, samples, exact=not parsed.bounded, on_picture=lambda *_: advance()
         )
-    output = Path(parsed.output or Path(parsed.bundle) / "metrics.json")
-    write_atomically(output, json.dumps(evaluation.to_json(), indent=1) + "\n")
-    if parsed.by_image:
-        write_records(Path(parsed.by_image), evaluation.records)
+    figures = json.dumps(evaluation.to_json(), indent=1) + "\n"
+    writes: dict[Path, Callable[[], object]] = {output: lambda: write_atomically(output, figures)}
+    if rows:
+        writes[rows] = lambda: write_records(rows, evaluation.records)
+    written = write_each(writes)
     console = Console()
     for table in metrics_tables(evaluation):
         console.print(table)
     for line in decision_lines(evaluation):
         console.print(line, highlight=False)
-    console.print(f"written: {output}", highlight=False, markup=False, soft_wrap=True)
-    return told_failures(evaluation)
+    for path in written:
+        console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
+    return max(told_failures(evaluation), int(len(written) < len(writes)))
 
 
 def told_failures(evaluation: Evaluation) -> int:
@@ -169,14 +181,19 @@ def write_records(path: Path, records: tuple[Record, ...]) -> None:
         writer.writerows(rows)
         write_atomically(path, text.getvalue())
         return
+    pyarrow = _parquet()
+    content = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), content)
+    write_atomically(path, content.getvalue().to_pybytes())
+
+
+def _parquet() -> Any:
     try:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as error:
         raise MissingExtraError("parquet", "--by-image FILE.parquet", str(error.name)) from error
-    content = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), content)
-    write_atomically(path, content.getvalue().to_pybytes())
+    return pyarrow
 
 
 def _per_cent(value: float) -> str:

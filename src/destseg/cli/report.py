@@ -33,16 +33,19 @@ def run(words: list[str]) -> int:
 
     from destseg.cli.evaluate import told_failures
     from destseg.cli.progress import counted
-    from destseg.data.labelled import labelled_samples
+    from destseg.data.labelled import files_of, labelled_samples
+    from destseg.data.outputs import require_files
     from destseg.evaluation.model_report import report_on
     from destseg.evaluation.report import write_report
+    from destseg.inference.bundle import own_files
     from destseg.inference.predictor import load
 
     samples = labelled_samples(parsed.data)
+    output = Path(parsed.output or Path(parsed.bundle) / "report.html")
+    require_files([output], [Path(parsed.data), *files_of(samples), *own_files(parsed.bundle)])
     predictor = load(parsed.bundle, **runtime_options(parsed))
     with counted(len(samples)) as advance:
         evaluation, report = report_on(Path(parsed.data), predictor, samples, advance)
-    output = Path(parsed.output or Path(parsed.bundle) / "report.html")
     write_report(output, report)
     print(output)
     return told_failures(evaluation)

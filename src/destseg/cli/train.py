@@ -12,6 +12,7 @@ from destseg.cli.flags import (
     command_parser,
     settings_from,
 )
+from destseg.data.outputs import require_apart
 
 DESCRIPTION = """Learn from pictures of good parts and save a model in a folder.
 
@@ -48,6 +49,8 @@ def run(words: list[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     add_settings_flags(parser, base)
     parsed = parser.parse_args(words)
+    if parsed.settings and not (parsed.resume or parsed.overwrite):
+        require_apart([Path(parsed.output) / "settings.yaml"], [Path(parsed.settings)])
     destseg.train(
         parsed.data,
         output=parsed.output,

@@ -72,9 +72,11 @@ def run(words: list[str]) -> int:
 
     from rich.console import Console
 
+    from destseg.cli.writing import write_each
+    from destseg.data.outputs import require_files
     from destseg.many import plan
     from destseg.many.job import finished
-    from destseg.many.summary import rows_of, write_summary
+    from destseg.many.summary import FILES, rows_of, write_summary
 
     products = plan.find_products(parsed.folder, parsed.output)
     own = None
@@ -82,6 +84,8 @@ def run(words: list[str]) -> int:
         own = plan.settings_by_category(parsed.per_category, [each.name for each in products])
     jobs = plan.make_jobs(products, settings, seeds, parsed.output, own)
     chosen = plan.only(jobs, parsed.only)
+    summary = [parsed.output / name for name in FILES]
+    require_files(summary, map(Path, filter(None, (parsed.per_category, parsed.settings))))
     if not parsed.overwrite:
         plan.require_same_settings(chosen)
     else:
@@ -90,7 +94,7 @@ def run(words: list[str]) -> int:
     done |= follow([job for job in chosen if job not in done], resources, quiet=parsed.quiet)
     # Those of earlier calls too, so that --only does not make the table shorter.
     rows = rows_of(done[job] for job in jobs if job in done)
-    written = write_summary(parsed.output, rows)
+    written = write_each({parsed.output: lambda: write_summary(parsed.output, rows)})
     console = Console()
     for table in tables(rows):
         console.print(table)
@@ -102,8 +106,9 @@ def run(words: list[str]) -> int:
             )
         for who, why in (row.reasons | row.unread).items():
             print(f"destseg: {who}: {why}", file=sys.stderr)
-    print(f"written: {', '.join(map(str, written))}")
-    return 1 if any(row.failures or row.unread for row in rows) else 0
+    if written:
+        print(f"written: {', '.join(map(str, summary))}")
+    return 1 if any(row.failures or row.unread for row in rows) or not written else 0
 
 
 def add_resource_flags(parser: argparse.ArgumentParser) -> None:

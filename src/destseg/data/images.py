@@ -225,6 +225,18 @@ def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
     write_atomically(path, encode_image(image, path))
 
 
+def format_of(name: str | Path) -> str:
+    """Return the format that a name's suffix stands for, as Pillow calls it.
+
+    Raises:
+        ImageError: it stands for none.
+    """
+    file_format = _FORMATS.get(Path(name).suffix.lower())
+    if file_format is None:
+        raise ImageError(name, f"expected a name ending in {', '.join(_FORMATS)}, got another")
+    return file_format
+
+
 def encode_image(image: NDArray[np.uint8], name: str | Path) -> bytes:
     """Return the bytes of a picture's file in the format of a name's suffix, as ``write_image``.
 
@@ -235,9 +247,7 @@ def encode_image(image: NDArray[np.uint8], name: str | Path) -> bytes:
     Raises:
         ImageError: the suffix names no format, or the array is no picture that it can hold.
     """
-    file_format = _FORMATS.get(Path(name).suffix.lower())
-    if file_format is None:
-        raise ImageError(name, f"expected a name ending in {', '.join(_FORMATS)}, got another")
+    file_format = format_of(name)
     shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
     if image.dtype != np.uint8 or not shaped or image.size == 0:
         expected = "expected a uint8 array [H, W, 3] or [H, W] to write"

@@ -46,10 +46,17 @@ def labelled_samples(source: str | Path) -> list[Sample]:
 
 def unreadable(samples: Sequence[Sample]) -> Iterator[ImageError]:
     """Yield an error for each file of samples that cannot be read as it lies there, unopened."""
+    for path in files_of(samples):
+        if reason := _unreadable(path):
+            yield ImageError(path, reason)
+
+
+def files_of(samples: Sequence[Sample]) -> Iterator[Path]:
+    """Yield the files of samples: each image, and its mask where it has one."""
     for sample in samples:
-        for path in (sample.path, sample.mask):
-            if path is not None and (reason := _unreadable(path)):
-                yield ImageError(path, reason)
+        yield sample.path
+        if sample.mask is not None:
+            yield sample.mask
 
 
 def _sample(folder: Path, row: dict[str, str]) -> Sample:

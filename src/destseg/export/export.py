@@ -17,7 +17,7 @@ from destseg.errors import BundleError, MissingExtraError
 from destseg.inference.backends import Runtime, open_backend
 from destseg.inference.backends.torch_ import TorchBackend, load_model
 from destseg.inference.bundle import Bundle
-from destseg.inference.exports import Export, save_export
+from destseg.inference.exports import Export, require_place, save_export
 from destseg.inference.parity import TOLERANCE
 
 
@@ -36,7 +36,9 @@ def export(bundle: Bundle, to: str, on_step: Callable[[str], None] = lambda _: N
         MissingExtraError: if the extras ``export`` or that of the runtime are not installed.
         BundleError: if the network cannot be exported, or its maps differ from PyTorch's by more
             than ``TOLERANCE``; nothing is left in the bundle then.
+        DataError: if the bundle cannot be written to; known before the work.
     """
+    require_place(bundle)
     with needs_extra("export", f"exporting to {to}"):
         from destseg.export.graph import OPSET, to_onnx
     model = load_model(bundle)

@@ -22,7 +22,13 @@ from destseg.export.int8 import SCOPES, good_and_damaged, quantized
 from destseg.inference.backends import Runtime, open_backend
 from destseg.inference.bundle import Bundle
 from destseg.inference.calibrate import fit_calibration
-from destseg.inference.exports import Export, find_exports, load_export, save_export
+from destseg.inference.exports import (
+    Export,
+    find_exports,
+    load_export,
+    require_place,
+    save_export,
+)
 from destseg.inference.predictor import Predictor
 from destseg.inference.scoring import Calibration
 
@@ -81,11 +87,13 @@ def quantize(
     Raises:
         SettingsError: if ``count`` is below 2.
         BundleError: if every scope loses more; the bundle is left as it was.
-        DataError: if there are too few good pictures.
+        DataError: if there are too few good pictures, or the bundle cannot be written to; known
+            before the work.
         MissingExtraError: if the extras ``export`` or that of the runtime are not installed.
     """
     if count < 2:
         raise SettingsError(f"count: expected at least 2 images, got {count}")
+    require_place(bundle)
     if to not in find_exports(bundle):
         on_step(f"exporting to {to} first")
         export_fp32(bundle, to, on_step)

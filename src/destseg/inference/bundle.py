@@ -129,7 +129,8 @@ def own_files(folder: str | Path) -> list[Path]:
     """Return what makes a bundle, there or not: nothing else may be written over it."""
     folder = Path(folder)
     named = (MANIFEST, WEIGHTS, CALIBRATION, ROI, *_OF_ITS_TRAINING)
-    return [*(folder / name for name in named), *(folder / EXPORTS).rglob("*")]
+    kept = folder.glob("calibration*")
+    return [*(folder / name for name in named), *kept, *(folder / EXPORTS).rglob("*")]
 
 
 def _settings_of(manifest: dict[str, Any]) -> Settings:

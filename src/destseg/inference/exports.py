@@ -17,6 +17,7 @@ from typing import Any
 
 import destseg
 from destseg.data.files import beside, replace_folder, write_atomically
+from destseg.data.outputs import require_folder
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.inference.bundle import CALIBRATION, EXPORTS, Bundle
 from destseg.inference.scoring import Calibration
@@ -112,6 +113,16 @@ def bundle_for(bundle: Bundle, backend: str) -> Bundle:
             f"mean nothing. {_how_to_make(bundle, backend)}"
         )
     return replace(bundle, calibration=calibration)
+
+
+def require_place(bundle: Bundle) -> None:
+    """Refuse a bundle that no form could be written into, before the work.
+
+    Raises:
+        DataError: naming the folder.
+    """
+    folder = bundle.folder / EXPORTS
+    require_folder(folder if folder.exists() else bundle.folder)
 
 
 def save_export(

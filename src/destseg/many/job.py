@@ -60,8 +60,12 @@ def run_job(job: Job) -> Outcome:
         return Outcome(job, reason=str(error))
     except Exception as error:  # one product's fault must not take the others along
         trace = job.folder / TRACE
-        write_atomically(trace, traceback.format_exc())
-        return Outcome(job, reason=f"{type(error).__name__}: {error} (its trace is in {trace})")
+        told = f"its trace is in {trace}"
+        try:
+            write_atomically(trace, traceback.format_exc())
+        except DestsegError as not_written:
+            told = f"its trace is lost: {not_written}"
+        return Outcome(job, reason=f"{type(error).__name__}: {error} ({told})")
 
 
 def run_here(jobs: Iterable[Job]) -> Iterator[Outcome]:

@@ -24,6 +24,7 @@ METRICS = {
     "IAP": ("pixel", "iap"),
     "IAP@90": ("pixel", "iap_90"),
 }
+FILES = ("summary.json", "summary.csv", "index.html")
 COLUMNS = (
     "category",
     "seeds",
@@ -198,14 +199,10 @@ def write_summary(folder: Path, rows: Sequence[Row]) -> list[Path]:
     """Write ``summary.json``, ``summary.csv`` and ``index.html`` and return their paths."""
     from destseg.many.page import render
 
-    contents = {
-        "summary.json": to_json(rows),
-        "summary.csv": to_csv(rows),
-        "index.html": render(folder, rows),
-    }
-    for name, content in contents.items():
+    contents = (to_json(rows), to_csv(rows), render(folder, rows))
+    for name, content in zip(FILES, contents, strict=True):
         write_atomically(folder / name, content)
-    return [folder / name for name in contents]
+    return [folder / name for name in FILES]
 
 
 def _empty(value: object) -> object:

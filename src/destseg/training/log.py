@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -13,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from destseg.errors import MissingExtraError
+
+logger = logging.getLogger(__name__)
 
 PHASE_TITLES = {
     "denoise": "phase 1, student",
@@ -38,6 +42,7 @@ class TrainingLog:
         path = Path(os.devnull) if folder is None else folder / "log.jsonl"
         self._file = path.open("a", encoding="utf-8")
         self._console = Console(stderr=True, quiet=quiet or folder is None)
+        self._told = False  # that the file cannot be written
         self._bar: Progress | None = None
         self._last_line = time.monotonic()
 
@@ -51,7 +56,8 @@ class TrainingLog:
         trace: TracebackType | None,
     ) -> None:
         self.end_phase()
-        self._file.close()
+        with contextlib.suppress(OSError):  # told when it was written
+            self._file.close()
         if self._board is not None:
             self._board.close()
 
@@ -134,8 +140,13 @@ class TrainingLog:
             self._bar = None
 
     def _write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
+            self._file.flush()
+        except OSError as error:  # a full disk: a log is no reason to lose a training
+            if not self._told:
+                self._told = True
+                logger.warning("%s: the log is not complete: %s", self._file.name, error)
 
 
 def _duration(seconds: float) -> str:

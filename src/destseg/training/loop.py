@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import signal
 import time
@@ -14,13 +15,15 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from destseg.config import TrainingSettings
-from destseg.errors import TrainingError, TrainingInterrupted
+from destseg.errors import DataError, TrainingError, TrainingInterrupted
 from destseg.interruption import Interruption
 from destseg.training.checkpoint import optimizer_tensors, restore_optimizer
 from destseg.training.loaders import Batches, step_seed
 from destseg.training.log import TrainingLog
 from destseg.training.phases import Phase, build_optimizer, freeze_all_but, rate_factor
 from destseg.training.processes import WholeBatchNorm, any_of_all, mean_of_all, world
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,12 @@ def run_phase(
             losses, since = [], time.monotonic()
         if saves or stops:
             _require_finite(phase, done)
-            save(state(done))
+            try:
+                save(state(done))
+            except DataError as error:
+                if stops:
+                    raise
+                logger.warning("training goes on, but its state could not be saved: %s", error)
         if stopped is not None:
             raise TrainingInterrupted(
                 stopped,

@@ -6,14 +6,17 @@ from pathlib import Path
 
 from destseg.config import Settings, changed_settings
 from destseg.data.files import write_atomically
+from destseg.data.outputs import require_apart, require_folder
 from destseg.data.roi import Roi, read_roi
-from destseg.errors import SettingsError, TrainingError
+from destseg.data.samples import good_samples
+from destseg.errors import DataError, SettingsError, TrainingError
 from destseg.fields import HARMLESS
-from destseg.inference.bundle import MANIFEST, ROI
+from destseg.inference.bundle import CALIBRATION, MANIFEST, ROI, WEIGHTS
 from destseg.training.checkpoint import Checkpoint, load_checkpoint
 
 CHECKPOINT = "checkpoint.safetensors"
 SETTINGS = "settings.yaml"
+WRITTEN = (MANIFEST, WEIGHTS, CALIBRATION, ROI, CHECKPOINT, SETTINGS, "log.jsonl")
 
 
 def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | None:
@@ -40,17 +43,28 @@ def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | 
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of a run where there is none.
+    """Make the folder of a run where there is none, and see that it can be written to.
 
     Raises:
-        TrainingError: if that cannot be.
+        TrainingError: if it cannot.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(
-            f"{folder}: expected a folder to write to, got {error}. Choose another --output."
-        ) from error
+        require_folder(folder)
+    except DataError as error:
+        raise TrainingError(str(error)) from error
+
+
+def require_apart_from(folder: Path, data: str | Path, settings: Settings, *, resume: bool) -> None:
+    """Refuse a folder in which the run would write over what it reads.
+
+    Raises:
+        SettingsError: naming the file.
+        DataError: if the good pictures cannot be found.
+    """
+    read = [sample.path for sample in good_samples(data)]
+    given = (settings.model.teacher_weights, None if resume else settings.data.roi)
+    read += [Path(path) for path in given if path]
+    require_apart([folder / name for name in WRITTEN], read)
 
 
 def region_of_interest(settings: Settings, folder: Path, *, resume: bool) -> Roi | None:

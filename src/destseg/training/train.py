@@ -46,6 +46,7 @@ from destseg.training.run_folder import (
     note_beginning,
     prepare_output,
     region_of_interest,
+    require_apart_from,
     settled,
 )
 from destseg.training.textures import load_textures
@@ -72,6 +73,7 @@ def train(
 
     Raises:
         DataError: if pictures are missing, unreadable or too few.
+        SettingsError: if settings do not fit, or a file that is read would be written over.
         WeightsError: if there are no pretrained weights for the teacher.
         TrainingError: if ``output`` is taken, the state cannot be resumed or the loss is not
             finite.
@@ -88,6 +90,7 @@ def train(
     device = local_device(resolve_device(settings.training.device))
     if settings.training.precision == "fp16" and device.type == "cpu":
         raise SettingsError("--precision: expected fp32 or bf16 on a CPU, got fp16")
+    require_apart_from(folder, data, settings, resume=saved is not None)
     main = rank() == 0  # of several processes the one that writes
     if main:
         make_folder(folder)
