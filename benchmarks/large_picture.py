@@ -37,9 +37,9 @@ def inspect(options: argparse.Namespace) -> dict[str, object]:
     from destseg.config import Settings
     from destseg.data.roi import Roi
     from destseg.inference.bundle import save_bundle, save_calibration
+    from destseg.inference.calibration import Calibration
     from destseg.inference.predictor import Predictor
     from destseg.inference.result import Result
-    from destseg.inference.scoring import Calibration
 
     settings = Settings.from_preset(
         image_size=options.tile, tile=True, tile_overlap=options.overlap, max_pixels=2**31

@@ -178,7 +178,7 @@ def random_paper(folder: Path) -> Path:
     from destseg.config import Settings
     from destseg.export.export import export
     from destseg.inference.bundle import save_bundle, save_calibration
-    from destseg.inference.scoring import Calibration
+    from destseg.inference.calibration import Calibration
     from destseg.model.destseg import build_model
 
     if (folder / "manifest.json").exists():

@@ -12,7 +12,7 @@ from destseg.cli.main import COMMANDS
 from destseg.config import Settings
 from destseg.data.images import write_image
 from destseg.inference.bundle import save_bundle, save_calibration
-from destseg.inference.scoring import Calibration
+from destseg.inference.calibration import Calibration
 
 HEAVY = [
     "torch",
@@ -133,7 +133,7 @@ from destseg.evaluation.metrics import auroc, average_precision
 from destseg.inference.bundle import load_bundle, save_bundle, save_calibration
 from destseg.inference.drawing import draw_result
 from destseg.inference.predictor import Predictor
-from destseg.inference.scoring import Calibration
+from destseg.inference.calibration import Calibration
 
 root = Path({str(tmp_path)!r})
 grey = np.full((70, 60, 3), 90, np.uint8)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from destseg.config import Settings as Settings
     from destseg.errors import DestsegError as DestsegError
+    from destseg.inference.calibration import Calibration as Calibration
     from destseg.inference.predictor import Predictor as Predictor
     from destseg.inference.predictor import load as load
     from destseg.inference.result import Failure as Failure
     from destseg.inference.result import Region as Region
     from destseg.inference.result import Result as Result
-    from destseg.inference.scoring import Calibration as Calibration
 
 __version__ = "0.1.0"
 
@@ -30,7 +30,7 @@ logging.getLogger("destseg").addHandler(logging.NullHandler())
 # Names are imported when they are first used, so that ``import destseg`` is quick and works
 # without torch.
 _HOMES = {
-    "Calibration": "destseg.inference.scoring",
+    "Calibration": "destseg.inference.calibration",
     "DestsegError": "destseg.errors",
     "Failure": "destseg.inference.result",
     "Predictor": "destseg.inference.predictor",

@@ -8,7 +8,7 @@ import pytest
 from conftest import write_red as write
 from destseg.config import Settings
 from destseg.inference.bundle import save_bundle, save_calibration
-from destseg.inference.scoring import Calibration
+from destseg.inference.calibration import Calibration
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def bundle(tmp_path_factory, tiny_settings, tiny_teacher_weights):
 
     from destseg.export.export import export
     from destseg.inference.bundle import save_bundle, save_calibration
-    from destseg.inference.scoring import Calibration
+    from destseg.inference.calibration import Calibration
     from destseg.model.destseg import build_model
 
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ import pytest
 from destseg.cli.main import main
 from destseg.config import Settings
 from destseg.inference.bundle import save_bundle, save_calibration
-from destseg.inference.scoring import Calibration
+from destseg.inference.calibration import Calibration
 
 
 @pytest.fixture(scope="session")

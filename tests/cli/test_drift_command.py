@@ -11,6 +11,7 @@ from PIL import Image
 
 import destseg
 from destseg.cli.main import main
+from destseg.inference.calibration import TOLERANCE
 from destseg.inference.drift import Drift
 
 RNG = np.random.default_rng(0)
@@ -108,14 +109,16 @@ def test_what_predict_wrote_gives_the_same_without_the_model(
     assert lines(mixed) == lines(out)[:41]
 
 
-def test_a_score_at_the_threshold_is_neither_compared_nor_flagged(drift, tmp_path):
+@pytest.mark.parametrize("by", [-0.9, 0, 0.9])
+def test_a_tie_with_the_threshold_is_neither_compared_nor_flagged(by, drift, tmp_path):
     results, out = tmp_path / "results.jsonl", tmp_path / "out.jsonl"
-    line = {"picture": "a.png", "score": 0.3, "p_value": 0.5, "threshold": 0.3}
+    line = {"picture": "a.png", "score": 0.3 + by * TOLERANCE, "p_value": 0.5}
+    line["threshold"] = 0.3 + TOLERANCE
     results.write_text(json.dumps(line) + "\n", encoding="utf-8")
     code, said, _ = drift(results, "--output", out)
     assert code == 1
     assert "of which 0 good-looking" in said
-    assert "nothing compared in this run: none of them is below the threshold" in said
+    assert "nothing compared in this run: none of them is clearly below the threshold" in said
     assert "no drift shown" not in said
     assert "flagged     0 of 1" in said
     assert lines(out)[0]["p_value"] is None

@@ -72,7 +72,7 @@ def test_arguments_arrive_and_figures_are_told(brightness_model, tmp_path, monke
         "scores correlate to 0.9876, p-values differ by 0.0123 in the mean, 5.0% of decisions "
         "differ",
         "a picture takes 4.0 ms instead of 10.0 (2.50x)",
-        "threshold 0.3000, at most 25.00% false alarms",
+        "threshold 0.3001, at most 25.00% false alarms",
         "written: m.onnx; use it with --backend onnx-int8",
     ]
 

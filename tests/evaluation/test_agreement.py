@@ -12,8 +12,8 @@ from destseg.config import Settings
 from destseg.errors import BundleError
 from destseg.evaluation.agreement import Agreement, agreement
 from destseg.inference.bundle import Bundle
+from destseg.inference.calibration import Calibration
 from destseg.inference.predictor import Predictor
-from destseg.inference.scoring import Calibration
 
 SIDE = 64
 

@@ -19,8 +19,9 @@ from destseg.evaluation.evaluate import evaluate, mask_of
 from destseg.evaluation.outcomes import Coverage, Rate
 from destseg.evaluation.report import make_entry
 from destseg.inference.bundle import Bundle, save_bundle, save_calibration
+from destseg.inference.calibration import Calibration
 from destseg.inference.predictor import Predictor
-from destseg.inference.scoring import Calibration, image_score
+from destseg.inference.scoring import image_score
 
 SIDE = 64
 KINDS = {"good": 5, "hole": 3, "scratch": 4}

@@ -127,7 +127,7 @@ def test_the_presets_own_networks_can_be_exported(preset, tmp_path):
 
     from destseg.config import Settings
     from destseg.inference.bundle import save_bundle, save_calibration
-    from destseg.inference.scoring import Calibration
+    from destseg.inference.calibration import Calibration
     from destseg.model.destseg import build_model
 
     settings = Settings.from_preset(preset, image_size=64)

@@ -9,8 +9,8 @@ import pytest
 
 from destseg.config import Settings
 from destseg.inference.bundle import Bundle
+from destseg.inference.calibration import Calibration
 from destseg.inference.predictor import Predictor
-from destseg.inference.scoring import Calibration
 
 
 def brightness(pictures: np.ndarray) -> np.ndarray:

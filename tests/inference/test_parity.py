@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from destseg.errors import DataError
+from destseg.inference.calibration import TOLERANCE
 from destseg.inference.parity import compare_backends, example_pictures
 
 
@@ -23,14 +24,38 @@ def test_differences_and_decisions_are_found(make_predictor):
     assert second.map_difference == pytest.approx(0.05, abs=1e-6)
     assert second.score_difference == pytest.approx(0.05, abs=1e-6)
     assert second.decisions == ("picture 0",)
-    assert second.nearest == pytest.approx(70 / 255 + 0.05 - 0.3, abs=1e-6)
+    assert second.borderline == ()
+    assert second.nearest == pytest.approx(70 / 255 + 0.05 - 0.3 - TOLERANCE, abs=1e-6)
     assert first.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "kind"),
+    [
+        (-0.4, 0.4, "borderline"),  # in tolerances from the threshold
+        (0.4, -0.4, "borderline"),
+        (-1.4, 0.4, "decisions"),
+        (-0.4, 1.4, "decisions"),
+        (0.1, 0.9, None),
+        (-0.1, -0.9, None),
+    ],
+)
+def test_a_decision_differs_only_beyond_the_tolerance(one, other, kind, make_predictor):
+    base = make_predictor().calibration.threshold
+
+    def level(by):
+        return lambda x: np.full(x.shape[:3], base + by * TOLERANCE, np.float32)
+
+    predictors = {"one": make_predictor(level(one)), "other": make_predictor(level(other))}
+    _, second = compare_backends(predictors, [grey(0)])
+    assert second.decisions == (("picture 0",) if kind == "decisions" else ())
+    assert second.borderline == (("picture 0",) if kind == "borderline" else ())
 
 
 def test_pictures_that_cannot_be_read_are_passed_over(make_predictor, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"words")
     (only,) = compare_backends({"one": make_predictor()}, [tmp_path / "bad.png", grey(10)])
-    assert only.nearest == pytest.approx(0.3 - 10 / 255, abs=1e-6)
+    assert only.nearest == pytest.approx(0.3 + TOLERANCE - 10 / 255, abs=1e-6)
     with pytest.raises(DataError, match="none that can be read"):
         compare_backends({"one": make_predictor()}, [tmp_path / "bad.png"])
 

@@ -13,9 +13,10 @@ from destseg.data.images import resize
 from destseg.errors import BatchError, BundleError, ImageError, SettingsError
 from destseg.inference.backends import Runtime, open_backend
 from destseg.inference.bundle import save_bundle, save_calibration
+from destseg.inference.calibration import TOLERANCE, Calibration
 from destseg.inference.predictor import Predictor, load
 from destseg.inference.result import Failure, Result, find_regions
-from destseg.inference.scoring import Calibration, image_score
+from destseg.inference.scoring import image_score
 
 
 def noise(height: int, width: int, seed: int = 0, low: int = 0, high: int = 256) -> np.ndarray:
@@ -54,7 +55,7 @@ def test_a_picture_goes_through_every_step_once(make_predictor, tmp_path):
     assert (result.height, result.width) == (90, 130)
     assert result.heatmap.shape == (90, 130)
     assert result.name == str(path)
-    assert result.threshold == result.pixel_threshold == 0.3
+    assert result.threshold == result.pixel_threshold == 0.3 + TOLERANCE
     assert result.regions == find_regions(result.heatmap, 0.3)
     assert result.regions
 
@@ -78,12 +79,29 @@ def test_the_decision_is_by_the_held_out_scores(red, p_value, defective, predict
     assert len(result.regions) == defective
 
 
-def test_a_score_at_the_threshold_is_good(make_predictor):
-    predictor = make_predictor(lambda x: np.full(x.shape[:3], 0.25, np.float32), scores=(0.25,))
-    result = predictor.predict(noise(64, 64))
-    assert result.score == result.threshold == 0.25
-    assert not result.is_defective
-    assert result.regions == ()
+@pytest.mark.parametrize("by", [-TOLERANCE, 0, TOLERANCE])
+@pytest.mark.parametrize("level", [0.0, 0.25, 1.0])
+def test_a_tie_with_the_score_that_set_the_threshold_is_good(level, by, make_predictor):
+    """As another runtime within the tolerance would have it, also where maps are made larger."""
+    value = np.float32(min(1, max(0, level + 0.999 * by)))
+    predictor = make_predictor(lambda x: np.full(x.shape[:3], value), scores=(level,))
+    for side in (64, 33, 200):
+        result = predictor.predict(noise(side, side))
+        assert result.score == value
+        assert not result.is_defective
+        assert result.p_value == 1
+        assert result.regions == ()
+
+
+def test_a_score_above_the_tie_is_defective_and_near_it_borderline(make_predictor):
+    for above, borderline in ((1.01, True), (1.9, True), (2.1, False)):
+        value = np.float32(0.25 + above * TOLERANCE)
+        predictor = make_predictor(lambda x, v=value: np.full(x.shape[:3], v), scores=(0.25,))
+        result = predictor.predict(noise(64, 64))
+        assert result.is_defective
+        assert result.p_value == 0.5
+        assert len(result.regions) == 1
+        assert result.is_borderline is borderline
 
 
 # --- what a picture may be
@@ -303,7 +321,7 @@ def test_loading_opens_the_backend_that_was_asked_for(tmp_path, monkeypatch):
     assert opened == [(tmp_path, Runtime("torch", "cpu", 2, "c"))]
     assert predictor.backend_name == "torch"
     assert predictor.batch_size == 3
-    assert predictor.calibration.threshold == 0.5
+    assert predictor.calibration.threshold == 0.5 + TOLERANCE
     assert predictor.predict(np.full((9, 9, 3), 255, np.uint8)).is_defective
 
 

@@ -9,8 +9,8 @@ import pytest
 from destseg.config import Settings
 from destseg.errors import DataError, MissingExtraError
 from destseg.inference.bundle import Bundle
+from destseg.inference.calibration import Calibration
 from destseg.inference.recorded import Recorded, is_results, read_results
-from destseg.inference.scoring import Calibration
 from destseg.watching.journal import open_journal
 
 SCORES = (0.05, 0.15, None, 0.6)

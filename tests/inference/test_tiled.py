@@ -12,10 +12,11 @@ from destseg.data.roi import Roi
 from destseg.data.tiling import plan
 from destseg.errors import BundleError, ImageError
 from destseg.inference.bundle import load_bundle, save_bundle, save_calibration
+from destseg.inference.calibration import Calibration
 from destseg.inference.drawing import draw_result
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure, find_regions
-from destseg.inference.scoring import Calibration, image_score
+from destseg.inference.scoring import image_score
 from destseg.inference.tiled import tiled_map
 
 

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from destseg.errors import BundleError
+from destseg.inference.calibration import TOLERANCE
 from destseg.serving.app import create_app
 from destseg.serving.requests import Limits
 from serving.fakes import brightness, listening, make_predictor, picture
@@ -62,7 +63,7 @@ def test_a_picture_is_answered_as_the_predictor_answers(client, form):
     assert said["is_defective"]
     assert said["score"] == pytest.approx(0.8)
     assert (said["model"], said["weights_sha256"]) == ("part", "abc")
-    assert said["pixel_threshold"] == 0.3
+    assert said["pixel_threshold"] == 0.3 + TOLERANCE
     assert said["heatmap"] is None
     assert 0 < said["seconds"] < 10
 
@@ -129,8 +130,12 @@ def test_models_tell_what_their_threshold_rests_on(serve):
     assert (first["name"], first["default"]) == ("part", True)
     assert (second["name"], second["default"]) == ("other", False)
     assert second["weights_sha256"] == "def"
-    assert first["threshold"] == first["pixel_threshold"] == 0.3
-    assert first["held_out"] == {"count": 3, "scores": [0.1, 0.2, 0.3]}
+    assert first["threshold"] == first["pixel_threshold"] == 0.3 + TOLERANCE
+    assert first["held_out"] == {
+        "count": 3,
+        "scores": [0.1, 0.2, 0.3],
+        "tolerance": TOLERANCE,
+    }
     assert first["promised_rate"] == first["max_false_alarm_rate"] == 0.25
     assert first["shortfall"] is None
 
@@ -490,7 +495,7 @@ def test_metrics_count_what_happened(client):
     assert float(lines['destseg_decisions_total{decision="defective",model="part"}']) == 1
     assert float(lines['destseg_score_sum{model="part"}']) == pytest.approx(280 / 255)
     assert float(lines['destseg_queue_depth{model="part"}']) == 0
-    assert float(lines['destseg_threshold{model="part"}']) == 0.3
+    assert float(lines['destseg_threshold{model="part"}']) == 0.3 + TOLERANCE
     assert lines['destseg_batch_pictures_count{model="part"}'] == "4.0"
 
 

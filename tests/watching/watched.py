@@ -14,8 +14,8 @@ from PIL import Image
 
 from destseg.config import Settings
 from destseg.inference.bundle import Bundle
+from destseg.inference.calibration import Calibration
 from destseg.inference.predictor import Predictor
-from destseg.inference.scoring import Calibration
 from destseg.watching.journal import open_journal
 from destseg.watching.moving import Mover
 from destseg.watching.watch import Timing, Watch

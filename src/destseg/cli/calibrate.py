@@ -10,7 +10,7 @@ from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 from destseg.errors import DataError
 
 if TYPE_CHECKING:
-    from destseg.inference.scoring import Calibration
+    from destseg.inference.calibration import Calibration
 
 DESCRIPTION = """Fit the threshold of a trained model anew; nothing is trained or exported again.
 

@@ -24,8 +24,9 @@ Without BUNDLE: versions, devices and threads of every runtime, and what to inst
 are missing.  With BUNDLE: every runtime that is installed and that the model was exported for
 inspects the same pictures; the largest differences from the first one are shown, and whether any
 decision differs.  The exit code is 1 if the maps of an fp32 runtime are further off than
---tolerance, a decision of one differs, or one cannot run.  INT8 has scores and a threshold of its
-own: it is shown, not judged.
+--tolerance, a decision of one differs, or one cannot run.  Where both scores lie within 0.0001 of
+the threshold, a decision that differs is rounding: it is named, and is no fault.  INT8 has scores
+and a threshold of its own: it is shown, not judged.
 """
 
 EPILOG = """examples:
@@ -39,6 +40,8 @@ EXAMPLES = 8
 
 def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
+    from destseg.inference.calibration import TOLERANCE
+
     parser = command_parser("doctor", DESCRIPTION, EPILOG)
     parser.add_argument("bundle", metavar="BUNDLE", nargs="?", help="folder of a trained model")
     parser.add_argument(
@@ -52,7 +55,7 @@ def run(words: list[str]) -> int:
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=1e-4,
+        default=TOLERANCE,
         metavar="X",
         help="largest difference of map values that is rounding (default: 0.0001)",
     )
@@ -86,8 +89,11 @@ def run(words: list[str]) -> int:
     comparisons = compare_backends(predictors, _pictures(parsed.data, parsed.limit, bundle))
     console.print(comparison_table(comparisons, parsed.tolerance))
     for each in comparisons:
+        pair = f"{each.backend} and {comparisons[0].backend} decide differently"
         for picture in each.decisions:
-            print(f"{each.backend} and {comparisons[0].backend} decide differently: {picture}")
+            print(f"{pair}: {picture}")
+        for picture in each.borderline:
+            print(f"{pair} within {TOLERANCE:g} of the threshold, which is rounding: {picture}")
     return 1 if failed or any(_is_off(each, parsed.tolerance) for each in comparisons) else 0
 
 

@@ -13,9 +13,9 @@ from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 from destseg.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
+    from destseg.inference.calibration import Calibration
     from destseg.inference.drift import Drift, Step
     from destseg.inference.recorded import Recorded
-    from destseg.inference.scoring import Calibration
 
 ALARM = 3
 
@@ -30,17 +30,17 @@ line, databases in the order of inspection, folders by natural name (2.png befor
 in the order of the batch's listing, which for a folder is that of natural names.  Give every
 picture once.  Results of another model or threshold are refused.
 
-Pictures whose score is below the threshold are compared with the held-out good pictures and with
-one another; bets against their coming as before make or lose capital (a conformal test
-martingale).  It begins at 1.  Without a change the chance that it ever reaches 1 / A, with A from
---alarm-rate, is at most A, however many pictures come.  It does not see pictures at or above the
-threshold, nor a change that leaves the scores alone.
+Pictures whose score is more than 0.0002 below the threshold are compared with the held-out good
+pictures and with one another; bets against their coming as before make or lose capital (a conformal
+test martingale).  It begins at 1.  Without a change the chance that it ever reaches 1 / A, with A
+from --alarm-rate, is at most A, however many pictures come.  It does not see the other pictures,
+nor a change that leaves the scores alone.
 """
 
 EPILOG = """exit codes:
   0  no drift shown
-  1  no drift shown, but some pictures could not be read; or none could be compared: all lie at or
-     above the threshold, or there are none
+  1  no drift shown, but some pictures could not be read; or none could be compared: all lie above
+     the threshold or right below it, or there are none
   3  drift: the martingale has reached 1 / A, in this run or before (also if some were unreadable,
      or FILE could not be written, which is told)
   Errors exit as in other commands: 1 for work that failed, 2 for arguments that make no sense.
@@ -96,7 +96,7 @@ def run(words: list[str]) -> int:
             save_state(parsed.state, after)
     except DataError as error:  # what was found out is told all the same
         not_written = error
-    flagged = sum((one.score or 0) > calibration.threshold for one in given)
+    flagged = sum(one.score is not None and calibration.is_defective(one.score) for one in given)
     for line in _summary(before, after, steps, seen, parsed.alarm_rate):
         print(line)
     print(
@@ -134,8 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="also write a JSON line a picture: picture, score, p_value (null at or above the "
-        "threshold) and martingale_log10, or picture and error",
+        help="also write a JSON line a picture: picture, score, p_value (null where it is "
+        "not compared) and martingale_log10, or picture and error",
     )
     parser.add_argument(
         "--alarm-rate",
@@ -227,7 +227,7 @@ def _verdict(before: Drift, after: Drift, steps: list[Step], seen: list[str], ra
     if not after.is_alarm(rate):
         if _compared(steps):
             return "no drift shown"
-        why = "none of them is below the threshold" if steps else "there is no score"
+        why = "none of them is clearly below the threshold" if steps else "there is no score"
         return f"nothing compared in this run: {why}, so this says nothing about drift"
     level = alarm_level(rate)
     if before.is_alarm(rate):

@@ -157,7 +157,7 @@ function showMeaning() {
     ? `It was fitted on ${n} good pictures that were held out from training; no test picture and no ` +
       `label took part. As long as good parts stay as they were, one is flagged with a chance of at ` +
       `most ${percent(report.promised)}. A picture's p‑value is (1 + the number of ` +
-      `held-out scores at or above its own) / ${n + 1}.`
+      `held-out scores at most ${report.tolerance} below its own) / ${n + 1}: what is so near is a tie.`
     : "The scores of the held-out pictures that it was fitted on are not at hand.";
   byId("meaning").append(
     element("p", {}, `A picture is called defective when its image score is above the threshold. ${fitted}`),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from destseg.data.paths import shown
+from destseg.inference.calibration import TOLERANCE
 
 if TYPE_CHECKING:
     from destseg.evaluation.report import Entry, Report
@@ -58,6 +59,7 @@ def _payload(report: Report) -> dict[str, Any]:
         "curves": {name: _thinned(x, y) for name, (x, y) in curves.items()},
         "threshold": report.threshold,
         "promised": report.promised_rate,
+        "tolerance": TOLERANCE,
         "heldOut": sorted(report.held_out),
         "training": {
             phase: _thinned([step for step, _ in points], [loss for _, loss in points])

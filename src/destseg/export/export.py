@@ -17,8 +17,8 @@ from destseg.errors import BundleError, MissingExtraError
 from destseg.inference.backends import Runtime, open_backend
 from destseg.inference.backends.torch_ import TorchBackend, load_model
 from destseg.inference.bundle import Bundle
+from destseg.inference.calibration import TOLERANCE
 from destseg.inference.exports import Export, require_place, save_export
-from destseg.inference.parity import TOLERANCE
 
 
 def export(bundle: Bundle, to: str, on_step: Callable[[str], None] = lambda _: None) -> Export:

@@ -22,6 +22,7 @@ from destseg.export.int8 import SCOPES, good_and_damaged, quantized
 from destseg.inference.backends import Runtime, open_backend
 from destseg.inference.bundle import Bundle
 from destseg.inference.calibrate import fit_calibration
+from destseg.inference.calibration import Calibration
 from destseg.inference.exports import (
     Export,
     find_exports,
@@ -30,7 +31,6 @@ from destseg.inference.exports import (
     save_export,
 )
 from destseg.inference.predictor import Predictor
-from destseg.inference.scoring import Calibration
 
 TIMED = 20
 

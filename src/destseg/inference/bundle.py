@@ -20,7 +20,7 @@ from destseg.config import Settings
 from destseg.data.files import write_atomically
 from destseg.data.roi import Roi
 from destseg.errors import BundleError, DataError, SettingsError
-from destseg.inference.scoring import Calibration
+from destseg.inference.calibration import Calibration
 
 FORMAT = 2
 MANIFEST = "manifest.json"

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from destseg.config import Settings
+from destseg.inference.calibration import Calibration
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure
-from destseg.inference.scoring import Calibration
 
 
 def fit_calibration(

@@ -13,16 +13,16 @@ import json
 import math
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from destseg.data.files import write_atomically
 from destseg.errors import DataError
 from destseg.inference.betting import Jumper, alarm_level
-from destseg.inference.scoring import Calibration
+from destseg.inference.calibration import Calibration
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Step:
     """What one picture did.
 
     Attributes:
-        p_value: among all scores before it, in [0, 1]; ``None`` for a picture at or above the
-            threshold, which is not compared.
+        p_value: among all scores before it, in [0, 1]; ``None`` for a picture that is not
+            compared: at or above the threshold, or a tie with it.
         log10_martingale: decimal logarithm of the martingale after it.
     """
 
@@ -43,16 +43,18 @@ class Step:
 class Drift:
     """All that is known of a line so far: a value, from which to go on with more pictures.
 
-    Only scores strictly below the threshold count.  The threshold is one of the held-out scores,
-    the k-th highest; given its value, the held-out scores below it and the scores of good parts
-    below it are draws from one distribution, good parts' scores cut off there.  They are therefore
-    exchangeable until something changes, which is all that the test assumes.
+    Only scores below a limit count.  It is ``TOLERANCE`` below the held-out score that set the
+    threshold, the k-th highest: what is a tie with that one is on the same side in every runtime.
+    Given its value, the held-out scores below the limit and the scores of good parts below it are
+    draws from one distribution, good parts' scores cut off there.  They are therefore exchangeable
+    until something changes, which is all that the test assumes.
 
     Attributes:
         weights_sha256: of the weights that the calibration was made for.
         threshold: the calibration's; it and the hash say what a state belongs to.
+        limit: only scores below it are compared.
         seed: of the random numbers that order equal scores.
-        scores: the calibration's and the pictures' scores below the threshold, rising.
+        scores: the calibration's and the pictures' scores below the limit, rising.
         pictures: number of pictures seen.
         jumper: the gambler; ``jumper.played`` is the number of pictures that were compared.
         highest: highest log10 of the martingale so far, at least 0, its start.
@@ -63,6 +65,7 @@ class Drift:
 
     weights_sha256: str
     threshold: float
+    limit: float
     seed: int
     scores: tuple[float, ...]
     pictures: int = 0
@@ -74,10 +77,10 @@ class Drift:
     def __post_init__(self) -> None:
         sums = math.fsum(self.jumper.accounts)
         sound = {
-            "scores rise from 0 and stay below the threshold": all(
+            "scores rise from 0 and stay below the limit": all(
                 low <= high for low, high in itertools.pairwise((0.0, *self.scores))
             )
-            and (not self.scores or self.scores[-1] < self.threshold),
+            and (not self.scores or self.scores[-1] < self.limit),
             "every compared picture has a score": 0 <= self.jumper.played <= len(self.scores),
             "no more are compared than seen": self.jumper.played <= self.pictures,
             "accounts are shares": min(self.jumper.accounts) >= 0 and abs(sums - 1) < 1e-6,
@@ -91,9 +94,9 @@ class Drift:
     @classmethod
     def start(cls, calibration: Calibration, seed: int = 0) -> Drift:
         """Return the state before the first picture."""
-        threshold = calibration.threshold
-        below = calibration.scores[: bisect.bisect_left(calibration.scores, threshold)]
-        return cls(calibration.weights_sha256, threshold, seed, below)
+        limit = calibration.tie_limit
+        below = calibration.scores[: bisect.bisect_left(calibration.scores, limit)]
+        return cls(calibration.weights_sha256, calibration.threshold, limit, seed, below)
 
     def extend(self, scores: Iterable[float]) -> tuple[Drift, list[Step]]:
         """Return the state after more pictures, and what each of them did.
@@ -124,7 +127,7 @@ class Drift:
                 raise DataError(f"expected image scores in [0, 1], got {score!r}")
             pictures += 1
             p_value = None
-            if score < self.threshold:
+            if score < self.limit:
                 first, behind = bisect.bisect_left(bag, score), bisect.bisect_right(bag, score)
                 chance = _uniform(self.seed, jumper.played + 1)
                 p_value = (len(bag) - behind + chance * (behind - first + 1)) / (len(bag) + 1)
@@ -134,8 +137,15 @@ class Drift:
                     lean = jumper.accounts[0] - jumper.accounts[2]
                     highest = (jumper.log10_capital, pictures, lean)
             steps.append(Step(p_value, jumper.log10_capital))
-        after = Drift(
-            self.weights_sha256, self.threshold, self.seed, tuple(bag), pictures, jumper, *highest
+        lead, lead_at, lean_there = highest
+        after = replace(
+            self,
+            scores=tuple(bag),
+            pictures=pictures,
+            jumper=jumper,
+            highest=lead,
+            highest_at=lead_at,
+            highest_lean=lean_there,
         )
         return after, steps
 
@@ -159,18 +169,20 @@ class Drift:
         """Return the state that ``to_dict`` described.
 
         Raises:
-            DataError: if it is of a newer format or not such a state.
+            DataError: if it is of another format or not such a state.
         """
         try:
-            if values["format"] > FORMAT:
+            if values["format"] != FORMAT:
                 raise DataError(
-                    f"expected format {FORMAT} or older, got {values['format']}; upgrade destseg"
+                    f"expected format {FORMAT}, got {values['format']}, of another version of "
+                    "destseg, which compares other scores"
                 )
             jumper = values["jumper"]
             small, none, large = map(float, jumper["accounts"])
             return cls(
                 weights_sha256=str(values["weights_sha256"]),
                 threshold=float(values["threshold"]),
+                limit=float(values["limit"]),
                 seed=int(values["seed"]),
                 scores=tuple(map(float, values["scores"])),
                 pictures=int(values["pictures"]),

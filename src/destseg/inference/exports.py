@@ -20,7 +20,7 @@ from destseg.data.files import beside, replace_folder, write_atomically
 from destseg.data.outputs import require_folder
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.inference.bundle import CALIBRATION, EXPORTS, Bundle
-from destseg.inference.scoring import Calibration
+from destseg.inference.calibration import Calibration
 
 FORMAT = 1
 RECORD = "export.json"

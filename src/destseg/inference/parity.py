@@ -14,9 +14,6 @@ from destseg.errors import DataError
 from destseg.inference.predictor import Picture, Predictor
 from destseg.inference.result import Failure, Result
 
-TOLERANCE = 1e-4
-"""Largest difference of map values between fp32 backends that is rounding, not a defect."""
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -26,7 +23,9 @@ class Comparison:
         backend: its name.
         map_difference: largest absolute difference of a map value, 0 to 1.
         score_difference: largest absolute difference of an image score, 0 to 1.
-        decisions: names of the pictures that the two call differently.
+        decisions: names of the pictures that the two call differently, with a score further than
+            ``TOLERANCE`` from its threshold.
+        borderline: names of those that they call differently within it, which is rounding.
         nearest: smallest distance of a score to its threshold, for how much that says.
         seconds: median time a picture, reading included.
     """
@@ -35,6 +34,7 @@ class Comparison:
     map_difference: float
     score_difference: float
     decisions: tuple[str, ...]
+    borderline: tuple[str, ...]
     nearest: float
     seconds: float
 
@@ -74,7 +74,8 @@ def compare_backends(
             backend=name,
             map_difference=max(row.map_difference for row in mine),
             score_difference=max(row.score_difference for row in mine),
-            decisions=tuple(row.picture for row in mine if row.differs),
+            decisions=tuple(row.picture for row in mine if row.differs and not row.borderline),
+            borderline=tuple(row.picture for row in mine if row.differs and row.borderline),
             nearest=min(row.distance for row in mine),
             seconds=float(np.median([row.seconds for row in mine])),
         )
@@ -101,6 +102,7 @@ class _Row:
     map_difference: float
     score_difference: float
     differs: bool
+    borderline: bool
     distance: float
     seconds: float
 
@@ -111,6 +113,7 @@ def _row(result: Result, reference: Result, seconds: float) -> _Row:
         map_difference=float(np.abs(result.anomaly_map - reference.anomaly_map).max()),
         score_difference=abs(result.score - reference.score),
         differs=result.is_defective != reference.is_defective,
+        borderline=result.is_borderline and reference.is_borderline,
         distance=abs(result.score - result.threshold),
         seconds=seconds,
     )

@@ -18,9 +18,10 @@ from destseg.data.ordered import in_order
 from destseg.errors import BatchError, BundleError, ImageError, SettingsError
 from destseg.inference.backends import Backend, Runtime, choose, open_backend
 from destseg.inference.bundle import Bundle, load_bundle
+from destseg.inference.calibration import Calibration
 from destseg.inference.exports import bundle_for
 from destseg.inference.result import Failure, Result, find_regions
-from destseg.inference.scoring import Calibration, image_score
+from destseg.inference.scoring import image_score
 from destseg.inference.tiled import tiled_map
 
 Picture: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
@@ -233,7 +234,7 @@ class Predictor:
             name=measured.name,
             score=measured.score,
             p_value=calibration.p_value(measured.score),
-            is_defective=measured.score > calibration.threshold,
+            is_defective=calibration.is_defective(measured.score),
             threshold=calibration.threshold,
             pixel_threshold=calibration.pixel_threshold,
             anomaly_map=measured.anomaly_map,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from destseg.data.images import resize_map
 from destseg.errors import ImageError
+from destseg.inference.calibration import TOLERANCE
 
 _PIXELS_AT_A_TIME = 2**20
 
@@ -45,7 +46,7 @@ class Result:
         name: the file's path as it was given, or a number for a picture without a file.
         score: how anomalous, in [0, 1]; higher is worse.
         p_value: share of good parts expected to look at least as anomalous, in (0, 1].
-        is_defective: whether the score is above the threshold.
+        is_defective: whether the score is above the threshold, which holds the tolerance already.
         threshold: the image score's threshold.
         pixel_threshold: the map's threshold, which bounds the regions.
         anomaly_map: float32 in [0, 1], as the model gave it: [image_size, image_size]; from tiles
@@ -64,6 +65,11 @@ class Result:
     height: int
     width: int
     regions: tuple[Region, ...]
+
+    @property
+    def is_borderline(self) -> bool:
+        """Whether rounding could turn the decision: another runtime may say otherwise."""
+        return abs(self.score - self.threshold) <= TOLERANCE
 
     @property
     def heatmap(self) -> NDArray[np.float32]:

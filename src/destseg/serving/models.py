@@ -13,6 +13,7 @@ import numpy as np
 
 from destseg.data.paths import shown
 from destseg.errors import DestsegError, SettingsError
+from destseg.inference.calibration import TOLERANCE
 from destseg.inference.predictor import Predictor, load
 from destseg.serving.batching import Batcher
 from destseg.serving.telemetry import Telemetry
@@ -101,7 +102,11 @@ class Model:
             "max_false_alarm_rate": calibration.max_false_alarm_rate,
             "promised_rate": calibration.promised_rate,
             "shortfall": calibration.shortfall(),
-            "held_out": {"count": len(calibration.scores), "scores": list(calibration.scores)},
+            "held_out": {
+                "count": len(calibration.scores),
+                "scores": list(calibration.scores),
+                "tolerance": TOLERANCE,
+            },
         }
 
 

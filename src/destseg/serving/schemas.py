@@ -83,6 +83,7 @@ class HeldOut(BaseModel):
 
     count: int
     scores: list[Unit] = Field(description="Rising.")
+    tolerance: float = Field(description="A score at most this much above one of them is a tie.")
 
 
 class ModelBody(BaseModel):

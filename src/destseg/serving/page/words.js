@@ -16,9 +16,9 @@ export function apart(score, threshold) {
   return [score.toFixed(digits), threshold.toFixed(digits)];
 }
 
-/** How many held-out good parts scored at least as high. */
+/** How many held-out good parts scored at least as high, a tie within the tolerance included. */
 export const atLeast = (result, model) =>
-  model.held_out.scores.filter(score => score >= result.score).length;
+  model.held_out.scores.filter(score => score + model.held_out.tolerance >= result.score).length;
 
 /** Whether a model as the page knows it gave this result: it may have been loaded anew. */
 export function explains(model, result) {
@@ -48,9 +48,10 @@ function compared(as, n) {
 /** What the threshold is and promises. */
 export function thresholdSentences(model) {
   const { threshold, promised_rate: promised, max_false_alarm_rate: asked, shortfall } = model;
-  const { count: n, scores } = model.held_out;
+  const { count: n, scores, tolerance } = model.held_out;
   const rank = Math.round(promised * (n + 1));
-  const which = scores[n - rank] === threshold ? ` That is ${ranked(rank, n)}.` : "";
+  const which = Math.min(1, scores[n - rank] + tolerance) === threshold
+    ? ` That is ${ranked(rank, n)}, and ${tolerance} for rounding.` : "";
   const told = [`A part is called defective when its score is above ${threshold.toFixed(4)}.${which}`,
     chance("a good part is called defective", rank, n + 1)];
   if (shortfall) told.push(sentence(shortfall));

@@ -1,0 +1,356 @@
+import dataclasses
+import functools
+import json
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from destseg.config import Settings
+from destseg.errors import BundleError, DataError, SettingsError
+from destseg.inference.calibration import TOLERANCE, Calibration, threshold_rank
+
+RATES = ["0.001", "0.01", "0.02", "0.05", "0.07", "0.1", "0.15", "0.25", "0.3", "0.5", "0.9", "1"]
+
+
+@functools.cache
+def settings_with(rate: float, fraction: float) -> Settings:
+    return Settings.from_preset(max_false_alarm_rate=rate, score_fraction=fraction)
+
+
+def fitted(scores, rate=0.01, peaks=None, fraction=0.5) -> Calibration:
+    settings = settings_with(rate, fraction)
+    names = [f"{number}.png" for number in range(len(scores))]
+    return Calibration.fit(scores, scores if peaks is None else peaks, names, settings, "a" * 64)
+
+
+# --- p-values and thresholds
+
+scores_with_ties = st.lists(st.sampled_from([0, 0.1, 0.2, 0.3, 0.5, 1]), min_size=1, max_size=40)
+
+
+@given(held_out=scores_with_ties, score=st.floats(0, 1) | st.sampled_from([0.0, 0.1, 0.3, 1.0]))
+def test_a_p_value_counts_the_held_out_scores_that_are_at_least_as_high(held_out, score):
+    literal = (1 + sum(other + TOLERANCE >= score for other in held_out)) / (len(held_out) + 1)
+    assert fitted(held_out).p_value(score) == literal
+    assert 0 < literal <= 1
+
+
+close = st.floats(0, 1) | st.builds(
+    lambda level, by: min(1.0, max(0.0, level + by * TOLERANCE)),
+    st.sampled_from([0, 0.1, 0.3, 1]),
+    st.sampled_from([-2, -1, 0, 1, 2]) | st.floats(-3, 3),
+)
+
+
+def nudged(value: float, steps: int) -> float:
+    for _ in range(abs(steps)):
+        value = math.nextafter(value, math.copysign(math.inf, steps))
+    return min(1.0, max(0.0, value))
+
+
+@given(
+    held_out=st.lists(close, min_size=1, max_size=40),
+    rate=st.floats(1e-6, 1),
+    score=close,
+    steps=st.integers(-2, 2),
+)
+def test_decision_threshold_and_p_value_say_the_same_to_the_last_bit(held_out, rate, score, steps):
+    calibration = fitted(held_out, rate)
+    for each in (score, nudged(calibration.threshold, steps), nudged(score, steps)):
+        defective = calibration.is_defective(each)
+        assert defective == (each > calibration.threshold)
+        assert defective == (calibration.p_value(each) <= calibration.promised_rate)
+
+
+@given(
+    held_out=st.lists(close, min_size=1, max_size=40),
+    rate=st.floats(1e-6, 1),
+    by=st.lists(st.floats(-1, 1), min_size=40, max_size=40),
+)
+def test_ties_within_the_tolerance_count_for_the_part(held_out, rate, by):
+    """Another runtime's scores of the very calibration images: no worse than their own place."""
+    calibration = fitted(held_out, rate)
+    rank, _ = threshold_rank(len(held_out), rate)
+    deciding = sorted(held_out, reverse=True)[rank]
+    for score, share in zip(held_out, by, strict=False):
+        elsewhere = min(1.0, max(0.0, score + share * TOLERANCE))
+        exact = (1 + sum(other >= score for other in held_out)) / (len(held_out) + 1)
+        assert calibration.p_value(elsewhere) >= exact  # the guarantee is about the exact one
+        if score <= deciding:
+            assert not calibration.is_defective(elsewhere)
+            assert elsewhere <= calibration.pixel_threshold  # peaks are the scores here
+            assert elsewhere >= calibration.tie_limit or score < deciding
+
+
+@given(held_out=st.lists(close, min_size=1, max_size=40), rate=st.floats(1e-6, 1), score=close)
+def test_what_turns_within_the_tolerance_is_borderline(held_out, rate, score):
+    """Two runtimes that contradict each other both see that they are near the threshold."""
+    calibration = fitted(held_out, rate)
+    other = score + TOLERANCE * 0.999
+    if calibration.is_defective(score) != calibration.is_defective(other):
+        for each in (score, other):
+            assert abs(each - calibration.threshold) <= TOLERANCE
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_picture_is_flagged_exactly_where_its_p_value_keeps_the_promise(rate):
+    """In exact arithmetic, for every n to 60, at, between and beside all held-out scores."""
+    exact = Fraction(rate)
+    for n in range(1, 61):
+        achievable = exact >= Fraction(1, n + 1)
+        # p = 1 is every picture: the threshold cannot lie below all scores.
+        promised = min(exact, Fraction(n, n + 1)) if achievable else Fraction(1, n + 1)
+        may_count = [Fraction(1 + count, n + 1) <= promised for count in range(n + 1)]
+        for held_out in (
+            np.arange(n) / 64,
+            np.arange(n) // 3 / 64,  # ties of three
+            np.full(n, 0.5),
+        ):
+            threshold = fitted(held_out.tolist(), float(rate)).threshold
+            ties = np.minimum(held_out + TOLERANCE, 1)
+            scores = np.union1d(np.arange(-1, 2 * n + 2) / 128, [*held_out, *ties])
+            counts = (ties[:, None] >= scores).sum(axis=0)
+            keeps = np.array(may_count)[counts]
+            assert ((scores > threshold) == keeps).all(), (n, rate, threshold)
+            assert threshold in ties
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_the_promised_rate_is_the_highest_p_value_that_is_flagged(rate):
+    exact = Fraction(rate)
+    for n in range(1, 400):
+        rank, promised = threshold_rank(n, float(rate))
+        achievable = [k for k in range(1, n + 1) if Fraction(k, n + 1) <= exact]
+        expected = max(achievable, default=1)
+        assert (rank, promised) == (expected - 1, expected / (n + 1))
+        assert (promised > float(rate)) == (not achievable)
+
+
+def test_the_threshold_is_a_held_out_score_and_the_tolerance_whatever_their_order():
+    held_out = [0.4, 0.1, 0.3, 0.2]
+    for rate, deciding in ((0.2, 0.4), (0.4, 0.3), (0.6, 0.2), (1.0, 0.1), (0.001, 0.4)):
+        calibration = fitted(held_out, rate)
+        assert calibration.threshold == deciding + TOLERANCE
+        assert calibration.threshold_images == (f"{held_out.index(deciding)}.png",)
+    assert fitted(sorted(held_out), 0.4).threshold == 0.3 + TOLERANCE
+
+
+def test_no_threshold_is_above_1():
+    assert fitted([1.0]).threshold == fitted([1.0]).pixel_threshold == 1
+    assert fitted([1 - TOLERANCE / 2]).threshold == 1
+    assert not fitted([1 - TOLERANCE / 2]).is_defective(1.0)
+    assert fitted([1 - TOLERANCE / 2]).p_value(1.0) == 1
+
+
+def test_the_pixel_threshold_comes_from_the_peaks_in_the_same_way():
+    calibration = fitted([0.1, 0.2, 0.3, 0.4], 0.4, peaks=[0.9, 0.6, 0.8, 0.7])
+    assert calibration.threshold == 0.3 + TOLERANCE
+    assert calibration.threshold_images == ("2.png",)
+    assert calibration.pixel_threshold == 0.8 + TOLERANCE
+    assert calibration.pixel_threshold_images == ("2.png",)
+    loose = calibration.with_rate(0.6)
+    assert (loose.threshold_images, loose.pixel_threshold_images) == (("1.png",), ("3.png",))
+
+
+def test_scores_peaks_and_names_stay_together():
+    settings = settings_with(0.5, 0.5)
+    scores, peaks, names = [0.3, 0.1, 0.3, 0.2], [0.9, 0.8, 0.6, 0.7], ["d", "c", "b", "a"]
+    calibration = Calibration.fit(scores, peaks, names, settings, "a" * 64)
+    assert calibration.scores == (0.1, 0.2, 0.3, 0.3)
+    assert calibration.peaks == (0.8, 0.7, 0.6, 0.9)
+    assert calibration.pictures == ("c", "a", "b", "d")  # of equal scores by name
+    assert calibration.threshold_images == ("b", "d")
+    assert calibration.pixel_threshold_images == ("c",)
+    assert calibration.to_dict()["threshold_images"] == ["b", "d"]
+    assert calibration.to_dict()["pixel_threshold_images"] == ["c"]
+    assert calibration.paired
+
+
+def test_a_calibration_of_older_versions_does_not_say_which_image_it_was():
+    """There names, scores and peaks were each in an order of their own; thresholds still hold."""
+    fresh = fitted([0.1, 0.2, 0.3, 0.4], 0.4, peaks=[0.9, 0.6, 0.8, 0.7])
+    old = {**fresh.to_dict(), "peaks": [0.6, 0.7, 0.8, 0.9]}
+    del old["paired"]
+    again = Calibration.from_dict(old)
+    assert (again.threshold, again.pixel_threshold) == (fresh.threshold, fresh.pixel_threshold)
+    assert again.threshold_images == again.pixel_threshold_images == ()
+    assert not Calibration.from_dict(again.to_dict()).paired
+
+
+@pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (99, 0.01), (30, 0.1), (5, 0.01), (50, 0.02)])
+@pytest.mark.parametrize("levels", [None, 7])
+def test_good_parts_are_flagged_no_more_often_than_promised(n, rate, levels):
+    """Simulated: held-out and new scores from one distribution, with and without ties."""
+    rng = np.random.default_rng(n)
+    trials = 4000
+    scores = rng.beta(2, 8, (trials, n + 1))
+    if levels:
+        scores = np.floor(scores * levels) / levels
+    promised = fitted([0.0] * n, rate).promised_rate
+    alarms = sum(row[-1] > fitted_threshold(row[:-1], rate) for row in scores)
+    noise = 4 * math.sqrt(promised * (1 - promised) / trials)
+    assert alarms / trials <= promised + noise
+    if levels is None:
+        assert alarms / trials >= promised - noise  # neither is it wastefully strict
+
+
+def fitted_threshold(held_out: np.ndarray, rate: float) -> float:
+    rank, _ = threshold_rank(len(held_out), rate)
+    return float(np.sort(held_out)[::-1][rank]) + TOLERANCE
+
+
+def test_the_simulations_threshold_is_the_calibrations():
+    rng = np.random.default_rng(3)
+    for n in (1, 5, 40):
+        held_out = rng.random(n)
+        for rate in (0.01, 0.1, 0.5, 1.0):
+            assert fitted(held_out.tolist(), rate).threshold == fitted_threshold(held_out, rate)
+
+
+# --- what is said when there are too few
+
+
+def test_enough_held_out_pictures_need_no_note():
+    assert fitted([0.1] * 99, 0.01).shortfall() is None
+    assert fitted([0.1] * 9, 0.1).shortfall() is None
+    assert fitted([0.1], 0.5).shortfall() is None
+
+
+def test_too_few_held_out_pictures_are_told_with_the_numbers():
+    note = fitted([0.1] * 10, 0.01).shortfall()
+    assert note is not None
+    assert "with 10 held-out good pictures" in note
+    assert "of 1.00% cannot be promised" in note
+    assert "promises 9.09%" in note
+    assert "It takes 99 held-out pictures" in note
+    assert "--held-out-fraction" in note
+    assert "--max-false-alarm-rate" in note
+    assert fitted([0.1] * 10, 0.01).promised_rate == 1 / 11
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.003, 0.01, 0.03, 0.07, 0.1, 1 / 49, 1 / 98, 1 / 3])
+def test_the_number_that_it_takes_is_the_smallest_that_is_enough(rate):
+    note = fitted([0.1], rate).shortfall()
+    assert note is not None
+    takes = int(note.split("It takes ")[1].split()[0])
+    assert fitted([0.1] * takes, rate).promised_rate <= rate * (1 + 1e-12)
+    assert fitted([0.1] * (takes - 1), rate).promised_rate > rate
+
+
+# --- what may be a calibration
+
+
+def test_no_held_out_pictures_is_an_error():
+    with pytest.raises(DataError, match="at least one held-out good picture"):
+        fitted([])
+
+
+def test_as_many_scores_as_pictures():
+    with pytest.raises(DataError):
+        Calibration.fit([0.1, 0.2], [0.1], ["a", "b"], Settings(), "a")
+    with pytest.raises(DataError):
+        Calibration.fit([0.1], [0.1], ["a", "b"], Settings(), "a")
+
+
+def test_scores_out_of_order_are_refused():
+    with pytest.raises(DataError, match="rising"):
+        dataclasses.replace(fitted([0.1, 0.2]), scores=(0.2, 0.1))
+
+
+@pytest.mark.parametrize("rate", [0, -0.1, 1.1, float("nan")])
+def test_a_rate_that_makes_no_sense_is_refused(rate):
+    with pytest.raises(SettingsError, match="--max-false-alarm-rate"):
+        dataclasses.replace(fitted([0.1]), max_false_alarm_rate=rate)
+
+
+def test_the_rate_can_be_changed_without_fitting_again():
+    strict = fitted([k / 100 for k in range(99)], 0.01)
+    loose = dataclasses.replace(strict, max_false_alarm_rate=0.1)
+    assert strict.threshold == 0.98 + TOLERANCE
+    assert loose.threshold == 0.89 + TOLERANCE
+    assert loose.scores == strict.scores
+
+
+@given(
+    scores=st.lists(st.floats(0, 1), min_size=1, max_size=20),
+    rate=st.floats(1e-6, 1),
+    fraction=st.floats(1e-6, 1),
+)
+def test_json_gives_the_very_same_calibration_back(scores, rate, fraction):
+    calibration = fitted(scores, rate, fraction=fraction, peaks=[s / 3 for s in scores])
+    text = json.dumps(calibration.to_dict(), allow_nan=False)
+    again = Calibration.from_dict(json.loads(text))
+    assert again == calibration
+    assert again.threshold == calibration.threshold
+    shown = json.loads(text)
+    assert shown["threshold"] == calibration.threshold
+    assert shown["pixel_threshold"] == calibration.pixel_threshold
+    assert shown["promised_rate"] == calibration.promised_rate
+
+
+def test_another_model_or_other_settings_are_refused_naming_every_difference():
+    settings = Settings.from_preset(image_size=128, score_fraction=0.01)
+    calibration = Calibration.fit([0.1], [0.1], ["a"], settings, "a" * 64)
+    calibration.require_match(settings, "a" * 64, Path("here"))
+    # What does not enter into scores may differ.
+    calibration.require_match(settings.replace(seed=3, cache_gib=1.0), "a" * 64, Path("here"))
+    cases = {
+        "image_size": (settings.replace(image_size=256), "a" * 64),
+        "score_fraction": (settings.replace(score_fraction=0.02), "a" * 64),
+        "weights_sha256": (settings, "b" * 64),
+        "tile": (settings.replace(tile=True, tile_overlap=0), "a" * 64),
+    }
+    for name, (used, weights) in cases.items():
+        with pytest.raises(BundleError) as caught:
+            calibration.require_match(used, weights, Path("here"))
+        assert str(caught.value).startswith("here: ")
+        assert [other for other in cases if other in str(caught.value)] == [name]
+    with pytest.raises(BundleError, match="roi_sha256: calibrated for None, the model has ccc"):
+        calibration.require_match(settings, "a" * 64, Path("here"), "ccc")
+    # Without tiles their overlap means nothing.
+    calibration.require_match(settings.replace(tile_overlap=0.5), "a" * 64, Path("here"))
+    everything = settings.replace(image_size=64, score_fraction=1.0, tile=True)
+    with pytest.raises(BundleError) as caught:
+        calibration.require_match(everything, "c", Path("here"))
+    assert all(name in str(caught.value) for name in cases)
+    assert "128" in str(caught.value)
+    assert "64" in str(caught.value)
+
+
+def test_a_calibration_for_tiles_and_a_region_fits_those_only():
+    settings = Settings.from_preset(tile=True, tile_overlap=0.25)
+    calibration = Calibration.fit([0.1], [0.1], ["a"], settings, "a", "roi")
+    assert (calibration.tile, calibration.tile_overlap, calibration.roi_sha256) == (
+        True,
+        0.25,
+        "roi",
+    )
+    assert Calibration.from_dict(calibration.to_dict()) == calibration
+    calibration.require_match(settings, "a", Path("here"), "roi")
+    cases = {
+        "tile_overlap": (settings.replace(tile_overlap=0.5), "roi"),
+        "tile": (settings.replace(tile=False), "roi"),
+        "roi_sha256": (settings, "other"),
+        "the model has None": (settings, None),
+    }
+    for name, (used, roi) in cases.items():
+        with pytest.raises(BundleError, match=name):
+            calibration.require_match(used, "a", Path("here"), roi)
+
+
+def test_a_calibration_from_before_there_were_tiles_is_one_of_whole_pictures():
+    values = fitted([0.1, 0.2]).to_dict()
+    for name in ("tile", "tile_overlap", "roi_sha256"):
+        del values[name]
+    again = Calibration.from_dict(values)
+    assert again == fitted([0.1, 0.2])
+    assert (again.tile, again.tile_overlap, again.roi_sha256) == (False, 0.0, None)
+    fitted([0.1]).require_match(settings_with(0.01, 0.5), "a" * 64, Path("here"))
+    del values["image_size"]
+    with pytest.raises(KeyError):
+        Calibration.from_dict(values)
