@@ -62,6 +62,7 @@ OTHER: dict[str, Any] = {
     "tile_overlap": 0.5,
     "roi": "roi.png",
     "max_pixels": 5,
+    "bit_depth": 12,
     "skip_unreadable": True,
     "rotation": "turn",
     "cache_gib": 0.25,

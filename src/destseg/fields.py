@@ -66,13 +66,19 @@ class DataSettings:
     )
     roi: str | None = setting(
         None,
-        "Region of interest: a picture file whose pixels that are not 0 are inspected, or a .json "
+        "Region of interest: an image file whose marked pixels (not 0) are inspected, or a .json "
         "file with polygons in shares of width and height. It is stretched to every picture.",
     )
     max_pixels: int = setting(
         100_000_000,
         "Refuse a picture with more pixels than this before it is decoded (decompression bombs).",
         at_least(1),
+    )
+    bit_depth: int = setting(
+        16,
+        "Bits that the values of 16-bit images use: 12 for a camera of 12 bits whose values, 0 to "
+        "4095, lie in 16-bit files. Images of 8 bits stay as they are.",
+        between(8, 16),
     )
     skip_unreadable: bool = setting(
         False, "Train without the pictures that cannot be read instead of stopping."

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageOps
 
 from destseg.data import images
+from destseg.data.decoding import decode
 from destseg.data.images import (
     as_image,
     decode_image,
@@ -363,13 +364,44 @@ def test_a_bomb_is_refused_by_its_header_alone(tmp_path):
             read_image(tmp_path / name)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".jpg"])
 @pytest.mark.parametrize("limit", [50, 10])
 def test_pils_own_limit_is_neither_felt_nor_changed(tmp_path, monkeypatch, suffix, limit):
     Image.fromarray(noise(8, 10, 3)).save(tmp_path / f"a{suffix}")
+    expected = read_image(tmp_path / f"a{suffix}")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}"), noise(8, 10, 3))
+    np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}"), expected)
     assert limit == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK"])
+def test_nobody_sees_pils_limit_change_while_a_tiff_is_read(monkeypatch, mode, compression):
+    encoded = io.BytesIO()
+    Image.fromarray(noise(30, 20, 3)).convert(mode).save(encoded, "TIFF", compression=compression)
+    expected = decode_image(encoded.getvalue())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    seen = set()
+
+    class Watching(io.BytesIO):
+        def read(self, *size):
+            seen.add(Image.MAX_IMAGE_PIXELS)
+            return super().read(*size)
+
+        def seek(self, *place):
+            seen.add(Image.MAX_IMAGE_PIXELS)
+            return super().seek(*place)
+
+    image = decode(Watching(encoded.getvalue()), Path("a.tif"), 600)
+    np.testing.assert_array_equal(image, expected)
+    assert seen == {100}
+
+
+def test_a_webp_beyond_pils_limit_is_refused_with_what_helps(tmp_path, monkeypatch):
+    Image.fromarray(noise(8, 10, 3)).save(tmp_path / "a.webp")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(ImageError, match=r"a\.webp: expected at most 20 pixels.*as PNG or TIFF"):
+        read_image(tmp_path / "a.webp")
 
 
 # Pictures in memory

@@ -343,9 +343,18 @@ def test_a_calibration_for_tiles_and_a_region_fits_those_only():
             calibration.require_match(used, "a", Path("here"), roi)
 
 
+def test_a_calibration_for_a_bit_depth_fits_that_only():
+    settings = Settings.from_preset(bit_depth=12)
+    calibration = Calibration.fit([0.1], [0.1], ["a"], settings, "a")
+    assert Calibration.from_dict(calibration.to_dict()) == calibration
+    calibration.require_match(settings, "a", Path("here"))
+    with pytest.raises(BundleError, match="bit_depth: calibrated for 12, the model has 16"):
+        calibration.require_match(Settings(), "a", Path("here"))
+
+
 def test_a_calibration_from_before_there_were_tiles_is_one_of_whole_pictures():
     values = fitted([0.1, 0.2]).to_dict()
-    for name in ("tile", "tile_overlap", "roi_sha256"):
+    for name in ("tile", "tile_overlap", "roi_sha256", "bit_depth"):
         del values[name]
     again = Calibration.from_dict(values)
     assert again == fitted([0.1, 0.2])

@@ -1,4 +1,5 @@
 import itertools
+import logging
 import threading
 import types
 from collections.abc import Iterator
@@ -35,6 +36,32 @@ def plain(result: Result) -> dict:
 
 
 # --- one picture, step by step
+
+
+def test_12_bit_values_mean_the_same_as_files_bytes_arrays_and_pil_images(make_predictor, tmp_path):
+    values = np.random.default_rng(0).integers(0, 4096, (64, 64), np.uint16)
+    Image.fromarray(values).save(tmp_path / "part.png")
+    path = tmp_path / "part.png"
+    predictor = make_predictor(bit_depth=12)
+    expected = np.rint(values * (255 / 4095)).astype(np.uint8).astype(np.float32) / 255
+    for image in (path, path.read_bytes(), values, Image.fromarray(values)):
+        np.testing.assert_array_equal(predictor.predict(image).anomaly_map, expected)
+    with pytest.raises(ImageError, match=r"part\.png: expected 10-bit values"):
+        make_predictor(bit_depth=10).predict(path)
+
+
+def test_of_12_bit_values_taken_for_16_a_predictor_tells_once(make_predictor, caplog):
+    values = np.random.default_rng(0).integers(0, 4096, (64, 64), np.uint16)
+    dark = np.full((64, 64), 9, np.uint8)
+    with caplog.at_level(logging.WARNING, "destseg"):
+        predictor = make_predictor()
+        predictor.predict([dark, values * 16])
+        assert not caplog.records
+        predictor.predict([values, values, values])
+    (record,) = caplog.records
+    assert record.name.startswith("destseg.")
+    assert "picture 0: no value of 1 16-bit image" in record.getMessage()
+    assert "--bit-depth 12" in record.getMessage()
 
 
 def test_a_picture_goes_through_every_step_once(make_predictor, tmp_path):

@@ -129,7 +129,7 @@ def test_one_picture_is_read_at_a_time_and_let_go_of_before_it_is_scored(
     held, at_scoring = [], []
     read = Image.open
 
-    def reading(path, max_pixels):
+    def reading(path, **options):
         held.append(path)
         image = np.array(read(path))
         alive.append(weakref.ref(image))
@@ -140,7 +140,7 @@ def test_one_picture_is_read_at_a_time_and_let_go_of_before_it_is_scored(
         return image_score(*arguments)
 
     alive: list = []
-    monkeypatch.setattr("destseg.inference.predictor.read_image", reading)
+    monkeypatch.setattr("destseg.inference.reading.read_image", reading)
     monkeypatch.setattr("destseg.inference.predictor.image_score", scoring)
     paths = []
     for number in range(3):

@@ -6,11 +6,11 @@ checked before anything is decoded.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -36,14 +36,53 @@ _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"MM\0+", TiffImageFile),
 )
 EXPECTED = "expected a JPEG, PNG, BMP, TIFF or WebP picture"
+FULL_DEPTH = 16
 _DEPTH = "expected 8 or 16 bits a channel"
 _EXIF_ORIENTATION = 0x0112
+_WHITE_IS_ZERO = 0  # of TIFF's tag 262
 _BAND = 256  # rows
-_LIMIT_LOCK = threading.Lock()
 
 
-def decode(file: IO[bytes], name: Path, max_pixels: int) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class Frame:
+    """The first frame of an image file, in the file's own depth.
+
+    Attributes:
+        image: as PIL has it; where ``deep`` is there, of use for its metadata only.
+        deep: 16-bit colour, which PIL cannot keep, uint16 [h, w, 3] BGR or [h, w, 4] BGRA.
+    """
+
+    image: ImageFile | None
+    deep: NDArray[np.uint16] | None = None
+
+    def upright(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Return the frame's pixels [h, w] or [h, w, c] as its EXIF orientation says."""
+        return pixels if self.image is None else _upright(pixels, self.image)
+
+
+def decode(
+    file: IO[bytes], name: Path, max_pixels: int, bit_depth: int = FULL_DEPTH
+) -> NDArray[np.uint8]:
     """Return an open picture file's first frame; ``name`` is for the errors."""
+    with open_frame(file, name, max_pixels) as frame:
+        if frame.deep is None:
+            assert frame.image is not None, "without 16-bit colour there is PIL's"
+            return pil_to_rgb(frame.image, name, bit_depth)
+        deep = frame.deep
+        pixels = _in_bands(
+            deep.shape[0],
+            deep.shape[1],
+            lambda rows: _to_8_bits(deep[rows, :, 2::-1], name, bit_depth),
+        )
+        return np.ascontiguousarray(frame.upright(pixels))
+
+
+@contextmanager
+def open_frame(file: IO[bytes], name: Path, max_pixels: int) -> Iterator[Frame]:
+    """Open an image file's first frame: its size checked first, then its pixels decoded.
+
+    Pillow's own limit, a number for the whole process, is never changed, and felt by WebP alone.
+    """
     head = file.read(16)
     if not head:
         raise ImageError(name, f"{EXPECTED}, got an empty file; copy it again or remove it")
@@ -54,15 +93,29 @@ def decode(file: IO[bytes], name: Path, max_pixels: int) -> NDArray[np.uint8]:
         raise ImageError(name, f"{EXPECTED}, got a file that starts with {head!r}; convert it")
     file.seek(0)
     if reader is TiffImageFile and _check_tiff(file, name, max_pixels):
-        return _decode_deep_colour(file, name)
+        yield Frame(None, _decode_deep_colour(file, name))
+        return
     file.seek(0)
-    with reader(file) as picture:
-        _check_size(name, *picture.size, max_pixels)
-        if isinstance(picture, PngImageFile) and _is_deep_colour(picture):
-            return _upright(_decode_deep_colour(file, name), picture)
-        with _without_pillow_limit(picture):
-            picture.load()
-        return pil_to_rgb(picture, name)
+    with _header(reader, file, name) as image:
+        _check_size(name, *image.size, max_pixels)
+        if isinstance(image, PngImageFile) and _is_deep_colour(image):
+            yield Frame(image, _decode_deep_colour(file, name))
+            return
+        if isinstance(image, TiffImageFile):
+            # Where PIL's TIFF reader finds room for its pixels it does not ask PIL's limit.
+            image.im = Image.new(image.mode, (image.tag_v2[256], image.tag_v2[257])).im
+        image.load()
+        yield Frame(image)
+
+
+def _header(reader: type[ImageFile], file: IO[bytes], name: Path) -> ImageFile:
+    try:
+        return reader(file)
+    except Image.DecompressionBombError:
+        # PIL's WebP reader alone asks PIL's limit, before its size can be known here.
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        reason = f"expected at most {limit} pixels in this format (PIL's limit), got more"
+        raise ImageError(name, f"{reason}; save it as PNG or TIFF") from None
 
 
 def _check_size(name: Path, width: int, height: int, max_pixels: int) -> None:
@@ -74,12 +127,28 @@ def _check_size(name: Path, width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _check_tiff(file: IO[bytes], name: Path, max_pixels: int) -> bool:
-    """Refuse a TIFF by its header; return whether it is 16-bit colour, which PIL cannot keep."""
+def has_16_bits(file: IO[bytes]) -> bool:
+    """Return whether an open image file, which can be read, has more than 8 bits a channel."""
+    head = file.read(25)
+    if head.startswith(b"\x89PNG"):
+        return head[24] > 8
+    if head[:2] not in (b"II", b"MM"):
+        return False
+    file.seek(0)
+    return bool(max(_tiff_tags(file).get(258, (1,))) > 8)
+
+
+def _tiff_tags(file: IO[bytes]) -> ImageFileDirectory_v2:
     head = file.read(8)
     tags = ImageFileDirectory_v2(head + file.read(8) if 43 in head[2:4] else head)
     file.seek(tags.next)
     tags.load(file)
+    return tags
+
+
+def _check_tiff(file: IO[bytes], name: Path, max_pixels: int) -> bool:
+    """Refuse a TIFF by its header; return whether it is 16-bit colour, which PIL cannot keep."""
+    tags = _tiff_tags(file)
     _check_size(name, tags[256], tags[257], max_pixels)
     bits, kind = max(tags.get(258, (1,))), max(tags.get(339, (1,)))
     samples, photometric = tags.get(277, 1), tags.get(262)
@@ -97,7 +166,7 @@ def _is_deep_colour(picture: PngImageFile) -> bool:
     return "16" in str(picture.tile[0][3]) and picture.mode in ("RGB", "RGBA", "LA")
 
 
-def _decode_deep_colour(file: IO[bytes], name: Path) -> NDArray[np.uint8]:
+def _decode_deep_colour(file: IO[bytes], name: Path) -> NDArray[np.uint16]:
     file.seek(0)
     data = np.frombuffer(file.read(), np.uint8)
     values = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
@@ -106,14 +175,22 @@ def _decode_deep_colour(file: IO[bytes], name: Path) -> NDArray[np.uint8]:
         raise ImageError(name, reason)
     if values.dtype != np.uint16 or values.ndim != 3:
         raise ImageError(name, f"{_DEPTH}, grey, RGB or RGBA, got another layout; convert it")
-    return _in_bands(
-        values.shape[0], values.shape[1], lambda rows: _to_8_bits(values[rows, :, 2::-1])
-    )
+    return np.asarray(values, dtype=np.uint16)
 
 
-def _to_8_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    # 257 is odd, so no value lies half-way and adding 128 rounds exactly.
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def _to_8_bits(values: NDArray[Any], name: str | Path, bit_depth: int) -> NDArray[np.uint8]:
+    """Return round(255 v / (2^bit_depth - 1)) of values up to 65535."""
+    top = 2**bit_depth - 1
+    highest = int(values.max())
+    if highest > top:
+        raise ImageError(
+            name,
+            f"expected {bit_depth}-bit values, 0 to {top} (--bit-depth {bit_depth}), got "
+            f"{highest}; give images of the camera and export that the setting is meant for, or "
+            "train with another --bit-depth",
+        )
+    # The divisor is twice an odd number and 510 v is even, so nothing lies half-way.
+    return np.asarray((values.astype(np.uint32) * 510 + top) // (2 * top), dtype=np.uint8)
 
 
 def _in_bands(
@@ -125,13 +202,17 @@ def _in_bands(
     be several times the picture.
     """
     image = np.empty((height, width, 3), np.uint8)
-    for start in range(0, height, _BAND):
-        rows = slice(start, min(start + _BAND, height))
+    # PIL asks its limit of what is cut out, too.
+    high = max(1, min(_BAND, (Image.MAX_IMAGE_PIXELS or height * width) // width))
+    for start in range(0, height, high):
+        rows = slice(start, min(start + high, height))
         image[rows] = band(rows)
     return image
 
 
-def array_to_rgb(array: NDArray[np.generic]) -> NDArray[np.uint8]:
+def array_to_rgb(
+    array: NDArray[np.generic], bit_depth: int = FULL_DEPTH, name: str | Path = "array"
+) -> NDArray[np.uint8]:
     """Return a uint8 or uint16 array, grey, RGB or RGBA, as uint8 RGB [H, W, 3]."""
     grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
     colour = array.ndim == 3 and array.shape[2] in (3, 4)
@@ -139,17 +220,20 @@ def array_to_rgb(array: NDArray[np.generic]) -> NDArray[np.uint8]:
     if not (grey or colour) or not whole or array.size == 0:
         hint = "; multiply by 255 and convert to uint8" if array.dtype.kind == "f" else ""
         raise ImageError(
-            "array",
+            name,
             "expected uint8 or uint16 [H, W], [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA, none "
             f"of them 0, got {array.dtype} {list(array.shape)}{hint}",
         )
-    values = _to_8_bits(array) if array.dtype.itemsize == 2 else array
+    colours = array if grey else array[..., :3]
+    values = _to_8_bits(colours, name, bit_depth) if array.dtype.itemsize == 2 else colours
     if grey:
         values = np.repeat(values.reshape(*array.shape[:2], 1), 3, axis=2)
-    return np.ascontiguousarray(values[..., :3], dtype=np.uint8)
+    return np.ascontiguousarray(values, dtype=np.uint8)
 
 
-def pil_to_rgb(picture: Image.Image, name: str | Path) -> NDArray[np.uint8]:
+def pil_to_rgb(
+    picture: Image.Image, name: str | Path, bit_depth: int = FULL_DEPTH
+) -> NDArray[np.uint8]:
     """Return a PIL picture of any 8 or 16 bit mode, upright, as uint8 RGB [H, W, 3]."""
     if picture.mode == "F":
         raise ImageError(name, f"{_DEPTH}, got floating-point values; convert it with a scale")
@@ -160,20 +244,30 @@ def pil_to_rgb(picture: Image.Image, name: str | Path) -> NDArray[np.uint8]:
     def band(rows: slice) -> NDArray[np.uint8]:
         part = picture.crop((0, rows.start, width, rows.stop))
         if part.mode.startswith("I"):
-            values = np.asarray(part)
+            values = whole_numbers(picture, part)
             if values.min() < 0 or values.max() > 65535:
                 got = f"values from {values.min()} to {values.max()}"
                 raise ImageError(name, f"{_DEPTH}, got {got}; convert it with a fixed scale")
-            return array_to_rgb(values.astype(np.uint16))
+            return array_to_rgb(values.astype(np.uint16), bit_depth, name)
         if part.mode in ("P", "PA", "RGBa", "La"):
             # Straight to RGB, PIL warns about a palette's transparency and refuses the others.
             part = part.convert("LA" if part.mode == "La" else "RGBA")
         return np.asarray(part.convert("RGB"))
 
-    return _upright(_in_bands(height, width, band), picture)
+    return np.ascontiguousarray(_upright(_in_bands(height, width, band), picture))
 
 
-def _upright(image: NDArray[np.uint8], picture: Image.Image) -> NDArray[np.uint8]:
+def whole_numbers(image: Image.Image, part: Image.Image) -> NDArray[Any]:
+    """Return the values of an image of more than 8 bits, or of a part of it; 0 is black."""
+    values = np.asarray(part)
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    if part.mode.startswith("I;16") and tags.get(262) == _WHITE_IS_ZERO:
+        # PIL turns these round at 8 bits, but not at 16.
+        return 65535 - values
+    return values
+
+
+def _upright(image: NDArray[Any], picture: Image.Image) -> NDArray[Any]:
     try:
         orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:
@@ -185,19 +279,4 @@ def _upright(image: NDArray[np.uint8], picture: Image.Image) -> NDArray[np.uint8
         image = image[::-1]
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
-    return np.ascontiguousarray(image)
-
-
-@contextmanager
-def _without_pillow_limit(picture: ImageFile) -> Iterator[None]:
-    """Let PIL's TIFF reader, which checks PIL's own limit again, load what ours has passed."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if not isinstance(picture, TiffImageFile) or not limit or np.prod(picture.size) <= limit:
-        yield
-        return
-    with _LIMIT_LOCK:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+    return image

@@ -1,7 +1,8 @@
 """Bounded, tolerant reading to uint8 RGB [H, W, 3], and the only functions that resize.
 
-One rule for depth holds everywhere: 16-bit values v become round(v / 257), so that 65535 is 255;
-nothing is ever stretched to a picture's own range.  Alpha is dropped, not blended: cameras write
+One rule for depth holds everywhere: values v of files and arrays of 16 bits become
+round(255 v / (2^bit_depth - 1)), so that 65535 is 255, or with 12 bits 4095; nothing is ever
+stretched to a picture's own range.  Alpha is dropped, not blended: cameras write
 none, and a background colour would be an invention.
 """
 
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from destseg.config import DataSettings
-from destseg.data.decoding import EXPECTED, array_to_rgb, decode, pil_to_rgb
+from destseg.data.decoding import array_to_rgb, decode, pil_to_rgb
 from destseg.data.files import write_atomically
+from destseg.data.opening import image_errors, open_image
 from destseg.data.ordered import in_order
 from destseg.data.tiling import size_for_tiles
 from destseg.errors import ImageError
@@ -36,30 +37,32 @@ _FORMATS = {
 _WRITING: dict[str, dict[str, object]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
 
 
-def read_image(path: str | Path, *, max_pixels: int = DataSettings.max_pixels) -> NDArray[np.uint8]:
+def read_image(
+    path: str | Path,
+    *,
+    max_pixels: int = DataSettings.max_pixels,
+    bit_depth: int = DataSettings.bit_depth,
+) -> NDArray[np.uint8]:
     """Read a picture file, upright as its EXIF orientation says.
 
     The content decides about the format, not the suffix.  Grey, palette, 1-bit and CMYK pictures
-    become RGB, alpha is dropped, of several frames the first is read.  16-bit pictures become
-    round(v / 257).
+    become RGB, alpha is dropped, of several frames the first is read.  Values v of 16-bit files
+    become round(255 v / (2^bit_depth - 1)).
 
     Args:
         path: a JPEG, PNG, BMP, TIFF or WebP file.
         max_pixels: width times height above which the file is refused before it is decoded.
+        bit_depth: bits, 8 to 16, that the values of a 16-bit file use; 16 is the full range.
 
     Returns:
         uint8 [H, W, 3], RGB.
 
     Raises:
-        ImageError: the file is missing, unreadable, no picture, damaged, too large, or its values
-            are neither 8 nor 16 bits.
+        ImageError: the file is missing, unreadable, no picture, damaged, too large, its values are
+            neither 8 nor 16 bits, or above ``bit_depth``.
     """
-    path = Path(path)
-    with _image_errors(path):
-        if not path.is_file():
-            raise ImageError(path, f"{EXPECTED}, got {_not_a_file(path)}; check the path")
-        with path.open("rb") as file:
-            return decode(file, path, max_pixels)
+    with open_image(path) as file:
+        return decode(file, Path(path), max_pixels, bit_depth)
 
 
 def decode_image(
@@ -67,6 +70,7 @@ def decode_image(
     name: str | Path = "picture",
     *,
     max_pixels: int = DataSettings.max_pixels,
+    bit_depth: int = DataSettings.bit_depth,
 ) -> NDArray[np.uint8]:
     """Decode the bytes of a picture file as ``read_image`` reads the file.
 
@@ -74,6 +78,7 @@ def decode_image(
         content: of a JPEG, PNG, BMP, TIFF or WebP file.
         name: for the errors.
         max_pixels: as in ``read_image``.
+        bit_depth: as in ``read_image``.
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -81,49 +86,35 @@ def decode_image(
     Raises:
         ImageError: as ``read_image``.
     """
-    with _image_errors(Path(name)):
-        return decode(io.BytesIO(content), Path(name), max_pixels)
+    with image_errors(Path(name)):
+        return decode(io.BytesIO(content), Path(name), max_pixels, bit_depth)
 
 
-@contextmanager
-def _image_errors(path: Path) -> Iterator[None]:
-    """Turn whatever decoders raise into an ``ImageError``."""
-    try:
-        yield
-    except ImageError:
-        raise
-    except PermissionError:
-        reason = f"{EXPECTED}, got a file that may not be read; change its permissions"
-        raise ImageError(path, reason) from None
-    except Exception as error:
-        # Decoders raise nearly anything for damaged files, and one file must not stop a batch.
-        reason = f"{EXPECTED}, got a damaged one ({error}); save or copy it again, or remove it"
-        raise ImageError(path, reason) from error
-
-
-def as_image(picture: object) -> NDArray[np.uint8]:
+def as_image(picture: object, *, bit_depth: int = DataSettings.bit_depth) -> NDArray[np.uint8]:
     """Return an array or a PIL picture as ``read_image`` would give it.
 
     Args:
         picture: uint8 or uint16 array [H, W] or [H, W, 1] grey, [H, W, 3] RGB or [H, W, 4] RGBA,
             or a PIL picture of any mode.  PIL itself cuts 16-bit colour files to their high
             byte, which can differ by 1 from ``read_image``.
+        bit_depth: as in ``read_image``, of 16-bit values.
 
     Returns:
         uint8 [H, W, 3], RGB; the array itself where it is that already.
 
     Raises:
-        ImageError: another type, dtype or shape, or a PIL picture that cannot be decoded.
+        ImageError: another type, dtype or shape, a PIL picture that cannot be decoded, or values
+            above ``bit_depth``.
     """
     if isinstance(picture, np.ndarray):
-        return array_to_rgb(picture)
+        return array_to_rgb(picture, bit_depth)
     if not isinstance(picture, Image.Image):
         expected = "expected a uint8 array [H, W, 3] or a PIL picture"
         raise ImageError("picture", f"{expected}, got {type(picture).__name__}")
     name = getattr(picture, "filename", "") or "PIL picture"
     try:
         picture.load()
-        return pil_to_rgb(picture, name)
+        return pil_to_rgb(picture, name, bit_depth)
     except ImageError:
         raise
     except Exception as error:
@@ -266,6 +257,7 @@ def read_many(
     *,
     size: tuple[int, int] | None,
     max_pixels: int = DataSettings.max_pixels,
+    bit_depth: int = DataSettings.bit_depth,
     threads: int = 2,
 ) -> Iterator[NDArray[np.uint8] | ImageError]:
     """Read pictures in threads, a few ahead of the consumer, so that memory stays bounded.
@@ -274,6 +266,7 @@ def read_many(
         paths: picture files.
         size: (height, width) to resize to, or ``None`` to keep each picture's own.
         max_pixels: as for ``read_image``.
+        bit_depth: as for ``read_image``.
         threads: readers; at most 2 * threads + 1 pictures wait at any time.
 
     Returns:
@@ -282,16 +275,10 @@ def read_many(
 
     def read(path: str | Path) -> NDArray[np.uint8] | ImageError:
         try:
-            image = read_image(path, max_pixels=max_pixels)
+            image = read_image(path, max_pixels=max_pixels, bit_depth=bit_depth)
             return image if size is None else resize(image, size)
         except ImageError as error:
             # A new one: the caught one's traceback keeps half-decoded pictures in memory.
             return ImageError(error.path, error.reason)
 
     return in_order(read, paths, threads=threads, ahead=2 * threads)
-
-
-def _not_a_file(path: Path) -> str:
-    if path.is_dir():
-        return "a folder"
-    return "something that is no regular file" if path.exists() else "nothing there"

@@ -38,13 +38,15 @@ def report_on(
     Raises:
         DataError: as ``evaluate`` does.
     """
+    bit_depth = predictor.bundle.settings.data.bit_depth
     entries: list[Entry] = []
 
     def keep(sample: Sample, answer: Result | Failure, mask: NDArray[np.bool_] | None) -> None:
         # Of an image that went away since it was measured there is no copy to show.
         with contextlib.suppress(ImageError):
             if isinstance(answer, Result):
-                image = read_image(sample.path, max_pixels=answer.height * answer.width)
+                pixels = answer.height * answer.width
+                image = read_image(sample.path, max_pixels=pixels, bit_depth=bit_depth)
                 drawn = mask if mask is not None and mask.any() else None
                 entries.append(make_entry(sample, answer, image, drawn))
         on_picture()

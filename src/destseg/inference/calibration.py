@@ -60,6 +60,7 @@ class Calibration:
         tile: whether pictures were cut into tiles.
         tile_overlap: of the tiles; 0 without them.
         roi_sha256: of the region of interest; ``None`` where whole pictures were inspected.
+        bit_depth: bits that the values of 16-bit images were taken to use.
         paired: whether scores, peaks and names belong together one by one; in calibrations of
             older versions each was in an order of its own.
     """
@@ -74,6 +75,7 @@ class Calibration:
     tile: bool = False
     tile_overlap: float = 0.0
     roi_sha256: str | None = None
+    bit_depth: int = 16
     paired: bool = False
 
     def __post_init__(self) -> None:
@@ -258,6 +260,7 @@ def _scored_with(settings: Settings) -> dict[str, Any]:
     data = settings.data
     return {
         "image_size": data.image_size,
+        "bit_depth": data.bit_depth,
         "score_fraction": settings.decision.score_fraction,
         "tile": data.tile,
         "tile_overlap": data.tile_overlap if data.tile else 0.0,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from destseg.config import DataSettings
 from destseg.data.drawing import outline, overlay
 from destseg.data.images import read_image, write_image
 from destseg.inference.result import Result
@@ -14,18 +15,22 @@ from destseg.inference.result import Result
 __all__ = ["draw_result", "write_image"]
 
 
-def draw_result(path: Path, result: Result) -> NDArray[np.uint8]:
+def draw_result(
+    path: Path, result: Result, *, bit_depth: int = DataSettings.bit_depth
+) -> NDArray[np.uint8]:
     """Return a picture's file with its heatmap on the fixed scale and its regions outlined.
 
     Args:
         path: the picture's file.
         result: what was said of it.
+        bit_depth: of the model's settings, as in ``read_image``.
 
     Returns:
         uint8 RGB [height, width, 3].
     """
     # It was read once already, so its size is known to be acceptable.
-    return draw(read_image(path, max_pixels=result.height * result.width), result)
+    pixels = result.height * result.width
+    return draw(read_image(path, max_pixels=pixels, bit_depth=bit_depth), result)
 
 
 def draw(image: NDArray[np.uint8], result: Result) -> NDArray[np.uint8]:

@@ -7,25 +7,23 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from destseg.data.images import as_image, decode_image, read_image, resize_for_model
 from destseg.data.ordered import in_order
-from destseg.errors import BatchError, BundleError, ImageError, SettingsError
+from destseg.errors import BatchError, BundleError, SettingsError
 from destseg.inference.backends import Backend, Runtime, choose, open_backend
 from destseg.inference.bundle import Bundle, load_bundle
 from destseg.inference.calibration import Calibration
 from destseg.inference.exports import bundle_for
+from destseg.inference.reading import NO_PIXELS, Picture, Pixels, Reading
 from destseg.inference.result import Failure, Result, find_regions
 from destseg.inference.scoring import image_score
 from destseg.inference.tiled import tiled_map
 
-Picture: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
-"""A path, the bytes of a file, a PIL picture or an array [h, w] or [h, w, 3] (RGB)."""
+__all__ = ["Measurement", "Picture", "Predictor", "load"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +74,7 @@ class Predictor:
         self._backend = backend
         self._roi = bundle.roi()
         self._inspected: NDArray[np.bool_] | None = None
+        self._read = Reading(bundle.settings.data)
 
     @property
     def calibration(self) -> Calibration:
@@ -140,7 +139,7 @@ class Predictor:
         with contextlib.closing(reading) as read:
             yield from self._measure(read)
 
-    def _measure(self, read: Iterator[_Pixels | Failure]) -> Iterator[Measurement | Failure]:
+    def _measure(self, read: Iterator[Pixels | Failure]) -> Iterator[Measurement | Failure]:
         while batch := list(itertools.islice(read, self.batch_size)):
             readable = [item for item in batch if not isinstance(item, Failure)]
             maps = iter(())
@@ -173,7 +172,7 @@ class Predictor:
             batch_size=self.batch_size,
             inspected=self.inspected((item.pixels.shape[0], item.pixels.shape[1])),
         )
-        item = replace(item, pixels=_NO_PIXELS)
+        item = replace(item, pixels=NO_PIXELS)
         return self._score(item, anomaly_map)
 
     def inspected(self, size: tuple[int, int]) -> NDArray[np.bool_] | None:
@@ -189,22 +188,6 @@ class Predictor:
             held = self._inspected = self._roi.at(size)
         return held
 
-    def _read(self, numbered: tuple[int, Picture]) -> _Pixels | Failure:
-        number, picture = numbered
-        data = self.bundle.settings.data
-        name = str(picture) if isinstance(picture, str | Path) else f"picture {number}"
-        try:
-            if isinstance(picture, str | Path):
-                image = read_image(picture, max_pixels=data.max_pixels)
-            elif isinstance(picture, bytes):
-                image = decode_image(picture, name, max_pixels=data.max_pixels)
-            else:
-                image = as_image(picture)
-            height, width = image.shape[:2]
-            return _Pixels(name, resize_for_model(image, data), height, width)
-        except ImageError as error:
-            return Failure(name, ImageError(name, error.reason))
-
     def _require_finite(self, name: str, maps: NDArray[np.float32]) -> None:
         if not np.isfinite(maps).all():
             # NaN is above no threshold, so a broken model would pass every part.
@@ -213,7 +196,7 @@ class Predictor:
                 f"{self.bundle.folder} or what runs it is broken. Train anew or use another device."
             )
 
-    def _score(self, item: _Pixels, anomaly_map: NDArray[np.float32]) -> Measurement:
+    def _score(self, item: Pixels, anomaly_map: NDArray[np.float32]) -> Measurement:
         inspected = self.inspected((anomaly_map.shape[0], anomaly_map.shape[1]))
         pixels = None
         if inspected is not None:
@@ -244,17 +227,6 @@ class Predictor:
         )
         regions = find_regions(result.heatmap, calibration.pixel_threshold)
         return replace(result, regions=regions)
-
-
-_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
-
-
-@dataclass(frozen=True, eq=False)
-class _Pixels:
-    name: str
-    pixels: NDArray[np.uint8]
-    height: int
-    width: int
 
 
 def load(

@@ -91,7 +91,8 @@ async def _answer(service: Service, visit: Visit, request: Request, heatmap: boo
         raise Problem(422, result.error.reason)
     service.telemetry.result(visit.model.name, result)
     if "image/png" in request.headers.get("Accept", ""):
-        drawn = await anyio.to_thread.run_sync(_drawn, content, result)
+        bit_depth = answer.predictor.bundle.settings.data.bit_depth
+        drawn = await anyio.to_thread.run_sync(_drawn, content, result, bit_depth)
         return Response(drawn, media_type="image/png")
     said = {
         "model": visit.model.name,
@@ -111,6 +112,7 @@ def _encoded(anomaly_map: NDArray[np.float32]) -> str:
     return base64.b64encode(encode_image(levels_of(anomaly_map), "map.png")).decode()
 
 
-def _drawn(content: bytes, result: Result) -> bytes:
-    image = decode_image(content, max_pixels=result.height * result.width)
+def _drawn(content: bytes, result: Result, bit_depth: int) -> bytes:
+    pixels = result.height * result.width
+    image = decode_image(content, max_pixels=pixels, bit_depth=bit_depth)
     return encode_image(draw(image, result), "drawn.png")

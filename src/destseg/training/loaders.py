@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from destseg.config import DamageSettings, DataSettings
+from destseg.data.depth import depth_note, is_dim
 from destseg.data.images import read_image, read_many, resize_for_model
 from destseg.data.roi import Roi
 from destseg.errors import DataError, ImageError
@@ -56,13 +57,17 @@ class GoodPictures:
         self.unreadable: list[ImageError] = []
         cached: list[NDArray[np.uint8]] = []
         size = None if settings.tile else (side, side)
-        pictures = read_many(paths, size=size, max_pixels=settings.max_pixels)
+        pictures = read_many(
+            paths, size=size, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth
+        )
+        dim = False
         for number, (path, picture) in enumerate(zip(paths, pictures, strict=True), 1):
             picture = self._for_model(path, picture)
             if isinstance(picture, ImageError):
                 self.unreadable.append(picture)
             else:
                 self.paths.append(path)
+                dim = dim or is_dim(picture, settings.bit_depth)
                 # The first ones: where one has no room, no later one is cached.
                 room -= picture.nbytes
                 if room >= 0:
@@ -75,6 +80,8 @@ class GoodPictures:
                 f"{len(self.unreadable)} of {len(paths)} pictures cannot be read:\n{listed}\n"
                 "Repair or remove them, or train without them: --skip-unreadable"
             )
+        if dim and (note := depth_note(self.paths)):
+            logger.warning("%s", note)
         if len(cached) < len(self.paths):
             logger.warning(
                 "%d of %d pictures fit into --cache-gib %g; the others are read at every use",
@@ -99,8 +106,11 @@ class GoodPictures:
         """Return one picture, uint8 RGB: [image_size, image_size, 3], with tile of its own size."""
         if index < len(self._cached):
             return self._cached[index]
-        picture = read_image(self.paths[index], max_pixels=self._settings.max_pixels)
-        return resize_for_model(picture, self._settings)
+        settings = self._settings
+        picture = read_image(
+            self.paths[index], max_pixels=settings.max_pixels, bit_depth=settings.bit_depth
+        )
+        return resize_for_model(picture, settings)
 
     def _for_model(
         self, path: Path, picture: NDArray[np.uint8] | ImageError
