@@ -35,7 +35,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [*names, "incoming/7.png", "part.png"]:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 256, (48, 40, 3), dtype=np.uint8)).save(path)
+        image = random.integers(0, 256, (48, 40, 3), dtype=np.uint8)
+        Image.fromarray(image // 128 * 255 if "mask" in name else image).save(path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

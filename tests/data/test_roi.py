@@ -152,3 +152,10 @@ def test_the_file_in_a_bundle_gives_it_back(mask):
     content = Roi(mask).to_png()
     assert content == Roi(mask).to_png()
     np.testing.assert_array_equal(Roi.from_png(content).mask, mask)
+
+
+def test_pils_limit_does_not_hold_for_a_bundles_own_region(monkeypatch):
+    mask = np.arange(60).reshape(6, 10) % 3 == 0
+    content = Roi(mask).to_png()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    np.testing.assert_array_equal(Roi.from_png(content).mask, mask)

@@ -109,6 +109,17 @@ def test_16_bit_masks_of_0_and_1_are_masks_too(tmp_path):
     np.testing.assert_array_equal(mask_of(sample, (64, 64)), mask > 0)
 
 
+def test_a_mask_that_marks_nothing_is_an_error_that_names_it(predictor, data):
+    path = data / "ground_truth/hole/001_mask.png"
+    write(path, np.zeros_like(np.array(Image.open(path))))
+    samples = test_samples(data)
+    sample = next(each for each in samples if each.mask == path)
+    with pytest.raises(ImageError, match=r"001_mask\.png: expected a mask that marks the defect"):
+        mask_of(sample, (64, 64))
+    record = evaluate(predictor, samples).records[samples.index(sample)]
+    assert "got 0 everywhere" in record.error
+
+
 def test_only_one_kind_of_picture_gives_nan_where_nothing_can_be_told_apart(predictor, data):
     good = [sample for sample in test_samples(data) if not sample.is_defective]
     figures = evaluate(predictor, good)

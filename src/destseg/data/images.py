@@ -121,21 +121,6 @@ def as_image(picture: object, *, bit_depth: int = DataSettings.bit_depth) -> NDA
         raise ImageError(name, f"expected a picture that decodes, got: {error}") from error
 
 
-def read_mask(path: str | Path, *, max_pixels: int = DataSettings.max_pixels) -> NDArray[np.bool_]:
-    """Read where a mask is not 0, bool [H, W]: 0 and 1, 0 and 255, palette and 16 bit alike.
-
-    Raises:
-        ImageError: as ``read_image``.
-    """
-    image = read_image(path, max_pixels=max_pixels)
-    if not image.any():
-        # 16-bit masks of 0 and 1 vanish in the change to 8 bits.
-        with Image.open(path) as picture:
-            if picture.mode.startswith("I"):
-                return np.asarray(picture) > 0
-    return np.asarray(image.max(axis=2) > 0)
-
-
 def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Resize a picture bilinearly with antialiasing, without keeping its aspect (the paper's).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from destseg.data.images import read_mask
+from destseg.config import DataSettings
+from destseg.data.decoding import open_frame
+from destseg.data.masks import read_mask
 from destseg.errors import DataError
 
 POLYGON_SIDE = 2048
@@ -61,23 +64,26 @@ class Roi:
     @classmethod
     def from_png(cls, content: bytes) -> Roi:
         """Return what ``to_png`` wrote; the caller vouches for the content by its hash."""
-        with Image.open(io.BytesIO(content)) as picture:
-            return cls(np.array(picture.convert("1")))
+        with open_frame(io.BytesIO(content), Path("region of interest"), sys.maxsize) as frame:
+            return cls(np.array(frame.image, bool))
 
 
-def read_roi(path: str | Path) -> Roi:
+def read_roi(path: str | Path, *, max_pixels: int = DataSettings.max_pixels) -> Roi:
     """Read a region of interest.
 
     Args:
-        path: a picture, whose pixels that are not 0 are inspected; or a ``.json`` file with
-            polygons, ``{"polygons": [[[x, y], ...], ...]}``, in shares of width and height.
+        path: an image, whose pixels that are marked as ``read_mask`` reads them are inspected; or
+            a ``.json`` file with polygons, ``{"polygons": [[[x, y], ...], ...]}``, as fractions
+            of width and height.
+        max_pixels: width times height above which an image is refused before it is decoded.
 
     Raises:
-        ImageError: if the picture is missing or cannot be read.
+        ImageError: if the image is missing, cannot be read, or could mean more than one thing.
         DataError: if polygons are missing, malformed or out of [0, 1], or nothing is inspected.
     """
     path = Path(path)
-    mask = _draw(_polygons(path)) if path.suffix.lower() == ".json" else read_mask(path)
+    polygons = path.suffix.lower() == ".json"
+    mask = _draw(_polygons(path)) if polygons else read_mask(path, max_pixels=max_pixels)
     try:
         return Roi(mask)
     except DataError as error:

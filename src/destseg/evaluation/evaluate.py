@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from destseg.config import DataSettings
-from destseg.data.images import read_mask, resize
+from destseg.data.images import resize
 from destseg.data.labelled import unreadable
 from destseg.data.lists import some
+from destseg.data.masks import read_mask
 from destseg.data.samples import GOOD, Sample
-from destseg.errors import DataError
+from destseg.errors import DataError, ImageError
 from destseg.evaluation.metrics import Curve, ImageMetrics, image_metrics
 from destseg.evaluation.outcomes import Coverage, Rate, Record
 from destseg.evaluation.pixels import PixelCounts, PixelMetrics
@@ -202,7 +203,7 @@ def mask_of(
 ) -> NDArray[np.bool_]:
     """Return where a sample is defective, bool [h, w] of a size; bilinear, then half or more.
 
-    Any value above 0 is a defect, so masks of 0 and 1 and of 0 and 255 mean the same.
+    What the file marks is a defect, as ``read_mask`` reads it in every format and depth.
 
     Args:
         sample: good, or defective with a mask.
@@ -211,7 +212,7 @@ def mask_of(
 
     Raises:
         DataError: if the sample is defective and has no mask, or one of other proportions.
-        ImageError: if the mask cannot be read.
+        ImageError: if the mask cannot be read, or marks nothing.
     """
     if not sample.is_defective:
         return np.zeros(size, dtype=bool)
@@ -222,6 +223,12 @@ def mask_of(
         )
     allowed = max(size[0] * size[1], math.prod(picture_size or (0,)), DataSettings.max_pixels)
     mask = read_mask(sample.mask, max_pixels=allowed)
+    if not mask.any():
+        raise ImageError(
+            sample.mask,
+            f"expected a mask that marks the defect of {sample.path}, got 0 everywhere. Draw it "
+            "anew; without the file the image still counts in the image metrics.",
+        )
     height, width = mask.shape
     rows, columns = picture_size or mask.shape
     # A mask at another scale is one; one pixel of rounding a side is not another shape.

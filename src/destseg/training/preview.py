@@ -39,6 +39,7 @@ def damage_sheet(data: str | Path, settings: Settings, count: int) -> NDArray[np
     pictures = GoodPictures([paths[i] for i in chosen], settings.data)
     if len(pictures) == 0:
         raise DataError(f"{data}: none of {len(chosen)} pictures can be read; look at the files")
+    region = settings.data.roi
     batches = Batches(
         pictures,
         load_textures(settings.damage.textures, side, max_pixels=settings.data.max_pixels),
@@ -48,7 +49,7 @@ def damage_sheet(data: str | Path, settings: Settings, count: int) -> NDArray[np
         seed=settings.training.seed,
         device=torch.device("cpu"),
         crop=side if settings.data.tile else None,
-        roi=None if settings.data.roi is None else read_roi(settings.data.roi),
+        roi=None if region is None else read_roi(region, max_pixels=settings.data.max_pixels),
     )
     # Phase 3 shows both kinds of damage.
     phase = "surface" if settings.damage.transplant_share else "denoise"

@@ -75,7 +75,8 @@ def region_of_interest(settings: Settings, folder: Path, *, resume: bool) -> Roi
     """
     if settings.data.roi is None:
         return None
-    return read_roi(folder / ROI if resume else settings.data.roi)
+    path = folder / ROI if resume else settings.data.roi
+    return read_roi(path, max_pixels=settings.data.max_pixels)
 
 
 def note_beginning(folder: Path, settings: Settings, roi: Roi | None) -> None:
