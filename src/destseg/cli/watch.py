@@ -47,7 +47,7 @@ def run(words: list[str]) -> int:
     if parsed.batch_size < 1:
         raise SettingsError(f"--batch-size: expected at least 1, got {parsed.batch_size}")
 
-    from destseg.data.outputs import require_files
+    from destseg.data.outputs import require_apart
     from destseg.inference.bundle import own_files
     from destseg.inference.predictor import load
     from destseg.interruption import Interruption
@@ -61,7 +61,7 @@ def run(words: list[str]) -> int:
         raise DataError(
             f"{folder}: expected a folder to watch, got {'a file' if folder.exists() else 'none'}."
         )
-    require_files([Path(parsed.output)], own_files(parsed.bundle))
+    require_apart([Path(parsed.output)], own_files(parsed.bundle))
     with contextlib.ExitStack() as stack:
         journal = open_journal(parsed.output)
         stack.callback(journal.close)
