@@ -174,10 +174,10 @@ def quantisable_bundle(
         bundle.weights_sha256,
     )
     bundle = save_calibration(bundle, calibration)
-    import openvino
+    from destseg.inference.backends.openvino_ import core
 
     # One graph for both: tracing it takes most of the time.
     made = export(bundle, "onnx")
-    converted = openvino.convert_model(made.model)
+    converted = core().read_model(made.model)
     save_export(bundle, "openvino", openvino_files(converted, metadata_of(bundle)), {})
     return bundle

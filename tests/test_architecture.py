@@ -16,6 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # inference/backends/torch_.py; ``base`` are the modules beside the folders.
 BASE = {
     "errors": set(),
+    "as_found": set(),
     "interruption": set(),
     "validation": {"errors"},
     "fields": {"errors", "validation"},

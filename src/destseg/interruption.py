@@ -24,11 +24,17 @@ class Interruption:
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[Interruption]:
-        """Catch the signals inside; a second one ends the program at once as usual."""
+        """Catch the signals inside; a second one ends the program at once as usual.
+
+        Handlers are the process's: afterwards, and from the first signal on, they are those that
+        were there.  In another thread than the main one, which alone may set them, none is caught.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        # One that was not set by Python could not be set again.
+        before = {number: handler for number, handler in found.items() if handler is not None}
 
         def remember(number: int, frame: FrameType | None) -> None:
             del frame

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from destseg.errors import BundleError, MissingExtraError
-from destseg.inference.backends import Runtime, open_backend
+from destseg.inference.backends import Runtime, imports, open_backend
 from destseg.inference.backends.torch_ import TorchBackend, load_model
 from destseg.inference.bundle import Bundle
 from destseg.inference.calibration import TOLERANCE
@@ -113,19 +113,18 @@ def difference(bundle: Bundle, original: TorchBackend, name: str, files: dict[st
 
 
 def _to_openvino(content: bytes, values: dict[str, str]) -> dict[str, bytes]:
-    import openvino
+    from destseg.inference.backends.openvino_ import core
 
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "model.onnx")
         source.write_bytes(content)
-        model = openvino.convert_model(source)
-        return openvino_files(model, values)
+        # Not by its convert_model, which tells Google Analytics of it.
+        return openvino_files(core().read_model(source), values)
 
 
 def openvino_files(model: Any, values: dict[str, str]) -> dict[str, bytes]:
     """Return the .xml and .bin of an OpenVINO model, with values as its runtime information."""
-    import openvino
-
+    openvino = imports.openvino()
     for name, value in values.items():
         model.set_rt_info(value, ["destseg", name])
     with tempfile.TemporaryDirectory() as folder:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import io
-import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import onnx
 import torch
 from torch import Tensor, nn
 
+from destseg.as_found import without_remarks
 from destseg.errors import BundleError
 from destseg.model.destseg import DeSTSeg
 from destseg.model.folding import folded
@@ -39,6 +37,8 @@ class Graph(nn.Module):
 def to_onnx(model: DeSTSeg, metadata: Mapping[str, str]) -> onnx.ModelProto:
     """Return a model as ONNX: batch norms folded, batch, height and width free.
 
+    Meanwhile no thread of the process is warned of anything: Python's filters are everybody's.
+
     Args:
         model: on the CPU.
         metadata: what is written into the file beside the graph.
@@ -52,7 +52,10 @@ def to_onnx(model: DeSTSeg, metadata: Mapping[str, str]) -> onnx.ModelProto:
     sides = {axis: 32 * torch.export.Dim(AXES[axis]) for axis in (1, 2)}
     free = {0: torch.export.Dim(AXES[0]), **sides}
     try:
-        with _quiet():
+        with (
+            without_remarks("torch.onnx", "onnxscript", "onnx_ir"),
+            warnings.catch_warnings(action="ignore"),
+        ):
             program = torch.onnx.export(
                 # The exporter leaves norms whose convolution also gives a size to someone.
                 folded(Graph(model), example),
@@ -114,19 +117,3 @@ def _name_nodes(proto: onnx.ModelProto) -> None:
     del proto.graph.metadata_props[:]
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.initializer):
         del value.metadata_props[:]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and its remarks on itself from the terminal."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

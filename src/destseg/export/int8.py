@@ -8,7 +8,6 @@ a defect drives the compared features to where good parts never have them.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import re
 import tempfile
@@ -20,10 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from destseg.as_found import logging_as_found, without_remarks
 from destseg.config import Settings
 from destseg.errors import DataError
 from destseg.export.export import metadata_of, needs_extra, openvino_files
 from destseg.export.graph import INPUT
+from destseg.inference.backends import imports
 from destseg.inference.bundle import Bundle
 from destseg.inference.exports import Export
 from destseg.training.damage import damage
@@ -75,6 +76,8 @@ def quantized(
     bundle: Bundle, export: Export, pictures: Pixels, scope: Scope, *, vnni: bool
 ) -> dict[str, bytes]:
     """Return the files of an exported form with INT8 arithmetic.
+
+    For OpenVINO a bar is drawn on the standard output; NNCF has no switch for it.
 
     Args:
         bundle: that the export belongs to.
@@ -140,39 +143,41 @@ def _view(picture: Pixels, crop: int | None, draw: np.random.Generator) -> Pixel
 def _with_nncf(
     bundle: Bundle, export: Export, pictures: Pixels, scope: Scope, vnni: bool
 ) -> dict[str, bytes]:
-    import nncf
-    import openvino
+    from destseg.inference.backends.openvino_ import core
 
-    # Not by its own set_log_level, which also changes handlers that others have put there.
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    model = openvino.Core().read_model(export.model)
-    quantized_model = nncf.quantize(
-        model,
-        nncf.Dataset([picture[None] for picture in pictures]),
-        # Symmetric activations: with offsets the linear bottlenecks of Lite0 lost more.
-        preset=nncf.QuantizationPreset.PERFORMANCE,
-        subset_size=len(pictures),
-        ignored_scope=nncf.IgnoredScope(
-            patterns=list(scope.kept), types=[] if scope.sums else ["Add"], validate=False
-        ),
-        advanced_parameters=nncf.AdvancedQuantizationParameters(
-            # Without VNNI sums of two products overflow 16 bits; half the weights' range cannot.
-            overflow_fix=nncf.OverflowFix.DISABLE if vnni else nncf.OverflowFix.ENABLE
-        ),
+    nncf = imports.nncf()
+    advanced = nncf.AdvancedQuantizationParameters(
+        # Without VNNI sums of two products overflow 16 bits; half the weights' range cannot.
+        overflow_fix=nncf.OverflowFix.DISABLE if vnni else nncf.OverflowFix.ENABLE
     )
+    # Not by its own set_log_level, which also changes handlers that others have put there.
+    with without_remarks("nncf"):
+        quantized_model = nncf.quantize(
+            core().read_model(export.model),
+            nncf.Dataset([picture[None] for picture in pictures]),
+            # Symmetric activations: with offsets the linear bottlenecks of Lite0 lost more.
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            subset_size=len(pictures),
+            ignored_scope=nncf.IgnoredScope(
+                patterns=list(scope.kept), types=[] if scope.sums else ["Add"], validate=False
+            ),
+            advanced_parameters=advanced,
+        )
     return openvino_files(quantized_model, metadata_of(bundle))
 
 
 def _with_onnxruntime(
     export: Export, pictures: Pixels, scope: Scope, vnni: bool
 ) -> dict[str, bytes]:
-    import onnx
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    imports.onnxruntime()
+    with logging_as_found():  # one of its modules would let everybody's remarks through
+        import onnx
+        from onnxruntime import quantization
+        from onnxruntime.quantization.shape_inference import quant_pre_process
 
     # With its clipping a convolution gives 0 to 6; without, the range is set by what is cut off.
     kinds = ["Conv", "Clip", "Relu", "AveragePool", "Resize"]
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, _without_remarks():
         prepared, target = Path(folder, "prepared.onnx"), Path(folder, "model.onnx")
         quant_pre_process(str(export.model), str(prepared), skip_symbolic_shape=True)
         nodes = [node.name for node in onnx.load(prepared).graph.node]
@@ -208,12 +213,16 @@ class _Reader:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the quantisers' advice to preprocess, which was done, from the terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
+def _without_remarks() -> Iterator[None]:
+    """Keep what ONNX Runtime's quantiser logs, as nobody in particular, from the terminal."""
+
+    def is_of_another(record: logging.LogRecord) -> bool:
+        return Path(record.pathname).parent.name != "quantization"
+
+    root = logging.getLogger()
+    with logging_as_found():  # whoever logs so first is given a handler
+        root.addFilter(is_of_another)
+        try:
             yield
-    finally:
-        logging.disable(before)
+        finally:
+            root.removeFilter(is_of_another)

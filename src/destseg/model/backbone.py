@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import timm
@@ -12,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from destseg.as_found import without_remarks
 from destseg.config import DataSettings
 from destseg.errors import SettingsError
 
@@ -129,24 +128,13 @@ def _fix_padding(network: nn.Module) -> None:
 
 
 def _create(name: str, image_size: int, **options: Any) -> Any:
-    with _without_remarks():
+    # It warns that the classifier's weights find no place: none is wanted.
+    with without_remarks("timm.models._builder"):
         try:
             # Only networks with windows have a size; the others refuse the word.
             return timm.create_model(name, features_only=True, img_size=image_size, **options)
         except TypeError:
             return timm.create_model(name, features_only=True, **options)
-
-
-@contextlib.contextmanager
-def _without_remarks() -> Iterator[None]:
-    """Keep timm from warning that the classifier's weights find no place: none is wanted."""
-    logger = logging.getLogger("timm.models._builder")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def whole_network_keys(name: str) -> set[str]:

@@ -11,17 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from destseg.config import TrainingSettings
 from destseg.errors import DataError, TrainingError, TrainingInterrupted
 from destseg.interruption import Interruption
 from destseg.training.checkpoint import optimizer_tensors, restore_optimizer
+from destseg.training.determinism import seed_default
 from destseg.training.loaders import Batches, step_seed
 from destseg.training.log import TrainingLog
 from destseg.training.phases import Phase, build_optimizer, freeze_all_but, rate_factor
-from destseg.training.processes import WholeBatchNorm, any_of_all, mean_of_all, world
+from destseg.training.processes import WholeBatchNorm, any_of_all, mean_of_all, shared, world
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +40,15 @@ ADVICE = (
     "use --precision fp32 or bf16."
 )
 
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 START = Progress(step=0, optimizer={}, scaler={})
 
 
 def run_phase(
     phase: Phase,
     batches: Batches,
-    accelerator: Accelerator,
+    device: torch.device,
     settings: TrainingSettings,
     log: TrainingLog,
     *,
@@ -59,8 +61,8 @@ def run_phase(
     Args:
         phase: what learns.
         batches: pictures by step.
-        accelerator: device, precision and loss scaling.
-        settings: intervals, rates and steps.
+        device: where the model and the batches are.
+        settings: precision, intervals, rates and steps.
         log: where it is reported.
         start: ``START`` or where a saved state stood.
         save: writes a state; called at intervals, before stopping for a signal, and at the end.
@@ -74,14 +76,16 @@ def run_phase(
     optimizer = build_optimizer(phase, settings)
     rates = [group["lr"] for group in optimizer.param_groups]
     restore_optimizer(optimizer, start.optimizer)
-    module, stepper = accelerator.prepare(phase, optimizer)
-    scaler = accelerator.scaler
-    if scaler is not None and start.scaler:
+    module = shared(phase, device)
+    half = _HALF.get(settings.precision)
+    # Without fp16 it does nothing, and has no state.
+    scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
+    if scaler.is_enabled() and start.scaler:
         scaler.load_state_dict(dict(start.scaler))
 
     def state(step: int) -> Progress:
-        scale = dict(scaler.state_dict()) if scaler is not None else {}
-        return Progress(step=step, optimizer=optimizer_tensors(optimizer), scaler=scale)
+        optimized = optimizer_tensors(optimizer)
+        return Progress(step=step, optimizer=optimized, scaler=dict(scaler.state_dict()))
 
     log.start_phase(phase.name, start.step, phase.steps)
     losses: list[Tensor] = []
@@ -92,12 +96,16 @@ def run_phase(
         factor = rate_factor(step, phase.steps, settings)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        torch.manual_seed(step_seed(settings.seed, phase.name, step))
-        with WholeBatchNorm() if world() > 1 else contextlib.nullcontext():
-            loss = module(*batch)
-        accelerator.backward(loss)
-        stepper.step()
-        stepper.zero_grad()
+        seed_default(step_seed(settings.seed, phase.name, step), device)
+        with (
+            torch.autocast(device.type, half, enabled=half is not None),
+            WholeBatchNorm() if world() > 1 else contextlib.nullcontext(),
+        ):
+            loss = module(*batch).float()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
         losses.append(loss.detach())
 
         done = step + 1
@@ -141,7 +149,6 @@ def run_phase(
                 "Go on with the same command and --resume.",
             )
     log.end_phase()
-    accelerator.free_memory()
 
 
 def _require_finite(phase: Phase, done: int) -> None:

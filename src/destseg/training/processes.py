@@ -16,9 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from destseg.config import TrainingSettings
@@ -69,18 +67,36 @@ def require_equal_shares(settings: TrainingSettings) -> None:
 
 
 @contextlib.contextmanager
-def accelerator(precision: str, device: torch.device) -> Iterator[Accelerator]:
-    """Give what moves, scales and shares the work; all processes have begun when it is there."""
-    mixed = {"fp32": "no"}.get(precision, precision)
-    try:
-        with _loss_of_another():
-            yield Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
-        # Its settings are global to the process; without this a second run could not have others.
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
+def together(device: torch.device) -> Iterator[None]:
+    """Inside, the processes that a launcher began can speak with each other, if there are several.
+
+    A process group that the caller has made is used, and left to the caller; without a launcher
+    it is not even looked at.
+    """
+    if world() == 1:
+        yield
+        return
+    on_gpu = device.type == "cuda"
+    with _loss_of_another(), torch.cuda.device(device) if on_gpu else contextlib.nullcontext():
+        begun = not dist.is_initialized()
+        if begun:
+            dist.init_process_group(
+                "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None
+            )
+        try:
+            yield
+        finally:
+            if begun:
+                dist.destroy_process_group()
+
+
+def shared(module: nn.Module, device: torch.device) -> nn.Module:
+    """Return a module whose gradients are averaged over the processes; of one process, itself."""
+    if world() == 1:
+        return module
+    return nn.parallel.DistributedDataParallel(
+        module, device_ids=[device.index] if device.type == "cuda" else None
+    )
 
 
 @contextlib.contextmanager
@@ -104,22 +120,22 @@ def _loss_of_another() -> Iterator[None]:
 
 def wait_for_all() -> None:
     """Wait until every process is here."""
-    if dist.is_initialized():
+    if world() > 1:
         dist.barrier()
 
 
 def mean_of_all(losses: Sequence[Tensor]) -> Tensor:
     """Return losses, each averaged over the processes: those of the whole batches."""
     stacked = torch.stack(list(losses))
-    if dist.is_initialized():
+    if world() > 1:
         dist.all_reduce(stacked)
-        stacked /= dist.get_world_size()
+        stacked /= world()
     return stacked
 
 
 def any_of_all(flag: int | None, device: torch.device) -> int | None:
     """Return the highest number that a process has, so that all act on it at the same step."""
-    if not dist.is_initialized():
+    if world() == 1:
         return flag
     highest = torch.tensor(flag or 0, device=device)
     dist.all_reduce(highest, dist.ReduceOp.MAX)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import platform
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import accelerate
 import torch
-from accelerate import Accelerator
 
 import destseg
 from destseg.config import Settings
@@ -25,17 +20,18 @@ from destseg.model.destseg import DeSTSeg, build_model
 from destseg.model.device import resolve_device
 from destseg.model.teacher import pretrained_teacher
 from destseg.training.checkpoint import Checkpoint, save_checkpoint
+from destseg.training.determinism import exact
 from destseg.training.good_parts import GoodParts
 from destseg.training.loaders import Batches
 from destseg.training.log import TrainingLog
 from destseg.training.loop import START, Progress, run_phase
 from destseg.training.phases import DenoisePhase, Phase, SegmentPhase, SurfacePhase
 from destseg.training.processes import (
-    accelerator,
     local_device,
     rank,
     require_equal_shares,
     share_of,
+    together,
     wait_for_all,
     world,
 )
@@ -96,7 +92,7 @@ def train(
         make_folder(folder)
     tensorboard = settings.training.tensorboard
     with (
-        accelerator(settings.training.precision, device) as runner,
+        together(device),
         TrainingLog(folder if main else None, tensorboard=tensorboard, quiet=quiet) as log,
     ):
         roi = region_of_interest(settings, folder, resume=saved is not None)
@@ -107,7 +103,7 @@ def train(
                 f"({len(source.training)} now, {len(saved.pictures)} then, or other names). "
                 "Restore them, or start anew with --overwrite."
             )
-        with _exact(settings.training.seed, device):
+        with exact(settings.training.seed, device):
             model, origin = _model(settings, saved)
             wait_for_all()  # what keeps any of them from beginning shows before this
             if main:
@@ -118,7 +114,7 @@ def train(
                 note_beginning(folder, settings, roi)
             model.to(device).to(memory_format=torch.channels_last)
             log.say(f"teacher: {origin}; device: {device}; output: {folder}", teacher=origin)
-            seconds = _learn(model, origin, source, settings, folder, saved, runner, log)
+            seconds = _learn(model, origin, source, settings, folder, saved, device, log)
         if main:
             facts = _facts(source, settings, device, seconds, origin)
             weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
@@ -159,7 +155,7 @@ def _learn(
     settings: Settings,
     folder: Path,
     saved: Checkpoint | None,
-    runner: Accelerator,
+    device: torch.device,
     log: TrainingLog,
 ) -> float:
     """Run the phases as far as they are not done; return the training's seconds in all."""
@@ -175,7 +171,7 @@ def _learn(
         damage_settings=settings.damage,
         batch_size=wanted.batch_size,
         seed=wanted.seed,
-        device=runner.device,
+        device=device,
         share=share_of(wanted.batch_size),
         crop=settings.data.image_size if settings.data.tile else None,
         roi=source.roi,
@@ -212,7 +208,7 @@ def _learn(
             run_phase(
                 phase,
                 batches,
-                runner,
+                device,
                 wanted,
                 log,
                 start=start,
@@ -220,22 +216,6 @@ def _learn(
                 interruption=interruption,
             )
     return before + time.monotonic() - begun
-
-
-@contextlib.contextmanager
-def _exact(seed: int, device: torch.device) -> Iterator[None]:
-    """Make what is inside the same at every run: seeded weights, deterministic kernels."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled()
-    warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        # The CPU's kernels are so anyway, and the switch makes them fill memory for nothing.
-        torch.use_deterministic_algorithms(device.type != "cpu", warn_only=True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before, warn_only=warned)
 
 
 def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog) -> Predictor:
@@ -275,6 +255,5 @@ def _facts(
         "versions": {
             "destseg": destseg.__version__,
             "torch": str(torch.__version__),
-            "accelerate": str(accelerate.__version__),
         },
     }

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from destseg.data.paths import shown
 from destseg.errors import BundleError, SettingsError
-from destseg.inference.backends import Runtime
+from destseg.inference.backends import Runtime, imports
+
+onnxruntime = imports.onnxruntime()
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 

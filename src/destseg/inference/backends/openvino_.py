@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from destseg.errors import BundleError, SettingsError
-from destseg.inference.backends import Runtime
+from destseg.inference.backends import Runtime, imports
 
 
 @functools.cache
@@ -22,7 +21,7 @@ def core() -> Any:
     object goes.  Where that happens on another thread (garbage collection, a server that loads a
     new model) the next signal would end the process (OpenVINO 2026.4).
     """
-    return openvino.Core()
+    return imports.openvino().Core()
 
 
 class OpenvinoBackend:

@@ -71,8 +71,8 @@ def untrained_head(bundle: Bundle) -> TorchBackend:
         BundleError: if the weights are missing, changed or do not fit.
     """
     model = load_model(bundle)
-    with torch.random.fork_rng():
-        torch.manual_seed(bundle.settings.training.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(bundle.settings.training.seed)
         untrained = build_model(bundle.settings.model)
     model.head, model.surface = untrained.head, untrained.surface
     return TorchBackend(model)

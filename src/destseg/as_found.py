@@ -1,0 +1,62 @@
+"""What belongs to the whole process, put back as it was found."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+_lock = threading.Lock()
+_inside: Counter[str] = Counter()  # by the logger's name, over all threads
+_levels: dict[str, int] = {}
+
+
+@contextlib.contextmanager
+def without_remarks(*loggers: str) -> Iterator[None]:
+    """Keep what libraries say of themselves from the terminal; errors are still heard.
+
+    Args:
+        loggers: their names; those below them are meant too.
+    """
+    with _lock:
+        for name in loggers:
+            if not _inside[name]:
+                _levels[name] = logging.getLogger(name).level
+                logging.getLogger(name).setLevel(logging.ERROR)
+            _inside[name] += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            for name in loggers:
+                _inside[name] -= 1
+                if not _inside[name]:
+                    logging.getLogger(name).setLevel(_levels.pop(name))
+
+
+@contextlib.contextmanager
+def logging_as_found() -> Iterator[None]:
+    """Undo what packages do to everybody's logging, when they are imported or first speak."""
+    root = logging.getLogger()
+    handlers, level, kind = list(root.handlers), root.level, logging.getLoggerClass()
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.setLoggerClass(kind)
+
+
+@contextlib.contextmanager
+def variables(**defaults: str) -> Iterator[None]:
+    """Set environment variables that are not set, for us and for the processes begun inside."""
+    ours = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)

@@ -1,0 +1,52 @@
+"""The same numbers at every run, and afterwards the caller's chance as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+
+
+@contextlib.contextmanager
+def exact(seed: int, device: torch.device) -> Iterator[None]:
+    """Make what is inside the same at every run: seeded weights, deterministic kernels.
+
+    PyTorch's default generators and its switch, and the environment, are those of the process:
+    other threads see them changed meanwhile.  Afterwards they are as they were.
+    """
+    on_gpu = device.type == "cuda"
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    chance = torch.mps.get_rng_state() if device.type == "mps" else None
+    workspace = os.environ.get(_CUBLAS)
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        try:
+            seed_default(seed, device)
+            if on_gpu and workspace is None:
+                os.environ[_CUBLAS] = ":4096:8"
+            # The CPU's kernels are so anyway, and the switch makes them fill memory for nothing.
+            torch.use_deterministic_algorithms(device.type != "cpu", warn_only=True)
+            yield
+        finally:
+            torch.use_deterministic_algorithms(enabled, warn_only=warned)
+            if on_gpu and workspace is None:
+                os.environ.pop(_CUBLAS, None)
+            if chance is not None:
+                torch.mps.set_rng_state(chance)
+
+
+def seed_default(seed: int, device: torch.device) -> None:
+    """Seed the default generators of the CPU and of one device, and no other.
+
+    ``torch.manual_seed`` seeds those of all devices, also of a GPU that is first used later.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
