@@ -20,8 +20,9 @@ RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
 RUN useradd --system --uid 10001 --user-group --no-create-home destseg
 USER 10001:10001
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/readyz', timeout=2)"]
+# Also with --certificate and --key.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-m", "destseg.cli.ready", "8080"]
 # Inside a container the loopback reaches nobody; publish the port on the host's address you want.
 ENTRYPOINT ["destseg", "serve", "--host", "0.0.0.0", "--port", "8080"]
 CMD ["/models"]

@@ -83,6 +83,43 @@ def test_it_says_where_it_is_answers_and_ends(start, number):
     assert "Traceback" not in "".join(server.said)
 
 
+@pytest.fixture
+def certificate(tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    made = [tmp_path / "key.pem", tmp_path / "certificate.pem"]
+    words = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=line.example",
+    ]
+    words += ["-keyout", str(made[0]), "-out", str(made[1])]
+    subprocess.run(words, check=True, capture_output=True)
+    return ["--key", made[0], "--certificate", made[1]]
+
+
+@POSIX
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_health_check_asks_with_and_without_tls(tls, start, request, monkeypatch):
+    words = request.getfixturevalue("certificate") if tls else []
+    server = start(*words)
+    assert server.url.startswith("https://" if tls else "http://")
+    # What a container is given for the outside is not for the loopback.
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    port = server.url.rpartition(":")[2]
+    asked = [sys.executable, "-W", "error", "-m", "destseg.cli.ready", port]
+    assert subprocess.run(asked, capture_output=True, check=False).returncode == 0
+    assert server.end() == 0
+    assert "Invalid HTTP request" not in "".join(server.said)
+    ended = subprocess.run(asked, capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
 @POSIX
 def test_what_was_accepted_is_answered_before_the_end(start):
     server = start()
