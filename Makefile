@@ -5,18 +5,18 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # A run of the tests is spread over the cores; each process then computes with one thread.
 WORKERS ?= auto
-# "make test ISA=avx2" computes as on a processor without AVX-512, ISA=sse41 as on one without AVX2,
-# THREADS=2 sums in another order: what is right must be right there too.
+# "make test ISA=avx2" computes as on a processor without AVX-512, ISA=avx as on one without AVX2
+# (OpenVINO needs AVX), THREADS=2 sums in another order: what is right must be right there too.
 ISA_avx2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
-ISA_sse41 := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
-KERNELS = $(if $(ISA),$(or $(ISA_$(ISA)),$(error ISA: expected avx2 or sse41, got $(ISA))))
+ISA_avx := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX
+KERNELS = $(if $(ISA),$(or $(ISA_$(ISA)),$(error ISA: expected avx2 or avx, got $(ISA))))
 THREADS ?= 1
 
 .PHONY: help demo test check format bench clean
 
 help:
 	@echo "make demo    train on a small made-up product and look at what it finds (minutes)"
-	@echo "make test    run all tests; with other kernels: ISA=avx2, ISA=sse41, THREADS=2"
+	@echo "make test    run all tests; with other kernels: ISA=avx2, ISA=avx, THREADS=2"
 	@echo "make check   lint, formatting, types"
 	@echo "make format  put the sources into shape"
 	@echo "make bench   train and score a real data set: make bench DATA=folder [ARGS='...']"
