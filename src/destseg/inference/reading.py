@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -51,6 +52,7 @@ class Reading:
     def __init__(self, settings: DataSettings) -> None:
         self._settings = settings
         self._told_depth = False
+        self._telling = threading.Lock()
 
     def __call__(self, numbered: tuple[int, Picture]) -> Pixels | Failure:
         """Return the pixels of a numbered image, or why it cannot be read."""
@@ -75,6 +77,9 @@ class Reading:
 
     def _tell_depth(self, picture: Picture, name: str) -> None:
         note = depth_note([picture])
-        if note:
-            self._told_depth = True  # once: the images of a line are alike
+        if not note:
+            return
+        with self._telling:
+            told, self._told_depth = self._told_depth, True
+        if not told:  # once: the images of a line are alike
             _log.warning("%s: %s", name, note)
