@@ -133,7 +133,7 @@ def test_sources_that_make_no_sense_are_refused(tmp_path):
     with pytest.raises(DataError, match="expected Parquet for a column's name"):
         plan(str(tmp_path), id_column="serial")
     write_table(tmp_path / "b.parquet")
-    with pytest.raises(DataError, match="either pictures or Parquet, got both"):
+    with pytest.raises(DataError, match="either images or Parquet, got both"):
         plan(str(tmp_path))
     (tmp_path / "a.png").rename(tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet: expected Parquet, got"):

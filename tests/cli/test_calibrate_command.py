@@ -4,6 +4,7 @@ Its INT8 form, where it has one, gives half of that.
 """
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,19 @@ def calibrate(capsys):
     return run
 
 
+def split(out: str) -> tuple[list[str], str]:
+    """The lines about thresholds, and the name of the kept calibration that the last one tells."""
+    *lines, last = out.splitlines()
+    told = re.fullmatch(
+        r"the old calibration is kept as (\S+)/(calibration\.until-\S+\.json); to go back: "
+        r"destseg calibrate (\S+) --restore (\S+)",
+        last,
+    )
+    assert told is not None
+    assert (told[1], told[2]) == (told[3], told[4])
+    return lines, told[2]
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -71,9 +85,9 @@ def test_a_new_rate_alone_keeps_the_scores(brightness_model, calibrate):
     code, out, err = calibrate(brightness_model, "--max-false-alarm-rate", "0.5")
     assert (code, err) == (0, "")
     # Of three held-out scores the second highest: two of four parts may be above it.
-    assert out == (
-        "threshold 0.2001 (was 0.3001), at most 50.00% false alarms, from 3 good pictures\n"
-    )
+    assert split(out)[0] == [
+        "threshold 0.2001 (was 0.3001), at most 50.00% false alarms, from 3 good pictures"
+    ]
     after = load_bundle(brightness_model)
     assert after == replace(before, calibration=before.calibration.with_rate(0.5))
     values = json.loads((brightness_model / "calibration.json").read_text())
@@ -91,9 +105,9 @@ def test_new_pictures_give_new_scores_at_the_old_rate(brightness_model, calibrat
     assert after.pictures == tuple(str(good / f"{number}.png") for number in (4, 5, 6, 0, 1, 2, 3))
     assert after.max_false_alarm_rate == 0.25
     # Two of eight may be above: the second highest.
-    assert out == (
-        "threshold 0.6001 (was 0.3001), at most 25.00% false alarms, from 7 good pictures\n"
-    )
+    assert split(out)[0] == [
+        "threshold 0.6001 (was 0.3001), at most 25.00% false alarms, from 7 good pictures"
+    ]
     assert load(brightness_model).predict(np.full((64, 64, 3), 160, np.uint8)).is_defective
     assert not load(brightness_model).predict(np.full((64, 64, 3), 150, np.uint8)).is_defective
 
@@ -144,14 +158,14 @@ def test_a_folder_without_pictures_is_refused(brightness_model, calibrate, tmp_p
     (tmp_path / "empty").mkdir()
     code, _, err = calibrate(brightness_model, tmp_path / "empty")
     assert code == 1
-    assert "expected pictures" in err
+    assert "expected images" in err
 
 
 def test_a_quantised_form_is_fitted_on_the_same_pictures(with_int8, calibrate, tmp_path):
     good = write(tmp_path / "good", [51, 102, 153])
     code, out, err = calibrate(with_int8, good)
     assert (code, err) == (0, "")
-    assert out.splitlines() == [
+    assert split(out)[0] == [
         "threshold 0.6001 (was 0.3001), at most 25.00% false alarms, from 3 good pictures",
         "onnx-int8: threshold 0.3001 (was 0.1501), at most 25.00% false alarms, from 3 good "
         "pictures",
@@ -218,3 +232,122 @@ def test_a_picture_that_only_the_quantised_form_fails_on_changes_nothing(
     assert (code, out) == (1, "")
     assert "finite" in err
     assert files(with_int8) == before
+
+
+# --- what is a good image here
+
+
+@pytest.mark.parametrize(
+    ("names", "source", "reason"),
+    [
+        (["test/good", "test/scratch", "ground_truth/scratch"], "test", "only good images"),
+        (["test/good", "test/scratch", "ground_truth/scratch"], "test/scratch", "a folder of good"),
+        (["test/good", "test/scratch", "ground_truth/scratch"], "", "expected train/good"),
+        (["good", "scratch"], "", "only good images"),
+        (["1", "NG"], "", "only good images"),
+        (["train/good", "test/good"], "", "too low"),
+        (["Train/OK"], "", "too low"),
+        (["train/good"], "train", "too low"),
+        (["train/good"], "train/good", "too low"),
+    ],
+)
+def test_what_may_be_defective_or_trained_on_moves_no_threshold(
+    names, source, reason, with_int8, calibrate, tmp_path
+):
+    for name in names:
+        write(tmp_path / "data" / name, [51, 255])
+    before = files(with_int8)
+    code, out, err = calibrate(with_int8, tmp_path / "data" / source)
+    assert (code, out) == (1, "")
+    assert reason in err
+    assert files(with_int8) == before
+
+
+@pytest.mark.parametrize(("good", "bad"), [("good", "bad"), ("OK", "NG"), ("normal", "abnormal")])
+def test_the_good_folder_of_labelled_ones_is_taken_with_a_word(
+    good, bad, brightness_model, calibrate, tmp_path
+):
+    for name, red in ((good, 51), (bad, 255), ("mask", 255)):
+        write(tmp_path / "new" / name, [red, red, red])
+    code, out, err = calibrate(brightness_model, tmp_path / "new")
+    assert code == 0
+    assert "threshold 0.2000" in out
+    assert "left out: " in err
+    assert f"{bad}/ (3)" in err
+    assert "mask/ (3)" in err
+
+
+def test_the_good_folder_of_a_test_set_can_be_named(brightness_model, calibrate, tmp_path):
+    for name, red in (("good", 51), ("scratch", 255)):
+        write(tmp_path / "data/test" / name, [red, red, red])
+    code, out, err = calibrate(brightness_model, tmp_path / "data/test/good")
+    assert (code, err) == (0, "")
+    assert "threshold 0.2000" in out
+
+
+def test_rows_labelled_with_a_defect_are_left_out_and_counted(
+    brightness_model, calibrate, tmp_path
+):
+    write(tmp_path / "all", [51, 51, 51, 255, 255])
+    rows = ["0,good", "1,OK", "2,good", "3,dent", "4,1"]
+    text = "\n".join(["path,label", *(f"all/{row.replace(',', '.png,')}" for row in rows)])
+    (tmp_path / "list.csv").write_text(text, encoding="utf-8")
+    code, out, err = calibrate(brightness_model, tmp_path / "list.csv")
+    assert code == 0
+    assert "threshold 0.2000" in out
+    assert "3 rows are labelled good; left out are 2 labelled 'dent' (1), '1' (1)" in err
+
+
+def test_a_list_of_training_images_is_refused(brightness_model, calibrate, tmp_path):
+    write(tmp_path / "data/train/good", [51, 51])
+    (tmp_path / "list.txt").write_text("data/train/good/0.png\n", encoding="utf-8")
+    code, _, err = calibrate(brightness_model, tmp_path / "list.txt")
+    assert code == 1
+    assert "too low" in err
+
+
+# --- what it was before
+
+
+def test_every_old_calibration_is_kept_and_can_be_gone_back_to(with_int8, calibrate, tmp_path):
+    places = ["calibration.json", "exports/onnx-int8/calibration.json"]
+    first = [(with_int8 / place).read_bytes() for place in places]
+    good = write(tmp_path / "good", [51, 102, 153])
+    _, kept = split(calibrate(with_int8, good)[1])
+    second = [(with_int8 / place).read_bytes() for place in places]
+    assert [(with_int8 / place).with_name(kept).read_bytes() for place in places] == first
+    # Within the same second too, none is lost.
+    _, other = split(calibrate(with_int8, "--max-false-alarm-rate", "0.5")[1])
+    assert other != kept
+    assert [(with_int8 / place).with_name(other).read_bytes() for place in places] == second
+    code, out, err = calibrate(with_int8, "--restore", kept)
+    assert (code, err) == (0, "")
+    assert split(out)[0][0].startswith("threshold 0.3000 (was 0.4000)")
+    values = [json.loads((with_int8 / place).read_bytes()) for place in places]
+    assert values == [json.loads(content) for content in first]
+    assert len(list(with_int8.glob("calibration.until-*.json"))) == 3
+    assert load(with_int8, backend="onnx-int8").calibration.threshold == 0.15
+
+
+def test_going_back_to_nothing_or_to_another_model_is_refused(with_int8, calibrate):
+    before = files(with_int8)
+    code, _, err = calibrate(with_int8, "--restore", "calibration.until-1.json")
+    assert code == 1
+    assert "got no file calibration.until-1.json; there is none" in err
+    values = json.loads((with_int8 / "calibration.json").read_text())
+    for name, changed in (("1", {"weights_sha256": "f" * 64}), ("2", {"scores": []})):
+        path = with_int8 / f"calibration.until-{name}.json"
+        path.write_text(json.dumps(values | changed), encoding="utf-8")
+        assert calibrate(with_int8, "--restore", path.name)[0] == 1
+        path.unlink()
+    assert calibrate(with_int8, "--restore", "x", "--max-false-alarm-rate", "0.5")[0] == 2
+    assert files(with_int8) == before
+
+
+def test_a_new_training_leaves_no_calibration_of_the_old_weights(brightness_model, calibrate):
+    from destseg.inference.bundle import save_bundle
+
+    assert calibrate(brightness_model, "--max-false-alarm-rate", "0.5")[0] == 0
+    assert list(brightness_model.glob("calibration.*"))
+    save_bundle(brightness_model, load_bundle(brightness_model).settings, {}, {})
+    assert not list(brightness_model.glob("calibration.*"))

@@ -27,7 +27,7 @@ from destseg.data.images import (
     resize_map,
     write_image,
 )
-from destseg.data.samples import PICTURE_SUFFIXES
+from destseg.data.kinds import PICTURE_SUFFIXES
 from destseg.errors import DataError, ImageError
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -285,7 +285,8 @@ def test_truncated_16_bit_colour_is_an_error(tmp_path, suffix):
     [
         (b"", "got an empty file"),
         (b"hello, world", "starts with b'hello, world'"),
-        (b"GIF89a" + bytes(20), "starts with b'GIF89a"),
+        (b"GIF89a" + bytes(20), "got GIF, which is not read; convert it"),
+        (b"\0\0\0\x18ftypheic" + bytes(20), "got HEIC, which is not read; convert it"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "damaged"),
         (b"II*\0", "damaged"),
         (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "damaged"),
@@ -508,7 +509,7 @@ def test_resizing_a_map_is_bilinear_with_half_pixel_centres_and_does_not_clip():
 # Writing
 
 
-@pytest.mark.parametrize("suffix", sorted(PICTURE_SUFFIXES - {".jpg", ".jpeg"}))
+@pytest.mark.parametrize("suffix", sorted(PICTURE_SUFFIXES - {".jpg", ".jpeg", ".jpe", ".jfif"}))
 @pytest.mark.parametrize("shape", [(6, 5, 3), (6, 5)])
 def test_what_is_written_without_loss_is_read_again(tmp_path, suffix, shape):
     path = tmp_path / "new" / "folder" / f"a{suffix}"

@@ -30,7 +30,7 @@ def test_a_sample_knows_whether_it_is_defective():
 
 
 def test_a_folder_is_searched_to_any_depth_in_natural_order(tmp_path):
-    touch(tmp_path, "10.png", "2.PNG", "b/c/1.tiff", "a/1.jpg", "a.webp", "notes.txt", "x.gif")
+    touch(tmp_path, "10.png", "2.PNG", "b/c/1.tiff", "a/1.jpg", "a.webp", "notes.txt", "x.json")
     touch(tmp_path, ".hidden.png", ".git/1.png", "a/.thumbs/1.png")
     expected = ["2.PNG", "10.png", "a/1.jpg", "a.webp", "b/c/1.tiff"]
     assert below(tmp_path, find_pictures(tmp_path)) == expected
@@ -48,7 +48,6 @@ def test_links_are_followed_but_never_in_circles_nor_twice(tmp_path):
     (root / "up").symlink_to(root)
     (root / "away").symlink_to(tmp_path / "elsewhere")
     (root / "again").symlink_to(tmp_path / "elsewhere")
-    (root / "broken.png").symlink_to(tmp_path / "nowhere.png")
     assert below(root, find_pictures(root)) == ["1.png", "again/2.png"]
 
 
@@ -115,8 +114,8 @@ def test_folders_without_pictures_say_what_they_hold(tmp_path):
         find_pictures(tmp_path / "missing")
     with pytest.raises(DataError, match=r"\.bmp, .*\.webp.*no files"):
         find_pictures(tmp_path)
-    touch(tmp_path, "a.gif", "deep/b.txt")
-    with pytest.raises(DataError, match=r"other files only: a\.gif, deep/b\.txt"):
+    touch(tmp_path, "a.db", "deep/b.txt", "README")
+    with pytest.raises(DataError, match=r"other files only: README, a\.db, deep/b\.txt"):
         find_pictures(tmp_path)
 
 
@@ -154,18 +153,201 @@ def test_a_list_without_good_rows_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["train/good/1.png", "train/dent/1.png"], "only good pictures.*dent"),
-        (["train/dent/1.png"], "only good pictures.*dent"),
-        (["train/1.png"], r"expected train/good.*1\.png"),
+        (["train/good/1.png", "train/dent/1.png"], r"only good images.*dent/ \(1\)"),
+        (["train/dent/1.png"], "only good images.*dent"),
+        (["train/1.png"], r"only good images.*no folder \(1\).*/train itself"),
+        (["train/cam1/1.png"], r"only good images.*cam1/ \(1\).*/train itself"),
         (["1.png", "test/dent/1.png"], "expected train/good beside test/"),
-        (["1.png", "ground_truth/dent/1.png"], "beside ground_truth/"),
-        (["good/1.png", "dent/1.png"], "only good pictures.*dent"),
+        (["1.png", "Test/OK/1.png"], "expected train/good beside Test/"),
+        (["1.png", "ground_truth/dent/1.png"], r"got no folder \(1\), ground_truth/ \(1\)"),
+        (["1.png", "mask/1.png"], r"only good images.*mask/ \(1\)"),
+        (["good/1.png", "dent/1.png"], "only good images.*dent"),
+        (["scratch/1.png", "dent/1.png"], "only good images.*dent"),
+        (["good/1.png", "monday/1.png", "monday/2.png"], r"good/ \(1\), monday/ \(2\)"),
+        (["good/1.png", "2.png"], r"got no folder \(1\), good/ \(1\)"),
+        (["bad/1.png", "2.png"], "only good images"),
+        (["NG/1.png"], r"only good images.*NG/ \(1\)"),
+        (["mask/1.png", "masks/1.png"], "only good images"),
+        (["2024-01/OK/1.png", "2024-01/NG/1.png", "2024-02/1.png"], "only good images"),
+        # Several data sets: the good folders of their tests would be trained on.
+        (["bolt/train/good/1.png", "bolt/test/good/1.png"], "only good images"),
+        (["1.png", "1_mask.png"], "called like masks of others: 1_mask.png"),
+        (["10301.png", "10301_GT.png"], "called like masks of others: 10301_GT.png"),
+        (["Part0.jpg", "Part0_label.bmp"], "called like masks of others: Part0_label.bmp"),
+        (["good/1.png", "good/1 mask.tif"], "called like masks of others: 1 mask.tif"),
+        (["1_OK.png", "2_OK.png", "3_NG.png"], "1_OK.png, 3_NG.png"),
     ],
 )
 def test_defective_pictures_never_get_into_training_unseen(tmp_path, names, message):
     touch(tmp_path, *names)
     with pytest.raises(DataError, match=message):
         good_samples(tmp_path)
+
+
+GOOD_SPELLINGS = [
+    *("good", "Good", "GOOD", "ok", "OK", "Ok", "normal", "Normal", "NORMAL", "pass", "i.O."),
+    *("good_parts", "GoodParts", "01_OK", "OK images", "defect-free", "no_defect", "良品", "正常"),
+]
+DEFECTIVE_SPELLINGS = [
+    *("bad", "Bad", "ng", "NG", "nok", "NOK", "n.i.O.", "ko", "abnormal", "Abnormal", "anomaly"),
+    *("defect", "defects", "Defective", "not_good", "Not OK", "notOK", "fail", "reject", "缺陷"),
+]
+MASK_SPELLINGS = ["mask", "Mask", "masks", "MASKS", "ground_truth", "groundtruth", "Ground Truth"]
+
+
+def paired(good: list[str], other: list[str]) -> list[tuple[str, str]]:
+    return [(one, other[index % len(other)]) for index, one in enumerate(good)]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        *paired(GOOD_SPELLINGS, DEFECTIVE_SPELLINGS),
+        *[(good, bad) for bad, good in paired(DEFECTIVE_SPELLINGS, GOOD_SPELLINGS)],
+    ],
+)
+@pytest.mark.parametrize("root", ["", "train/", "Train/", "line 1/2026-03-01/"])
+def test_folders_of_other_tools_are_understood(good, bad, root, tmp_path):
+    touch(tmp_path, f"{root}{good}/2.png", f"{root}{good}/10.png", f"{root}{good}/a/1.png")
+    touch(tmp_path, f"{root}{bad}/1.png", f"{root}{bad}/2.png")
+    touch(tmp_path, f"{root}mask/1.png", f"{root}mask/2.png")
+    told = []
+    found = [sample.path for sample in good_samples(tmp_path, told.append)]
+    here = tmp_path / root / good
+    assert below(here, found) == ["2.png", "10.png", "a/1.png"]
+    assert len(told) == 1
+    assert "left out" in told[0]
+    if root != "line 1/2026-03-01/":
+        assert f"{good}/ (3); left out: " in told[0]
+        assert f"{bad}/ (2)" in told[0]
+        assert "mask/ (2)" in told[0]
+
+
+@pytest.mark.parametrize("masks", MASK_SPELLINGS)
+def test_masks_are_never_taken_for_images(masks, tmp_path):
+    touch(tmp_path, "ok/1.png", f"{masks}/ok/1.png", f"{masks}/9.png")
+    assert good_samples(tmp_path, [].append) == [Sample(tmp_path / "ok/1.png", "good")]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["2026-03-01/1.png", "2026-03-02/1.png", "1.png"],
+        ["camera 1/1.png", "camera 2/top/1.png"],
+        ["0/1.png", "1/1.png", "2/1.png"],
+        ["left/1.png", "right/1_flash.png", "label/1.png", "data/part_7/1.png"],
+        ["OK/1.png", "OK/2.png"],
+        ["gas_mask.png", "n95_mask.png"],  # a product, without what they would be masks of
+        ["1_OK.png", "2_OK.png"],
+    ],
+)
+def test_trees_of_good_images_are_taken_whole_without_a_word(names, tmp_path):
+    touch(tmp_path, *names)
+    told = []
+    found = [sample.path for sample in good_samples(tmp_path, told.append)]
+    assert sorted(below(tmp_path, found)) == sorted(names)
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("names", "source"),
+    [
+        (["train/good/1.png", "test/good/1.png", "test/poke/1.png"], "test/poke"),
+        (["train/good/1.png", "test/scratch/1.png"], "test/scratch"),
+        (["ground_truth/poke/1.png", "test/poke/1.png"], "test/poke"),
+        (["OK/1.png", "NG/1.png"], "NG"),
+        (["normal/1.png", "abnormal/1.png", "mask/1.png"], "mask"),
+        (["good/1.png", "scratch/1.png"], "scratch"),
+        (["test/good/1.png", "ground_truth/good/1.png"], "ground_truth/good"),
+    ],
+)
+def test_a_folder_is_judged_by_those_beside_it_too(names, source, tmp_path, monkeypatch):
+    touch(tmp_path, *names)
+    with pytest.raises(DataError, match="expected a folder of good images, got"):
+        good_samples(tmp_path / source)
+    monkeypatch.chdir(tmp_path / source)
+    with pytest.raises(DataError, match="expected a folder of good images, got"):
+        good_samples(".")
+
+
+@pytest.mark.parametrize(
+    ("names", "source"),
+    [
+        (["train/good/1.png", "test/OK/1.png", "test/poke/1.png"], "test/OK"),
+        (["test/parts/1.png"], "test/parts"),  # a folder that happens to be in one called test
+        (["good/1.png", "monday/1.png"], "monday"),
+        (["mask/1.png"], "mask"),
+        (["NG/1.png"], "NG"),
+    ],
+)
+def test_a_folder_that_nothing_speaks_against_is_taken(names, source, tmp_path):
+    touch(tmp_path, *names)
+    assert below(tmp_path / source, [s.path for s in good_samples(tmp_path / source)]) == ["1.png"]
+
+
+@pytest.mark.parametrize("column", ["label", "Label", "class", "kind", "defect_type"])
+def test_rows_of_defects_are_left_out_and_counted(column, tmp_path):
+    labels = ["Good", "dent", "OK", "dent", "", "i.O.", "1", "0"]
+    touch(tmp_path, *(f"{index}.png" for index in range(len(labels))))
+    rows = [f"{index}.png,{label}" for index, label in enumerate(labels)]
+    (tmp_path / "list.csv").write_text("\n".join([f"path,{column}", *rows]), encoding="utf-8")
+    told = []
+    found = [sample.path for sample in good_samples(tmp_path / "list.csv", told.append)]
+    assert below(tmp_path, found) == ["0.png", "2.png", "5.png", "7.png"]
+    assert len(told) == 1
+    assert (
+        "4 rows are labelled good; left out are 4 labelled 'dent' (2), '' (1), '1' (1)" in told[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [
+        (["a/OK/1.png", "a/NG/1.png"], True),
+        (["a/normal/1.png", "a/mask/1.png"], True),
+        (["NG/1.png", "NG/2.png"], False),  # all in one folder: nothing tells them apart
+        (["a/1.png", "b/1.png"], False),
+        (["train/good/1.png", "test/good/1.png"], False),
+    ],
+)
+def test_a_list_without_labels_must_not_name_files_of_defects(names, refused, tmp_path):
+    touch(tmp_path, *names)
+    (tmp_path / "list.txt").write_text("\n".join(names), encoding="utf-8")
+    if not refused:
+        assert len(good_samples(tmp_path / "list.txt")) == 2
+        return
+    with pytest.raises(DataError, match="got 1 in folders of defects or masks"):
+        good_samples(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("test", ["test", "Test"])
+@pytest.mark.parametrize("masks", ["ground_truth", "mask", "Masks", "gt"])
+@pytest.mark.parametrize("good", ["good", "OK", "normal"])
+def test_test_folders_of_other_tools_are_understood(test, masks, good, tmp_path):
+    touch(tmp_path, f"{test}/{good}/1.png", f"{test}/abnormal/1.png", f"{test}/NG/1.png")
+    touch(tmp_path, f"{masks}/abnormal/1.png", f"{masks}/NG/1_mask.png", f"{masks}/{good}/1.png")
+    found = samples.test_samples(tmp_path)
+    assert sorted(found, key=lambda sample: sample.defect) == [
+        Sample(tmp_path / test / "NG/1.png", "NG", tmp_path / masks / "NG/1_mask.png"),
+        Sample(tmp_path / test / "abnormal/1.png", "abnormal", tmp_path / masks / "abnormal/1.png"),
+        Sample(tmp_path / test / good / "1.png", "good"),
+    ]
+
+
+def test_masks_may_lie_beside_the_types_and_straight_in_their_folder_if_there_is_one_type(tmp_path):
+    touch(tmp_path, "test/normal/1.png", "test/abnormal/1.png", "test/mask/1.png")
+    test = tmp_path / "test"
+    defective = Sample(test / "abnormal/1.png", "abnormal", test / "mask/1.png")
+    assert samples.test_samples(tmp_path) == [defective, Sample(test / "normal/1.png", "good")]
+    # Of two types either could be meant.
+    touch(tmp_path, "test/dent/1.png")
+    assert {sample.mask for sample in samples.test_samples(tmp_path)} == {None}
+
+
+def test_a_data_set_without_a_split_is_not_evaluated_on_what_it_trains(tmp_path):
+    touch(tmp_path, "normal/1.png", "abnormal/1.png", "mask/1.png")
+    with pytest.raises(DataError, match=r"abnormal/, mask/, normal/.*has not seen into test/"):
+        samples.test_samples(tmp_path)
 
 
 def test_test_pictures_come_with_their_kind_and_mask(tmp_path):

@@ -3,11 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from destseg.watching.arrivals import Arrival, Arrivals, is_picture, look_at, scan
+from destseg.watching import arrivals
+from destseg.watching.arrivals import Arrival, Arrivals, Scanner, is_finished, look_at
 
 
 def never(error):
     raise error
+
+
+def scan(folder, refused, leave=None):
+    return Scanner(folder, refused, leave).scan()
 
 
 def touch(path: Path) -> None:
@@ -16,8 +21,10 @@ def touch(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["7.png", "7.JPG", "7.tiff", "part.final.bmp", "a~b.webp"])
-def test_pictures_are_taken(name):
-    assert is_picture(name)
+def test_finished_images_are_taken(name, tmp_path):
+    assert is_finished(name)
+    touch(tmp_path / name)
+    assert [arrival.file for arrival in scan(tmp_path, never)] == [name]
 
 
 @pytest.mark.parametrize(
@@ -25,10 +32,50 @@ def test_pictures_are_taken(name):
     [
         *("7.png.tmp", "7.png.part", "7.png~", ".7.png", "~7.png", "~$7.png"),
         *("7.tmp.png", "7.PART.png", "7.partial.jpg", "7.txt", "png", ".png", "7.png.filepart"),
+        *("7.png.upload", "7.jpg.1f3a", "Thumbs.db"),
     ],
 )
-def test_hidden_temporary_and_other_files_are_left_alone(name):
-    assert not is_picture(name)
+@pytest.mark.parametrize("content", [b"x", b"\x89PNG\r\n\x1a\n and more than 16 bytes"])
+def test_hidden_temporary_and_other_files_are_left_alone(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    assert [arrival.file for arrival in scan(tmp_path, never)] == ["png"] * (
+        name == "png" and len(content) > 1
+    )
+
+
+def test_a_name_that_says_nothing_is_looked_into_once_a_state(tmp_path, monkeypatch):
+    looked = []
+    head_of = arrivals.head_of
+    monkeypatch.setattr(arrivals, "head_of", lambda path: looked.append(path) or head_of(path))
+    scanner = Scanner(tmp_path, never)
+
+    def seen() -> list[str]:
+        return [arrival.file for arrival in scanner.scan()]
+
+    path = tmp_path / "camera-0001"
+    # As its writer makes room, and fills it without a change of size or, in one tick, of time.
+    path.write_bytes(bytes(100))
+    os.utime(path, ns=(0, 10**18))
+    assert seen() == []
+    path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(96))
+    os.utime(path, ns=(0, 10**18))
+    assert seen() == ["camera-0001"]
+    count = len(looked)
+    assert seen() == seen() == ["camera-0001"]
+    assert len(looked) == count
+    path.write_bytes(b"words" * 20)
+    assert seen() == seen() == []
+    assert len(looked) == count + 1
+
+
+def test_images_of_kinds_that_are_not_read_are_seen_and_links_to_nothing_are_told(tmp_path):
+    touch(tmp_path / "a.heic")
+    touch(tmp_path / "b.JFIF")
+    (tmp_path / "c.png").symlink_to(tmp_path / "gone.png")
+    refused = []
+    found = {arrival.file for arrival in scan(tmp_path, refused.append)}
+    assert found == {"a.heic", "b.JFIF"}
+    assert [Path(error.filename).name for error in refused] == ["c.png"]
 
 
 def test_a_scan_finds_what_a_walk_finds_with_size_and_time(tmp_path):
@@ -53,7 +100,7 @@ def test_folders_that_are_linked_are_looked_at_once(tmp_path):
     (tmp_path / "in/out").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "in/broken.png").symlink_to(tmp_path / "nothing")
     (tmp_path / "in/link.png").symlink_to(tmp_path / "in/real/a.png")
-    found = {arrival.file for arrival in scan(tmp_path / "in", never)}
+    found = {arrival.file for arrival in scan(tmp_path / "in", [].append)}
     assert found == {"real/a.png", "out/b.png", "link.png"}
 
 
@@ -88,9 +135,9 @@ def test_identities_differ_where_name_size_or_time_do():
 
 
 def test_a_file_is_due_when_it_stayed_the_same():
-    arrivals = Arrivals(2, 20)
+    waiting = Arrivals(2, 20)
     sizes = {0: 1, 1: 2, 2: 3, 3: 3, 4: 3, 5: 3}
-    due = {t: arrivals.look([Arrival("a.png", size, 0)], t) for t, size in sizes.items()}
+    due = {t: waiting.look([Arrival("a.png", size, 0)], t) for t, size in sizes.items()}
     assert [t for t, found in due.items() if found] == [4, 5]
 
 
@@ -99,39 +146,39 @@ def test_without_settling_a_file_is_due_at_once():
 
 
 def test_a_new_time_alone_begins_anew_and_so_does_a_file_that_was_away():
-    arrivals = Arrivals(2, 20)
+    waiting = Arrivals(2, 20)
     one, other = Arrival("a.png", 1, 0), Arrival("a.png", 1, 1)
     seen = {0: [one], 1: [other], 2: [other], 3: [], 4: [other], 5: [other], 6: [other]}
-    assert [t for t, there in seen.items() if arrivals.look(there, t)] == [6]
+    assert [t for t, there in seen.items() if waiting.look(there, t)] == [6]
 
 
 def test_the_oldest_is_first_and_names_decide_among_equals():
-    arrivals = Arrivals(0, 20)
+    waiting = Arrivals(0, 20)
     there = [Arrival(name, 1, time) for name, time in [("b", 2), ("c", 1), ("a", 2), ("0", 3)]]
-    assert [each.file for each in arrivals.look(there, 0)] == ["c", "a", "b", "0"]
+    assert [each.file for each in waiting.look(there, 0)] == ["c", "a", "b", "0"]
 
 
 def test_what_cannot_be_read_is_tried_after_twice_the_time_and_then_given_up():
-    arrivals = Arrivals(2, 20)
+    waiting = Arrivals(2, 20)
     picture = Arrival("a.png", 1, 0)
     tried = []
     for now in range(40):
-        for due in arrivals.look([picture], now):
+        for due in waiting.look([picture], now):
             tried.append(now)
-            if arrivals.unreadable(due, now):
-                arrivals.done(due)
-                assert arrivals.files == set()
+            if waiting.unreadable(due, now):
+                waiting.done(due)
+                assert waiting.files == set()
                 break
-        if tried and not arrivals.files:
+        if tried and not waiting.files:
             break
     assert tried == [2, 4, 8, 16, 20]
 
 
 def test_a_change_after_a_failure_begins_anew():
-    arrivals = Arrivals(2, 20)
-    arrivals.look([Arrival("a.png", 1, 0)], 0)
-    (due,) = arrivals.look([Arrival("a.png", 1, 0)], 19)
-    assert not arrivals.unreadable(due, 19)
-    assert arrivals.look([Arrival("a.png", 2, 0)], 20) == []
-    (due,) = arrivals.look([Arrival("a.png", 2, 0)], 22)
-    assert not arrivals.unreadable(due, 22)
+    waiting = Arrivals(2, 20)
+    waiting.look([Arrival("a.png", 1, 0)], 0)
+    (due,) = waiting.look([Arrival("a.png", 1, 0)], 19)
+    assert not waiting.unreadable(due, 19)
+    assert waiting.look([Arrival("a.png", 2, 0)], 20) == []
+    (due,) = waiting.look([Arrival("a.png", 2, 0)], 22)
+    assert not waiting.unreadable(due, 22)

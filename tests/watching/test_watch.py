@@ -410,7 +410,7 @@ def test_wrong_times_are_named_all_at_once():
 
 def test_looking_takes_at_most_a_fifth_of_the_time(line, monkeypatch):
     """A look at a full folder can take longer than the interval."""
-    from destseg.watching import watch
+    from destseg.watching.arrivals import Scanner
 
     looks = []
 
@@ -419,6 +419,6 @@ def test_looking_takes_at_most_a_fifth_of_the_time(line, monkeypatch):
         line.now += 10
         return iter(())
 
-    monkeypatch.setattr(watch, "scan", slow)
+    monkeypatch.setattr(Scanner, "scan", slow)
     line.run(200)
     assert looks == [0, 50, 100, 150]

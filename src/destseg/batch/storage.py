@@ -16,8 +16,9 @@ from fsspec.core import url_to_fs
 from pyarrow import fs
 
 from destseg.data.files import write_atomically
+from destseg.data.folders import files_below, head_of, is_dead_link, natural_order
+from destseg.data.kinds import HEAD
 from destseg.data.lists import some
-from destseg.data.samples import files_below, natural_order
 from destseg.errors import DataError, SettingsError
 
 _MAGIC = "*?["
@@ -70,6 +71,17 @@ class Storage:
             OSError: if it cannot be opened.
         """
         return self._filesystem.open_input_file(self._path(name))
+
+    def head(self, name: str) -> bytes:
+        """Return a file's first bytes, which tell its kind.
+
+        Raises:
+            OSError: if it cannot be read.
+        """
+        if not is_uri(self.root):
+            return head_of(Path(self._path(name)))
+        with self.open(name) as file:
+            return bytes(file.read(HEAD))
 
     def read(self, name: str) -> bytes:
         """Return a file's content; what may be a passing fault of the network is tried again.
@@ -198,7 +210,8 @@ def _list_local(source: str) -> tuple[str, list[tuple[str, int]]]:
         path = Path(_before_magic(source))
         found = path.glob(source[len(path.as_posix()) :].lstrip("/"))
         shown = (file for file in found if not _is_hidden(file.relative_to(path).as_posix()))
-        files = sorted((file for file in shown if file.is_file()), key=natural_order)
+        there = (file for file in shown if file.is_file() or is_dead_link(file))
+        files = sorted(there, key=natural_order)
     return path.as_posix(), [(file.relative_to(path).as_posix(), _size(file)) for file in files]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,14 +16,16 @@ import pyarrow.types
 from destseg.batch.partitions import Piece, partition_size, plan_files, plan_rows
 from destseg.batch.storage import Storage, is_uri, join, list_files, list_paths
 from destseg.data.decoding import EXPECTED
-from destseg.data.lists import read_list, some
+from destseg.data.folders import suffixes
+from destseg.data.kinds import is_image, name_says
+from destseg.data.lists import LIST_SUFFIXES, read_list, some
 from destseg.data.ordered import in_order
 from destseg.data.paths import shown
-from destseg.data.samples import PICTURE_SUFFIXES
 from destseg.errors import DataError, ImageError
 
+_LOGGER = logging.getLogger(__name__)
+
 PARQUET = ".parquet"
-_LISTS = {".txt", ".csv"}
 _READERS = 8
 _ROWS_AT_A_TIME = 16
 # No picture of so many pixels is larger: four channels of 16 bits, and some room for a header.
@@ -118,8 +122,9 @@ def plan(
     """Find stored pictures and plan their partitions.
 
     Args:
-        source: folder (searched to any depth), glob, picture, .parquet file or list of local files
-            (.txt, .csv); a path or a URI.
+        source: folder (searched to any depth), glob, image, .parquet file or list of local files
+            (.txt, .csv); a path or a URI.  Of a folder or a glob those files are taken that
+            ``kinds.is_image`` takes for images.
         image_column: of Parquet; ``None`` for the only one that has bytes.
         id_column: of Parquet; ``None`` for FILE#ROW.
         size: pictures of a partition; ``None`` chooses.
@@ -131,39 +136,54 @@ def plan(
         DataError: if there is nothing to inspect, or it cannot be listed.
         SettingsError: if nothing that is installed knows such a URI.
     """
-    if not is_uri(source) and PurePosixPath(source).suffix.lower() in _LISTS:
+    if not is_uri(source) and PurePosixPath(source).suffix.lower() in LIST_SUFFIXES:
         root, files = list_paths([path for path, _ in read_list(Path(source))])
     else:
         root, files = list_files(source)
-        suffixes = {PurePosixPath(name).suffix.lower() for name, _ in files}
-        if PARQUET in suffixes and not suffixes & PICTURE_SUFFIXES:
-            tables = [name for name, _ in files if name.lower().endswith(PARQUET)]
+        tables = [name for name, _ in files if name.lower().endswith(PARQUET)]
+        images = _images(root, files)
+        if tables and not images:
             return _plan_tables(root, tables, image_column, id_column, size)
-        files = _pictures(source, files)
+        files = _only_images(source, files, images, tables)
     if image_column or id_column:
         raise DataError(f"{source}: expected Parquet for a column's name, got picture files.")
     size = size or partition_size(len(files))
     return Stored(root), plan_files(files, size), size
 
 
-def _pictures(source: str, files: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    suffixes = [PurePosixPath(name).suffix.lower() for name, _ in files]
-    chosen = [
-        file
-        for file, suffix in zip(files, suffixes, strict=True)
-        if suffix in PICTURE_SUFFIXES or len(files) == 1
-    ]
-    if PARQUET in suffixes:
+def _images(root: str, files: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    storage = Storage(root)
+    unknown = [name for name, _ in files if name_says(name) is None]
+    looked_into = in_order(
+        lambda name: is_image(name, partial(storage.head, name)),
+        unknown,
+        threads=_READERS,
+        ahead=8 * _READERS,
+    )
+    found = dict(zip(unknown, looked_into, strict=True))
+    return [file for file in files if found.get(file[0], name_says(file[0]))]
+
+
+def _only_images(
+    source: str, files: list[tuple[str, int]], images: list[tuple[str, int]], tables: list[str]
+) -> list[tuple[str, int]]:
+    if tables:
         raise DataError(
-            f"{source}: expected either pictures or Parquet, got both; give a glob, such as "
+            f"{source}: expected either images or Parquet, got both; give a glob, such as "
             f"'{source.rstrip('/')}/**/*.png'."
         )
-    if not chosen:
+    if len(files) == 1:
+        return files  # by its name: reading it says what it is
+    names = [name for name, _ in files]
+    if not images:
         raise DataError(
-            f"{source}: expected pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) or {PARQUET}, "
-            f"got other files only: {some([name for name, _ in files])}; check the path."
+            f"{source}: expected images ({suffixes()}) or {PARQUET}, got other files only: "
+            f"{some(names)}; check the path."
         )
-    return chosen
+    unknown = sorted({n for n in names if name_says(n) is None} - {name for name, _ in images})
+    if unknown:
+        _LOGGER.warning("%s: left out what is no image: %s", source, some(unknown))
+    return images
 
 
 def _plan_tables(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
-from destseg.errors import DataError
+from destseg.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     from destseg.inference.calibration import Calibration
@@ -15,15 +15,20 @@ if TYPE_CHECKING:
 DESCRIPTION = """Fit the threshold of a trained model anew; nothing is trained or exported again.
 
 GOOD are pictures of good parts as the line sees them now, which the model was not trained on: its
-own training pictures would look better than any new part.  Without GOOD the held-out scores stay
+own training pictures would look better than any new part.  The good folder of labelled ones is
+taken, and of a list with labels the good rows; what else lies there is left out or refused, as
+destseg train does.  Without GOOD the held-out scores stay
 and only the rate changes.  Quantised forms in the bundle, which have scores of their own, are
 fitted on the same pictures.
+
+The old calibration stays in the bundle as calibration.until-TIME.json, beside the new one.
 """
 
 EPILOG = """examples:
   destseg calibrate runs/bottle new_good_parts
   destseg calibrate runs/bottle new_good_parts --max-false-alarm-rate 0.002
   destseg calibrate runs/bottle --max-false-alarm-rate 0.05
+  destseg calibrate runs/bottle --restore calibration.until-20261101T080000Z.json
 """
 
 
@@ -38,12 +43,16 @@ def run(words: list[str]) -> int:
         metavar="A",
         help="share of good parts that may be called defective (default: as it was)",
     )
+    parser.add_argument(
+        "--restore", metavar="FILE", help="go back to a calibration that was kept, by its name"
+    )
     add_runtime_flags(parser)
     parsed = parser.parse_args(words)
 
     from destseg.data.outputs import require_folder
-    from destseg.inference.bundle import load_bundle, save_calibration
-    from destseg.inference.exports import find_exports, load_export, save_export_calibration
+    from destseg.inference.bundle import load_bundle
+    from destseg.inference.exports import find_exports, load_export
+    from destseg.inference.recalibration import recalibrate, restored
 
     bundle = load_bundle(parsed.bundle)
     before = bundle.calibration
@@ -59,7 +68,11 @@ def run(words: list[str]) -> int:
         require_folder(folder)
     # All are made before the first is written: no threshold is new while another is old.
     fitted: dict[str, Calibration] = {}
-    if parsed.good is None:
+    if parsed.restore is not None:
+        if parsed.good is not None or rate is not None:
+            raise SettingsError("--restore: expected no GOOD and no rate with it, got some")
+        fitted = restored(bundle, quantised, parsed.restore)
+    elif parsed.good is None:
         if rate is None:
             raise DataError(
                 "expected good pictures, --max-false-alarm-rate, or both, got neither: there is "
@@ -74,7 +87,7 @@ def run(words: list[str]) -> int:
         from destseg.inference.calibrate import fit_calibration
         from destseg.inference.predictor import load
 
-        paths = _new_pictures(parsed.good)
+        paths = _new_images(Path(parsed.good))
         names = [path.as_posix() for path in paths]
         options = runtime_options(parsed)
         hashes = {"": bundle.weights_sha256} | {n: e.sha256 for n, e in quantised.items()}
@@ -84,26 +97,37 @@ def run(words: list[str]) -> int:
                 own = {"backend": name, "device": "cpu"} if name else {}
                 predictor = load(bundle.folder, **(options | own))
                 fitted[name] = fit_calibration(predictor, paths, names, settings, sha256, advance)
-    for name, export in quantised.items():
-        if name in fitted:
-            save_export_calibration(export, fitted[name])
-    save_calibration(bundle, fitted[""])
+    kept = recalibrate(bundle, quantised, fitted)
     for name, calibration in fitted.items():
         old = before if not name else quantised[name].calibration
         _tell(name, old, calibration)
+    for name in quantised.keys() - fitted.keys():
+        print(f"destseg: note: {name} has no calibration that was changed", file=sys.stderr)
+    print(
+        f"the old calibration is kept as {bundle.folder / kept}; "
+        f"to go back: destseg calibrate {bundle.folder} --restore {kept}"
+    )
     return 0
 
 
-def _new_pictures(source: str) -> list[Path]:
-    from destseg.data.samples import find_pictures
+def _new_images(source: Path) -> list[Path]:
+    from destseg.data.good_images import training_folder
+    from destseg.data.samples import good_samples
 
-    if (Path(source) / "train").is_dir():
+    _refuse_training(source, training_folder(source))
+    paths = [sample.path for sample in good_samples(source)]
+    for path in paths if source.is_file() else ():
+        _refuse_training(source, training_folder(path))
+    return paths
+
+
+def _refuse_training(source: Path, trained_on: Path | None) -> None:
+    if trained_on is not None:
         raise DataError(
-            f"{source}: expected new pictures of good parts, got a data set with train/: pictures "
+            f"{source}: expected new images of good parts, got those of {trained_on}/: images "
             "that the model was trained on would set the threshold too low. Give a folder of "
-            "others."
+            "others; if nothing was trained on these, give that folder another name."
         )
-    return find_pictures(source)
 
 
 def _tell(name: str, old: Calibration | None, new: Calibration) -> None:

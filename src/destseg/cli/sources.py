@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from destseg.data.samples import find_pictures, test_samples
+from destseg.data.folders import folders_in
+from destseg.data.lists import LIST_SUFFIXES
+from destseg.data.names import is_masks
+from destseg.data.samples import find_pictures, test_folder, test_samples
 
 
 def source_pictures(source: Path) -> list[Path]:
@@ -15,8 +18,8 @@ def source_pictures(source: Path) -> list[Path]:
     Raises:
         DataError: if a folder or a list is missing or empty.
     """
-    if (source / "test").is_dir() and (source / "ground_truth").is_dir():
+    if test_folder(source) and folders_in(source, is_masks):
         return [sample.path for sample in test_samples(source)]
-    if source.is_dir() or source.suffix.lower() in (".txt", ".csv"):
+    if source.is_dir() or source.suffix.lower() in LIST_SUFFIXES:
         return find_pictures(source)
     return [source]

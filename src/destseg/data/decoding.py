@@ -23,6 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from destseg.data.kinds import HEAD, kind_of
 from destseg.errors import ImageError
 
 # Pillow's own limit is one number for the whole process, so its readers are called directly.
@@ -83,12 +84,14 @@ def open_frame(file: IO[bytes], name: Path, max_pixels: int) -> Iterator[Frame]:
 
     Pillow's own limit, a number for the whole process, is never changed, and felt by WebP alone.
     """
-    head = file.read(16)
+    head = file.read(HEAD)
     if not head:
         raise ImageError(name, f"{EXPECTED}, got an empty file; copy it again or remove it")
     reader = next((reader for magic, reader in _READERS if head.startswith(magic)), None)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         reader = WebPImageFile
+    if reader is None and (kind := kind_of(head)) is not None:
+        raise ImageError(name, f"{EXPECTED}, got {kind}, which is not read; convert it to PNG")
     if reader is None:
         raise ImageError(name, f"{EXPECTED}, got a file that starts with {head!r}; convert it")
     file.seek(0)

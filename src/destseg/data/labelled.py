@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from destseg.data.lists import read_table, some
-from destseg.data.samples import GOOD, Sample, is_good_label, test_samples
+from destseg.data.names import is_good_label
+from destseg.data.samples import GOOD, Sample, test_samples
 from destseg.errors import DataError, ImageError
 
 

@@ -8,7 +8,11 @@ from pathlib import Path
 
 from destseg.errors import DataError
 
+LIST_SUFFIXES = frozenset({".txt", ".csv"})
+"""Suffixes of lists, in any letter case."""
+
 _SHOWN = 10
+_LABEL_COLUMNS = ("label", "labels", "class", "kind", "defect_type")
 
 
 def read_list(source: Path) -> list[tuple[Path, str | None]]:
@@ -16,7 +20,8 @@ def read_list(source: Path) -> list[tuple[Path, str | None]]:
 
     Args:
         source: .txt with a path a line, # before comments; or .csv with a column ``path`` and
-            perhaps ``label``.  Relative paths start at the list's folder.
+            perhaps ``label`` (or ``class``, ``kind``, ``defect_type``).  Relative paths start at
+            the list's folder.
 
     Raises:
         DataError: if it cannot be read, is empty or lacks the column.
@@ -88,7 +93,7 @@ def _read_csv(source: Path, lines: list[str]) -> list[tuple[str, str | None]]:
             "name the columns in the first line, for example: path,label"
         )
     where = header.index("path") if "path" in header else 0
-    label = header.index("label") if "label" in header else None
+    label = next((header.index(name) for name in _LABEL_COLUMNS if name in header), None)
     short = [row for row in table if len(row) <= max(where, label or 0) or not row[where]]
     if short:
         raise DataError(f"{source}: expected {len(header)} filled cells a row, got {short[0]}.")

@@ -45,4 +45,6 @@ def image_errors(path: Path) -> Iterator[None]:
 def _not_a_file(path: Path) -> str:
     if path.is_dir():
         return "a folder"
-    return "something that is no regular file" if path.exists() else "nothing there"
+    if path.exists():
+        return "something that is no regular file"
+    return "a link to nothing" if path.is_symlink() else "nothing there"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from destseg.data.choice import evenly
-from destseg.data.samples import good_samples, split_held_out, test_samples
+from destseg.data.samples import good_samples, split_held_out, test_folder, test_samples
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.evaluation.agreement import agreement
 from destseg.evaluation.evaluate import evaluate
@@ -125,7 +125,7 @@ def quantize(
                 "tried": tried,
                 "damaged": agreed.to_json(),
             }
-            if (Path(data) / "test").is_dir():
+            if test_folder(data) is not None:
                 on_step("comparing it with fp32 on the labelled pictures")
                 facts["labelled"] = _labelled(before, after, data, max_drop)
             facts["milliseconds"] = _milliseconds(before, after, made)

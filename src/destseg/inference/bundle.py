@@ -26,6 +26,8 @@ FORMAT = 2
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 CALIBRATION = "calibration.json"
+KEPT = "calibration.until-*.json"
+"""Calibrations that others have replaced, by the time of that."""
 ROI = "roi.png"
 EXPORTS = "exports"
 _OF_ITS_TRAINING = ("settings.yaml", "log.jsonl", "checkpoint.safetensors", "result.json")
@@ -99,7 +101,8 @@ def save_bundle(
         roi_sha256=None if region is None else hashlib.sha256(region).hexdigest(),
     )
     (folder / MANIFEST).unlink(missing_ok=True)
-    (folder / CALIBRATION).unlink(missing_ok=True)
+    for old in (folder / CALIBRATION, *folder.glob(KEPT)):
+        old.unlink(missing_ok=True)
     write_atomically(folder / WEIGHTS, content)
     if region is None:
         (folder / ROI).unlink(missing_ok=True)

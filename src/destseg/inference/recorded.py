@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from destseg.data.samples import natural_order
+from destseg.data.folders import natural_order
 from destseg.errors import DataError, MissingExtraError
 from destseg.inference.bundle import Bundle
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import destseg
 from destseg.data.files import write_atomically
-from destseg.data.samples import Sample, test_samples
+from destseg.data.samples import Sample, test_folder, test_samples
 from destseg.errors import DestsegError, TrainingInterrupted
 from destseg.evaluation.model_report import report_on
 from destseg.evaluation.report import write_report
@@ -104,7 +104,7 @@ def _samples(job: Job) -> tuple[Sample, ...]:
     data = job.product.data
     if job.product.test is not None:
         return job.product.test
-    return tuple(test_samples(data)) if (data / "test").is_dir() else ()
+    return tuple(test_samples(data)) if test_folder(data) is not None else ()
 
 
 def _result(job: Job, predictor: Predictor, evaluation: Evaluation | None) -> dict[str, Any]:

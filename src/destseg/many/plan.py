@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from destseg.config import Settings, as_tuples, changed_settings, read_yaml
-from destseg.data.samples import GOOD, Sample
+from destseg.data.folders import folders_in
+from destseg.data.names import is_good, is_split
+from destseg.data.samples import Sample
 from destseg.errors import DataError, SettingsError, TrainingError
 from destseg.fields import HARMLESS
 from destseg.inference.bundle import MANIFEST
@@ -81,10 +83,10 @@ def find_products(root: Path, output: Path) -> list[Product]:
     """
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder with a folder a category, got no such folder.")
-    if (root / "train" / GOOD).is_dir():
+    for own in (*folders_in(root, is_split), *folders_in(root, is_good)):
         raise DataError(
             f"{root}: expected a folder with a folder a category, got one category (it has "
-            f"train/good). Give the folder above it, or use destseg train."
+            f"{own.name}/). Give the folder above it, or use destseg train."
         )
     folders = sorted(
         entry

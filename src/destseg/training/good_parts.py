@@ -38,7 +38,7 @@ class GoodParts:
         Raises:
             DataError: if there are none, some cannot be read, or they are too few.
         """
-        samples = good_samples(data)
+        samples = good_samples(data, tell=log.say)
         wanted = settings.data
         log.say(f"checking {len(samples)} pictures in {data}", pictures=len(samples))
         pictures = GoodPictures(

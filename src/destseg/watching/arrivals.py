@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from destseg.data.samples import PICTURE_SUFFIXES
+from destseg.data.folders import entries_below, head_of
+from destseg.data.kinds import kind_of, name_says
 
 _TEMPORARY = (".tmp", ".part", ".partial")
 
@@ -36,14 +36,13 @@ class Arrival(NamedTuple):
         return hashlib.blake2b(os.fsencode(text), digest_size=16).digest()
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file's name is a finished picture's: no hidden file, no temporary one."""
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - ten times as quick as a Path
-    return (
-        suffix.lower() in PICTURE_SUFFIXES
-        and name[0] not in ".~"
-        and not stem.lower().endswith(_TEMPORARY)
-    )
+def is_finished(name: str) -> bool:
+    """Whether a file's name is none of a file that is being written."""
+    return name[0] not in ".~" and not _stem(name).lower().endswith(_TEMPORARY)
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]  # noqa: PTH122 - ten times as quick as a Path
 
 
 def look_at(folder: Path, file: str) -> Arrival | None:
@@ -55,64 +54,61 @@ def look_at(folder: Path, file: str) -> Arrival | None:
     return Arrival(file, status.st_size, status.st_mtime_ns)
 
 
-def scan(
-    folder: Path, refused: Callable[[OSError], None], leave: Path | None = None
-) -> Iterator[Arrival]:
-    """Yield the pictures of a folder and the folders in it, in any order, each folder once.
+class Scanner:
+    """Looks what images lie in a folder and the folders in it, each folder once.
 
-    Hidden files and folders and temporary names are left alone, as is the folder ``leave``.
+    Hidden files and folders and temporary names (7.tmp.png, 7.png.upload) are left alone.  Where a
+    name does not tell whether a file is an image its first bytes do, once for each state of it.
 
     Args:
         folder: where to look.
-        refused: is told of a folder inside that cannot be read.
+        refused: is told of a folder inside that cannot be read, and of a link to nothing.
         leave: a folder not to look into.
-
-    Raises:
-        OSError: if the folder itself cannot be read.
     """
-    seen = {os.path.realpath(leave)} if leave else set()
-    # Links wait until the real folders are done: a picture keeps its own path, not a link's.
-    folders = deque([("", os.path.realpath(folder))])
-    while folders:
-        inside, real = folders.popleft()
-        if real in seen:
-            continue
-        seen.add(real)
-        try:
-            with os.scandir(folder / inside) as entries:
-                for entry in entries:
-                    name = entry.name
-                    if is_picture(name) and (status := _status(entry)) is not None:
-                        yield Arrival(inside + name, status.st_size, status.st_mtime_ns)
-                    elif name[0] == "." or not _is_folder(entry):
-                        continue
-                    elif entry.is_symlink():
-                        folders.append((f"{inside}{name}/", os.path.realpath(entry.path)))
-                    else:
-                        folders.appendleft((f"{inside}{name}/", os.path.join(real, name)))  # noqa: PTH118
-        except FileNotFoundError:
-            if not inside:
-                raise
-        except OSError as error:
-            if not inside:
-                raise
-            refused(error)
 
+    def __init__(
+        self, folder: Path, refused: Callable[[OSError], None], leave: Path | None = None
+    ) -> None:
+        self.folder = folder
+        self._refused = refused
+        self._leave = leave
+        self._looked_into: dict[Arrival, bool] = {}
 
-def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Return what is known of an entry that is a file; ``None`` for others and what is gone."""
-    try:
-        status = entry.stat()
-    except OSError:
-        return None
-    return status if stat.S_ISREG(status.st_mode) else None
+    def scan(self) -> Iterator[Arrival]:
+        """Yield the images, in any order.
 
+        Raises:
+            OSError: if the folder itself cannot be read.
+        """
+        before, self._looked_into = self._looked_into, {}
+        for file, entry in entries_below(self.folder, self._refused, self._leave):
+            name = entry.name
+            said = name_says(name)
+            if said is False or not is_finished(name) or (said is None and name_says(_stem(name))):
+                continue
+            try:
+                status = entry.stat()
+            except OSError as error:
+                # Others are gone again, as temporary files are.
+                if entry.is_symlink():
+                    self._refused(error)
+                continue
+            arrival = Arrival(file, status.st_size, status.st_mtime_ns)
+            if stat.S_ISREG(status.st_mode) and (said or self._is_image(arrival, before)):
+                yield arrival
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
+    def _is_image(self, arrival: Arrival, before: dict[Arrival, bool]) -> bool:
+        known = before.get(arrival)
+        if known is None:
+            try:
+                head = head_of(self.folder / arrival.file)
+            except OSError:
+                return False  # Perhaps its writer has locked it: it is looked into again.
+            if not any(head):
+                return False  # Nothing is written yet, or only room is made for it.
+            known = kind_of(head) is not None
+        self._looked_into[arrival] = known
+        return known
 
 
 @dataclass(frozen=True)

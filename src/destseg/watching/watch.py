@@ -17,7 +17,7 @@ from pathlib import Path
 from destseg.errors import DataError, SettingsError
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure, Result
-from destseg.watching.arrivals import Arrival, Arrivals, look_at, scan
+from destseg.watching.arrivals import Arrival, Arrivals, Scanner, look_at
 from destseg.watching.journal import Journal
 from destseg.watching.moving import Mover
 
@@ -85,6 +85,7 @@ class Watch:
         self._pause = pause
         self._clock = clock
         self._arrivals = Arrivals(self.timing.settle, self.timing.give_up)
+        self._scanner = Scanner(folder, self._refused, mover.target if mover else None)
         self._said: set[str] = set()
 
     def run(self, *, once: bool = False) -> Iterator[Result | Failure]:
@@ -131,9 +132,8 @@ class Watch:
 
     def _not_done(self) -> list[Arrival]:
         """Return the pictures in the folder that are not done; move those that only are to be."""
-        leave = self.mover.target if self.mover else None
         found, unmoved = [], []
-        for arrival in scan(self.folder, self._refused, leave):
+        for arrival in self._scanner.scan():
             if arrival not in self.journal:
                 found.append(arrival)
             elif self.mover and (planned := self.journal.destination(arrival)) is not None:

@@ -1,0 +1,117 @@
+"""What people call folders, labels and files: the known spellings, and what they stand for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import PurePath
+
+GOOD = "good"
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Without case, spaces and signs: "Not OK", "not_ok" and "notOK" are one name.
+_GOOD = _words(
+    """
+    good ok normal pass passed io defectfree nodefect nodefects nondefective undamaged
+    良品 合格 正常
+    """
+)
+_DEFECTIVE = _words(
+    """
+    bad ng nok ko nio notgood notok nogood notnormal reject rejected rejects fail failed faulty
+    defect defects defective abnormal anomaly anomalies anomalous 不良 不良品 不合格 缺陷 异常
+    """
+)
+_MASKS = _words(
+    """
+    mask masks gt gts groundtruth groundtruths labels annotation annotations segmentation
+    segmentations 掩码 掩膜
+    """
+)
+# Defects have such names, and hardly anything else.
+_DEFECT_TYPES = _words(
+    """
+    scratch scratches scratched dent dents dented crack cracks cracked chipped broken stain stains
+    contamination damage damaged rust misprint 划痕 裂纹
+    """
+)
+_TRAIN = frozenset({"train", "training"})
+_TEST = frozenset({"test", "testing"})
+_SPLITS = _TRAIN | _TEST | {"val", "validation"}
+# Say nothing: good_parts and 01_OK are called good.
+_NEUTRAL = _words("image images img imgs picture pictures photo photos part parts sample samples")
+_MASK_OF = re.compile(r"(.+)[-_ .](?:mask|masks|gt|ground_?truth|label|seg)", re.IGNORECASE)
+_SAYS = re.compile("|".join(_GOOD | _DEFECTIVE), re.IGNORECASE)
+_PIECES = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
+
+
+def is_good(name: str) -> bool:
+    """Whether a folder's name says that good parts are in it."""
+    return _plain(name) in _GOOD
+
+
+def is_defective(name: str) -> bool:
+    """Whether a folder's name says that defective parts are in it, of whatever type."""
+    return _plain(name) in _DEFECTIVE
+
+
+def is_masks(name: str) -> bool:
+    """Whether a folder's name says that masks are in it."""
+    return _plain(name) in _MASKS
+
+
+def is_defect_type(name: str) -> bool:
+    """Whether a folder is called like a well-known type of defect."""
+    return _plain(name) in _DEFECT_TYPES
+
+
+def is_train(name: str) -> bool:
+    """Whether a folder has what a data set is to be trained on."""
+    return name.casefold() in _TRAIN
+
+
+def is_test(name: str) -> bool:
+    """Whether a folder has what a data set is to be measured on."""
+    return name.casefold() in _TEST
+
+
+def is_split(name: str) -> bool:
+    """Whether a folder is called like a part of a data set: for training, for testing, ..."""
+    return name.casefold() in _SPLITS
+
+
+def is_good_label(label: str) -> bool:
+    """Whether a label of a list says that the part is good."""
+    return label.strip() == "0" or is_good(label)
+
+
+def masks_beside(paths: Sequence[PurePath]) -> list[PurePath]:
+    """Return the files that are called like masks of others of the paths: 1_mask.png by 1.png."""
+    masks = [(path, called[1]) for path in paths if (called := _MASK_OF.fullmatch(path.stem))]
+    there = {path.with_suffix("") for path in paths} if masks else set()
+    return [path for path, image in masks if path.with_name(image) in there]
+
+
+def called_both(paths: Iterable[PurePath]) -> tuple[PurePath, PurePath] | None:
+    """Return a file called good and one called defective, where both are: 1_OK.png and 2_NG.png."""
+    good = bad = None
+    for path in paths:
+        if not _SAYS.search(path.name):
+            continue
+        words = {word.casefold() for word in _PIECES.findall(path.stem)}
+        if words & _DEFECTIVE:
+            bad = bad or path
+        elif words & _GOOD:
+            good = good or path
+        if good and bad:
+            return good, bad
+    return None
+
+
+def _plain(name: str) -> str:
+    words = (word.casefold() for word in _PIECES.findall(name))
+    return "".join(word for word in words if word not in _NEUTRAL)
