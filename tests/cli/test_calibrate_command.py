@@ -271,7 +271,7 @@ def test_the_good_folder_of_labelled_ones_is_taken_with_a_word(
         write(tmp_path / "new" / name, [red, red, red])
     code, out, err = calibrate(brightness_model, tmp_path / "new")
     assert code == 0
-    assert "threshold 0.2000" in out
+    assert "threshold 0.2001" in out
     assert "left out: " in err
     assert f"{bad}/ (3)" in err
     assert "mask/ (3)" in err
@@ -282,7 +282,7 @@ def test_the_good_folder_of_a_test_set_can_be_named(brightness_model, calibrate,
         write(tmp_path / "data/test" / name, [red, red, red])
     code, out, err = calibrate(brightness_model, tmp_path / "data/test/good")
     assert (code, err) == (0, "")
-    assert "threshold 0.2000" in out
+    assert "threshold 0.2001" in out
 
 
 def test_rows_labelled_with_a_defect_are_left_out_and_counted(
@@ -294,7 +294,7 @@ def test_rows_labelled_with_a_defect_are_left_out_and_counted(
     (tmp_path / "list.csv").write_text(text, encoding="utf-8")
     code, out, err = calibrate(brightness_model, tmp_path / "list.csv")
     assert code == 0
-    assert "threshold 0.2000" in out
+    assert "threshold 0.2001" in out
     assert "3 rows are labelled good; left out are 2 labelled 'dent' (1), '1' (1)" in err
 
 
@@ -322,11 +322,11 @@ def test_every_old_calibration_is_kept_and_can_be_gone_back_to(with_int8, calibr
     assert [(with_int8 / place).with_name(other).read_bytes() for place in places] == second
     code, out, err = calibrate(with_int8, "--restore", kept)
     assert (code, err) == (0, "")
-    assert split(out)[0][0].startswith("threshold 0.3000 (was 0.4000)")
+    assert split(out)[0][0].startswith("threshold 0.3001 (was 0.4001)")
     values = [json.loads((with_int8 / place).read_bytes()) for place in places]
     assert values == [json.loads(content) for content in first]
     assert len(list(with_int8.glob("calibration.until-*.json"))) == 3
-    assert load(with_int8, backend="onnx-int8").calibration.threshold == 0.15
+    assert load(with_int8, backend="onnx-int8").calibration.threshold == pytest.approx(0.1501)
 
 
 def test_going_back_to_nothing_or_to_another_model_is_refused(with_int8, calibrate):

@@ -17,8 +17,9 @@ from destseg.data.outputs import require_apart
 DESCRIPTION = """Learn from pictures of good parts and save a model in a folder.
 
 DATA is a folder in MVTec AD's layout (its train/good is used), any folder of good pictures, or a
-list of them (.txt, or .csv with a column path).  Some of the pictures are held out and fit the
-threshold; nothing defective is needed.
+list of them (.txt, or .csv with a column path).  Folders called as other tools call them (OK/ NG/,
+normal/ abnormal/ mask/) are understood; what may not be good is refused.  Some of the
+pictures are held out and fit the threshold; nothing defective is needed.
 """
 
 EPILOG = """examples:

@@ -141,14 +141,14 @@ def quantize(
 
 def _pictures(bundle: Bundle, data: str | Path, count: int) -> Pictures:
     """Keep the pictures apart that fit the threshold, as training did where they are the same."""
-    good = [sample.path for sample in good_samples(data)]
+    good = good_samples(data)
     root = Path(data) if Path(data).is_dir() else Path(data).parent
     names = list(bundle.calibration.pictures) if bundle.calibration is not None else []
     held_out = [root / name for name in names]
     if not all(path.is_file() for path in held_out):
         settings = bundle.settings
         _, chosen = split_held_out(
-            good_samples(data),
+            good,
             fraction=settings.data.held_out_fraction,
             minimum=settings.data.held_out_minimum,
             seed=settings.training.seed,
@@ -156,7 +156,7 @@ def _pictures(bundle: Bundle, data: str | Path, count: int) -> Pictures:
         held_out = [sample.path for sample in chosen]
         names = [path.as_posix() for path in held_out]
     apart = {path.resolve() for path in held_out}
-    others = [path for path in good if path.resolve() not in apart]
+    others = [sample.path for sample in good if sample.path.resolve() not in apart]
     if len(others) < 4 or not held_out:
         raise DataError(
             f"{data}: expected at least 4 good images beside those for the threshold, 2 to measure "
