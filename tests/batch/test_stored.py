@@ -151,3 +151,20 @@ def test_sources_that_make_no_sense_are_refused(tmp_path):
 def test_a_name_that_is_no_text_has_an_id_that_is(tmp_path):
     stored = Stored(str(tmp_path))
     assert stored._id("b\udcff.png") == f"{tmp_path}/b\\udcff.png"
+
+
+def test_files_are_images_by_their_name_or_else_their_content(tmp_path, caplog):
+    jpeg = b"\xff\xd8\xff\xe0" + bytes(20)
+    for name in ("1.png", "2.jfif", "3", "deep/4.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(jpeg)
+    for name in ("notes.txt", "_SUCCESS"):
+        (tmp_path / name).write_bytes(b"words")
+    (tmp_path / "5.png").symlink_to(tmp_path / "gone.png")
+    expected = [str(tmp_path / name) for name in ("1.png", "2.jfif", "3", "5.png", "deep/4.heic")]
+    for source in (str(tmp_path), f"{tmp_path}/**/*"):
+        stored, pieces, _ = plan(source)
+        rows = read_all(stored, pieces)
+        assert [name for name, _ in rows] == expected
+        assert [name for name, row in rows if isinstance(row, ImageError)] == [expected[3]]
+    assert "left out what is no image: _SUCCESS" in caplog.text

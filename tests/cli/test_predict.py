@@ -437,3 +437,39 @@ def test_an_unknown_device_is_refused(trained, parts, capsys):
     err = capsys.readouterr().err
     assert "gpu0" in err
     assert "Traceback" not in err
+
+
+# --- which files of a folder
+
+
+def test_a_folder_leaves_nothing_out_that_its_name_would_not(predict, tmp_path):
+    for name in ("1.png", "2.png"):
+        write(tmp_path / "in" / name)
+    write(tmp_path / "jpeg.jpg").rename(tmp_path / "in/3.jfif")
+    write(tmp_path / "png.png").rename(tmp_path / "in/4")
+    (tmp_path / "in/5.gif").write_bytes(b"GIF89a" + bytes(20))
+    (tmp_path / "in/6.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "in/notes.txt").write_text("of the shift", encoding="utf-8")
+    code, lines, err = predict(tmp_path / "in")
+    assert code == 1
+    assert [Path(line.get("picture")).name for line in lines] == [
+        *("1.png", "2.png", "3.jfif", "4", "5.gif", "6.png")
+    ]
+    assert ["error" in line for line in lines] == [False] * 4 + [True] * 2
+    assert "2 of 6" in err
+    # The same files by their names.
+    words = sorted(path for path in (tmp_path / "in").iterdir() if path.suffix != ".txt")
+    assert predict(*words)[:2] == (code, lines)
+
+
+def test_masks_beside_good_and_defective_images_are_left_out_with_a_word(predict, tmp_path):
+    for name in ("normal/1.png", "abnormal/2.png", "mask/2.png"):
+        write(tmp_path / "in" / name)
+    code, lines, err = predict(tmp_path / "in")
+    assert code == 0
+    assert [Path(line["picture"]).name for line in lines] == ["2.png", "1.png"]
+    assert "left out the masks (1)" in err
+    # A product called mask is one of others.
+    write(tmp_path / "products/mask/1.png")
+    write(tmp_path / "products/glove/1.png")
+    assert len(predict(tmp_path / "products")[1]) == 2

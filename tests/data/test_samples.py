@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from destseg.data import samples
+from destseg.data import folders, samples
+from destseg.data.images import read_image
 from destseg.data.samples import Sample, find_pictures, good_samples, split_held_out
-from destseg.errors import DataError
+from destseg.errors import DataError, ImageError
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -429,3 +430,56 @@ def test_the_real_folders_are_understood(name):
     assert all((sample.mask is not None) == sample.is_defective for sample in found)
     masks = {sample.mask for sample in found if sample.mask is not None}
     assert masks == set((root / "ground_truth").glob("*/*"))
+
+
+# --- which files of a folder are images
+
+JPEG_HEAD = b"\xff\xd8\xff\xe0" + bytes(20)
+HEIC_HEAD = b"\0\0\0\x18ftypheic" + bytes(20)
+
+
+def test_an_image_is_what_its_name_or_else_its_content_says_is_one(tmp_path, caplog):
+    contents = {
+        **dict.fromkeys(["1.jfif", "2.JPE", "3.Tif", "4", "cam.0005", "6.dat"], JPEG_HEAD),
+        **dict.fromkeys(["7.heic", "8.GIF", "9.avif", "10.CR2", "11.dng"], b"x"),
+        **dict.fromkeys(["12", "13.bin"], HEIC_HEAD),
+        **dict.fromkeys(["a.txt", "b.json", "Thumbs.db", "c.png.tmp", "d.png~"], JPEG_HEAD),
+        **dict.fromkeys(["Makefile", "BMW", "empty"], b"BMW is no bitmap"),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "14.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "15").symlink_to(tmp_path / "gone folder")
+    (tmp_path / "e.txt").symlink_to(tmp_path / "gone.txt")
+    found = below(tmp_path, find_pictures(tmp_path))
+    images = [*list(contents)[:13], "14.png", "15"]
+    assert sorted(found) == sorted(images)
+    # What no name explains is told, in one line.
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: left out what is no image: BMW, Makefile, empty"
+    ]
+    # By its name each is what it is in the folder.
+    for name in images[:13]:
+        assert find_pictures(tmp_path / name) == [tmp_path / name]
+
+
+def test_what_cannot_be_read_in_a_folder_says_what_it_is(tmp_path):
+    (tmp_path / "1.heic").write_bytes(HEIC_HEAD)
+    (tmp_path / "2.png").symlink_to(tmp_path / "gone.png")
+    reasons = []
+    for path in find_pictures(tmp_path):
+        with pytest.raises(ImageError) as caught:
+            read_image(path)
+        reasons.append(caught.value.reason)
+    assert "got HEIC, which is not read; convert it" in reasons[0]
+    assert "got a link to nothing" in reasons[1]
+
+
+def test_files_whose_suffix_is_known_are_not_opened(tmp_path, monkeypatch):
+    touch(tmp_path, "1.png", "2.jfif", "3.heic", "4.txt", "5.json")
+
+    def refuse(path):
+        raise AssertionError(f"{path} was opened")
+
+    monkeypatch.setattr(folders, "head_of", refuse)
+    assert below(tmp_path, find_pictures(tmp_path)) == ["1.png", "2.jfif", "3.heic"]

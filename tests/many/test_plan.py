@@ -41,6 +41,14 @@ def test_what_is_no_folder_of_categories_is_refused(where, reason, products, tmp
         find_products(products / where, tmp_path)
 
 
+@pytest.mark.parametrize("inside", ["train/OK", "Train/good", "good", "normal", "test/NG"])
+def test_one_category_is_known_by_any_spelling(inside, tmp_path):
+    (tmp_path / "data" / inside).mkdir(parents=True)
+    (tmp_path / "data" / "other").mkdir()
+    with pytest.raises(DataError, match="got one category"):
+        find_products(tmp_path / "data", tmp_path / "out")
+
+
 # ---- jobs
 
 

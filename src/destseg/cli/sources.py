@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from destseg.data.folders import folders_in
 from destseg.data.lists import LIST_SUFFIXES
-from destseg.data.names import is_masks
+from destseg.data.names import is_defective, is_good, is_masks
 from destseg.data.samples import find_pictures, test_folder, test_samples
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def source_pictures(source: Path) -> list[Path]:
@@ -21,5 +24,15 @@ def source_pictures(source: Path) -> list[Path]:
     if test_folder(source) and folders_in(source, is_masks):
         return [sample.path for sample in test_samples(source)]
     if source.is_dir() or source.suffix.lower() in LIST_SUFFIXES:
-        return find_pictures(source)
+        return _without_masks(source, find_pictures(source))
     return [source]
+
+
+def _without_masks(source: Path, paths: list[Path]) -> list[Path]:
+    """Leave the masks of a folder of good and defective images out, and tell how many they are."""
+    if not folders_in(source, is_good) and not folders_in(source, is_defective):
+        return paths
+    masks = {path for path in paths if is_masks(path.relative_to(source).parts[0])}
+    if masks:
+        _LOGGER.warning("%s: left out the masks (%d)", source, len(masks))
+    return [path for path in paths if path not in masks]
