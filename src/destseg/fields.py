@@ -36,6 +36,8 @@ HARMLESS = {
     "tile_overlap",
     "tensorboard",
 }
+# The same of a finished model, whose calibration is bound to these too.
+HARMLESS_WHEN_FINISHED = HARMLESS - {"max_false_alarm_rate", "tile_overlap"}
 
 Rotation = Literal["none", "tilt", "turn"]
 

@@ -86,7 +86,8 @@ def test_a_new_rate_alone_keeps_the_scores(brightness_model, calibrate):
     assert (code, err) == (0, "")
     # Of three held-out scores the second highest: two of four parts may be above it.
     assert split(out)[0] == [
-        "threshold 0.2001 (was 0.3001), at most 50.00% false alarms, from 3 good pictures"
+        "threshold 0.2001 (was 0.3001), at most 50.00% false alarms, from 3 good pictures",
+        "  set by b",
     ]
     after = load_bundle(brightness_model)
     assert after == replace(before, calibration=before.calibration.with_rate(0.5))
@@ -106,7 +107,8 @@ def test_new_pictures_give_new_scores_at_the_old_rate(brightness_model, calibrat
     assert after.max_false_alarm_rate == 0.25
     # Two of eight may be above: the second highest.
     assert split(out)[0] == [
-        "threshold 0.6001 (was 0.3001), at most 25.00% false alarms, from 7 good pictures"
+        "threshold 0.6001 (was 0.3001), at most 25.00% false alarms, from 7 good pictures",
+        f"  set by {good / '2.png'}",
     ]
     assert load(brightness_model).predict(np.full((64, 64, 3), 160, np.uint8)).is_defective
     assert not load(brightness_model).predict(np.full((64, 64, 3), 150, np.uint8)).is_defective
@@ -165,11 +167,12 @@ def test_a_quantised_form_is_fitted_on_the_same_pictures(with_int8, calibrate, t
     good = write(tmp_path / "good", [51, 102, 153])
     code, out, err = calibrate(with_int8, good)
     assert (code, err) == (0, "")
-    assert split(out)[0] == [
+    assert [line for line in split(out)[0] if not line.startswith("  set by ")] == [
         "threshold 0.6001 (was 0.3001), at most 25.00% false alarms, from 3 good pictures",
         "onnx-int8: threshold 0.3001 (was 0.1501), at most 25.00% false alarms, from 3 good "
         "pictures",
     ]
+    assert out.count(f"  set by {good / '2.png'}\n") == 2
     bundle = load_bundle(with_int8)
     form = load_export(bundle, "onnx-int8")
     assert form.calibration.scores == pytest.approx([0.1, 0.2, 0.3])

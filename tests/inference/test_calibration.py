@@ -168,6 +168,8 @@ def test_scores_peaks_and_names_stay_together():
     assert calibration.pixel_threshold_images == ("c",)
     assert calibration.to_dict()["threshold_images"] == ["b", "d"]
     assert calibration.to_dict()["pixel_threshold_images"] == ["c"]
+    assert calibration.set_by() == "set by b, d, that of regions by c"
+    assert fitted([0.5] * 5).set_by() == "set by 0.png, 1.png, 2.png and 2 more"
     assert calibration.paired
 
 
@@ -179,6 +181,7 @@ def test_a_calibration_of_older_versions_does_not_say_which_image_it_was():
     again = Calibration.from_dict(old)
     assert (again.threshold, again.pixel_threshold) == (fresh.threshold, fresh.pixel_threshold)
     assert again.threshold_images == again.pixel_threshold_images == ()
+    assert again.set_by() is None
     assert not Calibration.from_dict(again.to_dict()).paired
 
 

@@ -166,6 +166,8 @@ def test_settings_that_weights_do_not_hang_on_may_change(
 def test_a_forgotten_job_is_new(products, tmp_path):
     job, *_ = jobs_in(products, tmp_path)
     plan.forget([job])
-    leave(job, *plan.LEFT_BY_A_RUN)
+    leave(job, *plan.LEFT_BY_A_RUN, "metrics.json", "report.html", "error.txt", "log.jsonl")
+    leave(job, "mine.txt")
     plan.forget([job])
     assert job.state == "new"
+    assert [path.name for path in job.folder.iterdir()] == ["mine.txt"]

@@ -398,6 +398,49 @@ def test_a_finished_run_that_is_resumed_is_loaded(parts, settings, finished, mon
     assert before == {path: path.stat().st_mtime_ns for path in finished.iterdir()}
 
 
+def test_a_finished_run_is_not_taken_for_one_with_other_settings(parts, settings, finished):
+    other = settings.replace(seed=3, lr_head=0.5, max_false_alarm_rate=0.2)
+    with pytest.raises(TrainingError) as caught:
+        run(parts, finished, other, resume=True)
+    message = str(caught.value)
+    assert "--seed: 0 then, 3 now" in message
+    assert "--lr-head" in message
+    assert "--max-false-alarm-rate" in message  # the threshold that it has is of another
+    assert "--batch-size" not in message
+    assert "images" not in message
+    run(parts, finished, settings.replace(cache_gib=0.5, log_every=7), resume=True)
+    train(parts, output=finished, resume=True, quiet=True)
+
+
+def test_other_data_are_refused_whatever_their_names(
+    parts, settings, finished, interrupted, tmp_path
+):
+    """For a finished run and for one to go on with."""
+    same = shutil.copytree(parts, tmp_path / "same")
+    assert run(same, finished, settings, resume=True).bundle.settings == settings
+    fewer = shutil.copytree(parts, tmp_path / "fewer")
+    (fewer / "011.png").unlink()
+    swapped = shutil.copytree(parts, tmp_path / "swapped")
+    shutil.copy(parts / "004.png", swapped / "003.png")
+    for data in (fewer, swapped):
+        with pytest.raises(TrainingError, match=r"(?s)other images than then.*--overwrite"):
+            run(data, finished, None, resume=True)
+        with pytest.raises(TrainingError, match="or other names or contents"):
+            run(data, interrupted, settings, resume=True)
+
+
+def test_a_finished_model_that_does_not_say_what_it_saw_is_not_taken_for_the_answer(
+    parts, settings, finished, tmp_path
+):
+    folder = copied(finished, tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["training"]["data_sha256"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(TrainingError, match="of an older version, does not say what it saw"):
+        run(parts, folder, settings, resume=True)
+    load(folder, device="cpu")
+
+
 # ---- losses and weights that are not finite
 
 
@@ -530,9 +573,57 @@ def test_overwriting_destroys_nothing_before_the_new_run_can_begin(
     parts, settings, finished, tmp_path
 ):
     folder = copied(finished, tmp_path)
+    leave_results(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(DataError):
         run(tmp_path / "mistyped", folder, settings, overwrite=True)
-    load(folder, device="cpu")
+    with pytest.raises(DataError):
+        run(parts, folder, settings.replace(textures=str(tmp_path / "no")), overwrite=True)
+    with pytest.raises(WeightsError):
+        run(parts, folder, settings.replace(teacher_weights="no.safetensors"), overwrite=True)
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    log = folder / "log.jsonl"
+    assert after.pop(log).startswith(before.pop(log))
+    assert after == before
+
+
+def leave_results(folder):
+    """What other commands leave beside a model, and what a user might."""
+    for name in (
+        "exports/onnx/export.json",
+        "exports/openvino-int8/calibration.json",
+        "metrics.json",
+        "report.html",
+        "calibration.until-20260101T000000Z.json",
+        "tensorboard/events.out.tfevents.1.here",
+        "notes.txt",
+        "exports/my.onnx",
+        "tensorboard/mine.txt",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("of the old weights")
+
+
+def test_overwriting_leaves_nothing_of_the_old_weights_and_all_of_the_users(
+    parts, settings, finished, tmp_path
+):
+    folder = copied(finished, tmp_path)
+    leave_results(folder)
+    run(parts, folder, settings.replace(seed=1), overwrite=True)
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert left == FILES | {"notes.txt", "exports/my.onnx", "tensorboard/mine.txt"}
+    assert load(folder).backend_name == "torch"
+
+
+@pytest.mark.parametrize(("surface_width", "steps"), [(8, 9), (0, 6)])
+def test_the_rate_counts_the_steps_of_all_phases(
+    surface_width, steps, parts, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(train_module, "_learn", lambda *_: 120.0)
+    changed = settings.replace(surface_width=surface_width)
+    training = run(parts, tmp_path / "run", changed).bundle.training
+    assert training["minutes"] == 2
+    assert training["pictures_per_s"] == pytest.approx(steps * 4 / 120)
 
 
 def test_resume_and_overwrite_exclude_each_other(parts, settings, finished):
@@ -615,6 +706,7 @@ def test_otherwise_a_run_tells_what_it_does(parts, settings, tmp_path, capfd):
         "phase 2, head: step 3/3",
         "note: ",
         f"model saved in {tmp_path / 'run'}",
+        f", {load(tmp_path / 'run', device='cpu').calibration.set_by()}, at most",
     ):
         assert text in err
 

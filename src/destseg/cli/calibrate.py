@@ -136,5 +136,7 @@ def _tell(name: str, old: Calibration | None, new: Calibration) -> None:
         f"{name + ': ' if name else ''}threshold {new.threshold:.4f}{was}, at most "
         f"{new.promised_rate:.2%} false alarms, from {len(new.scores)} good pictures"
     )
+    if by := new.set_by():
+        print(f"  {by}")
     if short := new.shortfall():
         print(f"destseg: note: {short}", file=sys.stderr)

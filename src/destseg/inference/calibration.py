@@ -150,6 +150,13 @@ class Calibration:
         """Names of the images whose peak set the pixel threshold; empty as above."""
         return self._named(self.peaks)
 
+    def set_by(self) -> str | None:
+        """Return which images set the thresholds, in words; ``None`` where ``paired`` is not."""
+        if not self.paired:
+            return None
+        image, pixel = map(_listed, (self.threshold_images, self.pixel_threshold_images))
+        return f"set by {image}" + (f", that of regions by {pixel}" if pixel != image else "")
+
     def _deciding(self, rising: Sequence[float]) -> float:
         rank, _ = threshold_rank(len(rising), self.max_false_alarm_rate)
         return rising[-1 - rank]
@@ -253,6 +260,11 @@ def _tie(score: float) -> float:
     and a decision cannot disagree.
     """
     return min(1.0, score + TOLERANCE)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
 def _scored_with(settings: Settings) -> dict[str, Any]:

@@ -13,14 +13,13 @@ from destseg.data.folders import folders_in
 from destseg.data.names import is_good, is_split
 from destseg.data.samples import Sample
 from destseg.errors import DataError, SettingsError, TrainingError
-from destseg.fields import HARMLESS
+from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
 from destseg.inference.bundle import MANIFEST
+from destseg.inference.model_folder import remove_model
 
 CHECKPOINT = "checkpoint.safetensors"
 RESULT = "result.json"
 LEFT_BY_A_RUN = (RESULT, MANIFEST, CHECKPOINT)
-# A finished model is bound to these too.
-_HARMLESS_WHEN_FINISHED = HARMLESS - {"max_false_alarm_rate", "tile_overlap"}
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ def require_same_settings(jobs: Iterable[Job]) -> None:
         written = job.folder / "settings.yaml"
         if job.state == "new" or not written.is_file():
             continue
-        harmless = _HARMLESS_WHEN_FINISHED if (job.folder / MANIFEST).is_file() else HARMLESS
+        harmless = HARMLESS_WHEN_FINISHED if (job.folder / MANIFEST).is_file() else HARMLESS
         changed = changed_settings(Settings.from_yaml(written), job.settings, harmless)
         if changed:
             problems.append("\n".join([f"{job.folder} ({job.state}):", *changed]))
@@ -193,10 +192,10 @@ def require_same_settings(jobs: Iterable[Job]) -> None:
 
 
 def forget(jobs: Iterable[Job]) -> None:
-    """Take away what would pass for a finished or begun job, so that it is done anew."""
+    """Take away what belongs to a finished or begun job, so that it is done anew."""
     for job in jobs:
-        for name in (*LEFT_BY_A_RUN, "log.jsonl"):
-            (job.folder / name).unlink(missing_ok=True)
+        remove_model(job.folder)
+        (job.folder / "log.jsonl").unlink(missing_ok=True)
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:

@@ -33,6 +33,8 @@ class Checkpoint:
         optimizer: the phase's optimiser, tensors by ``parameter number/name``.
         scaler: state of the loss scaler, empty where none is used.
         seconds: training time so far.
+        data_sha256: of the good images, as ``good_parts.fingerprint`` gives it; ``None`` in states
+            of older versions.
     """
 
     phase: str
@@ -44,6 +46,7 @@ class Checkpoint:
     optimizer: Mapping[str, Tensor]
     scaler: Mapping[str, float]
     seconds: float
+    data_sha256: str | None = None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -59,6 +62,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "teacher": checkpoint.teacher,
         "scaler": checkpoint.scaler,
         "seconds": checkpoint.seconds,
+        "data_sha256": checkpoint.data_sha256,
     }
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     write_atomically(path, safetensors.torch.save(plain, {"destseg": json.dumps(meta)}))
@@ -93,6 +97,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             optimizer=_under(tensors, "optimizer/"),
             scaler=meta["scaler"],
             seconds=meta["seconds"],
+            data_sha256=meta.get("data_sha256"),
         )
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise TrainingError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +24,14 @@ class GoodParts:
         training: decoded, to train on.
         held_out: for the threshold.
         roi: what of them is inspected; ``None`` is all.
+        sha256: which images the data set has, as ``fingerprint`` gives it.
     """
 
     root: Path
     training: GoodPictures
     held_out: list[Sample]
     roi: Roi | None = None
+    sha256: str = ""
 
     @classmethod
     def read(
@@ -67,17 +71,43 @@ class GoodParts:
             training=len(training),
             held_out=len(held_out),
         )
-        root = Path(data)
         return cls(
-            root=root if root.is_dir() else root.parent,
+            root=_root(data),
             training=pictures.only([sample.path for sample in training]),
             held_out=held_out,
             roi=roi,
+            sha256=fingerprint(data),
         )
 
     def names(self, paths: list[Path]) -> list[str]:
         """Return paths relative to the data set where they lie in it."""
-        return [
-            path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
-            for path in paths
-        ]
+        return [_name(path, self.root) for path in paths]
+
+
+def fingerprint(data: str | Path) -> str:
+    """Return the SHA-256 of a data set's good images: their names in it, order and contents.
+
+    Two runs of the same settings see the same exactly where this is the same, wherever it lies.
+
+    Raises:
+        DataError: if there are none.
+    """
+    root, whole = _root(data), hashlib.sha256()
+    for sample in good_samples(data):
+        try:
+            with sample.path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            content = f"unreadable: {error.strerror}"
+        name = os.fsencode(_name(sample.path, root))
+        whole.update(name + b"\0" + content.encode() + b"\n")
+    return whole.hexdigest()
+
+
+def _root(data: str | Path) -> Path:
+    path = Path(data)
+    return path if path.is_dir() else path.parent
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

@@ -24,6 +24,7 @@ PHASE_TITLES = {
     "surface": "phase 3, surface head",
 }
 SECONDS_BETWEEN_LINES = 15.0
+_EVENTS = "tensorboard/events.out.tfevents.*"
 
 
 class TrainingLog:
@@ -38,6 +39,8 @@ class TrainingLog:
     """
 
     def __init__(self, folder: Path | None, *, tensorboard: bool, quiet: bool) -> None:
+        # Before a new one is opened there.
+        self._earlier_boards = [] if folder is None else list(folder.glob(_EVENTS))
         self._board = _open_tensorboard(folder) if tensorboard and folder is not None else None
         path = Path(os.devnull) if folder is None else folder / "log.jsonl"
         self._file = path.open("a", encoding="utf-8")
@@ -62,8 +65,10 @@ class TrainingLog:
             self._board.close()
 
     def restart(self) -> None:
-        """Forget what an earlier run wrote into the JSON log."""
+        """Forget what an earlier run wrote into the JSON log and for TensorBoard."""
         self._file.truncate(0)
+        for events in self._earlier_boards:
+            events.unlink(missing_ok=True)
 
     def say(self, text: str, **facts: Any) -> None:
         """Print one line, and write it with its facts into the JSON log."""

@@ -10,9 +10,10 @@ from destseg.data.outputs import require_apart, require_folder
 from destseg.data.roi import Roi, read_roi
 from destseg.data.samples import good_samples
 from destseg.errors import DataError, SettingsError, TrainingError
-from destseg.fields import HARMLESS
-from destseg.inference.bundle import CALIBRATION, MANIFEST, ROI, WEIGHTS
+from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
+from destseg.inference.bundle import CALIBRATION, MANIFEST, ROI, WEIGHTS, load_bundle
 from destseg.training.checkpoint import Checkpoint, load_checkpoint
+from destseg.training.good_parts import GoodParts, fingerprint
 
 CHECKPOINT = "checkpoint.safetensors"
 SETTINGS = "settings.yaml"
@@ -86,12 +87,6 @@ def note_beginning(folder: Path, settings: Settings, roi: Roi | None) -> None:
         write_atomically(folder / ROI, roi.to_png())
 
 
-def clear(folder: Path) -> None:
-    """Take away what would pass for a finished or unfinished run."""
-    for name in (MANIFEST, CHECKPOINT):
-        (folder / name).unlink(missing_ok=True)
-
-
 def settled(settings: Settings | None, saved: Checkpoint | None) -> Settings:
     """Return the settings to run with.
 
@@ -111,3 +106,48 @@ def settled(settings: Settings | None, saved: Checkpoint | None) -> Settings:
             + "\nLeave them out, or start anew with --overwrite."
         )
     return settings
+
+
+def require_same_images(source: GoodParts, data: str | Path, saved: Checkpoint) -> None:
+    """Refuse to go on with other images than those that a run began with.
+
+    Raises:
+        TrainingError: if their names, number or contents differ.
+    """
+    names = source.names(source.training.paths)
+    # States of older versions do not say what was in the files.
+    if saved.pictures != names or saved.data_sha256 not in (None, source.sha256):
+        raise TrainingError(
+            f"{data}: the training pictures are not those of the run to be resumed "
+            f"({len(names)} now, {len(saved.pictures)} then, or other names or contents). "
+            "Restore them, or start anew with --overwrite."
+        )
+
+
+def require_same_run(folder: Path, data: str | Path, settings: Settings | None) -> None:
+    """Refuse to take a finished model for the result of another run than the one that is asked for.
+
+    Args:
+        folder: of the finished model.
+        data: the good images asked for.
+        settings: those asked for; ``None`` is those of the model.
+
+    Raises:
+        TrainingError: naming the settings that differ, and whether the images do.
+    """
+    bundle = load_bundle(folder)
+    differing = []
+    if settings is not None:
+        differing += changed_settings(bundle.settings, settings, HARMLESS_WHEN_FINISHED)
+    then, now = bundle.training.get("data_sha256"), fingerprint(data)
+    if then is None:
+        differing.append(f"  {data}: this model, of an older version, does not say what it saw")
+    elif then != now:
+        differing.append(f"  {data}: other images than then: their number, names or contents")
+    if differing:
+        raise TrainingError(
+            f"{folder}: expected to resume this finished model's own run, got another:\n"
+            + "\n".join(differing)
+            + "\nThe model is finished: use it as it is, choose another --output, or replace it "
+            "with --overwrite."
+        )

@@ -11,9 +11,10 @@ import torch
 
 import destseg
 from destseg.config import Settings
-from destseg.errors import SettingsError, TrainingError
+from destseg.errors import SettingsError
 from destseg.inference.bundle import Bundle, save_bundle, save_calibration
 from destseg.inference.calibrate import fit_calibration
+from destseg.inference.model_folder import remove_model
 from destseg.inference.predictor import Predictor, load
 from destseg.interruption import Interruption
 from destseg.model.destseg import DeSTSeg, build_model
@@ -37,12 +38,13 @@ from destseg.training.processes import (
 )
 from destseg.training.run_folder import (
     CHECKPOINT,
-    clear,
     make_folder,
     note_beginning,
     prepare_output,
     region_of_interest,
     require_apart_from,
+    require_same_images,
+    require_same_run,
     settled,
 )
 from destseg.training.textures import load_textures
@@ -78,6 +80,7 @@ def train(
     folder = Path(output)
     saved = prepare_output(folder, resume, overwrite)
     if resume and saved is None:
+        require_same_run(folder, data, settings)
         return load(
             folder, backend="torch", device=settings.training.device if settings else "auto"
         )
@@ -97,24 +100,21 @@ def train(
     ):
         roi = region_of_interest(settings, folder, resume=saved is not None)
         source = GoodParts.read(data, settings, log, roi)
-        if saved is not None and saved.pictures != source.names(source.training.paths):
-            raise TrainingError(
-                f"{data}: the training pictures are not those of the run to be resumed "
-                f"({len(source.training)} now, {len(saved.pictures)} then, or other names). "
-                "Restore them, or start anew with --overwrite."
-            )
+        if saved is not None:
+            require_same_images(source, data, saved)
         with exact(settings.training.seed, device):
             model, origin = _model(settings, saved)
+            model.to(device).to(memory_format=torch.channels_last)
+            batches = _batches(source, settings, device)
             wait_for_all()  # what keeps any of them from beginning shows before this
             if main:
                 if overwrite:
                     # Only now: nothing that could have kept this run from beginning is left.
-                    clear(folder)
+                    remove_model(folder)
                     log.restart()
                 note_beginning(folder, settings, roi)
-            model.to(device).to(memory_format=torch.channels_last)
             log.say(f"teacher: {origin}; device: {device}; output: {folder}", teacher=origin)
-            seconds = _learn(model, origin, source, settings, folder, saved, device, log)
+            seconds = _learn(model, origin, source, batches, settings, folder, saved, device, log)
         if main:
             facts = _facts(source, settings, device, seconds, origin)
             weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
@@ -123,10 +123,13 @@ def train(
             (folder / CHECKPOINT).unlink(missing_ok=True)
             calibration = predictor.calibration
             log.say(
-                f"done in {seconds / 60:.1f} min; threshold {calibration.threshold:.4f}, at most "
-                f"{calibration.promised_rate:.2%} false alarms; model saved in {folder}",
+                f"done in {seconds / 60:.1f} min; threshold {calibration.threshold:.4f}, "
+                f"{calibration.set_by()}, at most {calibration.promised_rate:.2%} false alarms; "
+                f"model saved in {folder}",
                 threshold=calibration.threshold,
                 promised_rate=calibration.promised_rate,
+                threshold_images=calibration.threshold_images,
+                pixel_threshold_images=calibration.pixel_threshold_images,
             )
         wait_for_all()
     return predictor if main else load(folder, backend="torch", device=settings.training.device)
@@ -148,19 +151,9 @@ def _model(settings: Settings, saved: Checkpoint | None) -> tuple[DeSTSeg, str]:
     return model, origin
 
 
-def _learn(
-    model: DeSTSeg,
-    teacher: str,
-    source: GoodParts,
-    settings: Settings,
-    folder: Path,
-    saved: Checkpoint | None,
-    device: torch.device,
-    log: TrainingLog,
-) -> float:
-    """Run the phases as far as they are not done; return the training's seconds in all."""
+def _batches(source: GoodParts, settings: Settings, device: torch.device) -> Batches:
     wanted = settings.training
-    batches = Batches(
+    return Batches(
         source.training,
         load_textures(
             settings.damage.textures,
@@ -176,6 +169,21 @@ def _learn(
         crop=settings.data.image_size if settings.data.tile else None,
         roi=source.roi,
     )
+
+
+def _learn(
+    model: DeSTSeg,
+    teacher: str,
+    source: GoodParts,
+    batches: Batches,
+    settings: Settings,
+    folder: Path,
+    saved: Checkpoint | None,
+    device: torch.device,
+    log: TrainingLog,
+) -> float:
+    """Run the phases as far as they are not done; return the training's seconds in all."""
+    wanted = settings.training
     phases: list[Phase] = [DenoisePhase(model, wanted), SegmentPhase(model, wanted)]
     if model.surface is not None:
         phases.append(SurfacePhase(model, wanted))
@@ -202,6 +210,7 @@ def _learn(
                     optimizer=progress.optimizer,
                     scaler=progress.scaler,
                     seconds=before + time.monotonic() - begun,
+                    data_sha256=source.sha256,
                 )
                 save_checkpoint(folder / CHECKPOINT, state)
 
@@ -239,12 +248,11 @@ def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog
 def _facts(
     source: GoodParts, settings: Settings, device: torch.device, seconds: float, origin: str
 ) -> dict[str, Any]:
-    pictures = settings.training.batch_size * (
-        settings.training.denoise_steps + settings.training.segment_steps
-    )
+    pictures = settings.training.batch_size * sum(settings.steps_of_phases().values())
     return {
         "pictures": len(source.training),
         "held_out": len(source.held_out),
+        "data_sha256": source.sha256,
         "teacher": origin,
         "minutes": round(seconds / 60, 2),
         "pictures_per_s": round(pictures / seconds, 2) if seconds else None,
