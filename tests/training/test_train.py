@@ -648,7 +648,7 @@ def test_as_many_as_a_batch_are_enough(settings, tmp_path):
 
 def test_a_folder_without_pictures(settings, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="expected pictures"):
+    with pytest.raises(DataError, match="expected images"):
         run(tmp_path / "empty", tmp_path / "run", settings)
 
 
