@@ -260,6 +260,8 @@ def test_trees_of_good_images_are_taken_whole_without_a_word(names, tmp_path):
         (["normal/1.png", "abnormal/1.png", "mask/1.png"], "mask"),
         (["good/1.png", "scratch/1.png"], "scratch"),
         (["test/good/1.png", "ground_truth/good/1.png"], "ground_truth/good"),
+        (["test/poke/1.png", "ground_truth/poke/1.png"], "ground_truth"),
+        (["train/good/1.png", "masks/1.png"], "masks"),
     ],
 )
 def test_a_folder_is_judged_by_those_beside_it_too(names, source, tmp_path, monkeypatch):
@@ -271,10 +273,18 @@ def test_a_folder_is_judged_by_those_beside_it_too(names, source, tmp_path, monk
         good_samples(".")
 
 
+@pytest.mark.parametrize("beside", ["train/good/1.png", "ground_truth/poke/1.png", "masks/1.png"])
+def test_a_test_folder_with_none_but_types_of_defects_is_refused(beside, tmp_path):
+    touch(tmp_path, beside, "test/poke/1.png", "test/squeeze/1.png")
+    with pytest.raises(DataError, match=r"only good images.*poke/ \(1\), squeeze/ \(1\)"):
+        good_samples(tmp_path / "test")
+
+
 @pytest.mark.parametrize(
     ("names", "source"),
     [
         (["train/good/1.png", "test/OK/1.png", "test/poke/1.png"], "test/OK"),
+        (["test/parts/1.png", "other/1.png"], "test"),
         (["test/parts/1.png"], "test/parts"),  # a folder that happens to be in one called test
         (["good/1.png", "monday/1.png"], "monday"),
         (["mask/1.png"], "mask"),
@@ -283,7 +293,7 @@ def test_a_folder_is_judged_by_those_beside_it_too(names, source, tmp_path, monk
 )
 def test_a_folder_that_nothing_speaks_against_is_taken(names, source, tmp_path):
     touch(tmp_path, *names)
-    assert below(tmp_path / source, [s.path for s in good_samples(tmp_path / source)]) == ["1.png"]
+    assert [sample.path.name for sample in good_samples(tmp_path / source)] == ["1.png"]
 
 
 @pytest.mark.parametrize("column", ["label", "Label", "class", "kind", "defect_type"])

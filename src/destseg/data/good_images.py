@@ -46,9 +46,11 @@ def good_paths(source: Path, tell: Callable[[str], None] = _LOGGER.warning) -> l
         training = folders_in(source, names.is_train)
         if not training:
             _refuse_test_alone(source)
+        # There, a folder whose name says nothing is one of defects.
+        only_called_good = bool(training) or _is_test_of_data_set(source)
         paths = []
         for folder in training or [source]:
-            paths += _good_of_folder(folder, images_below(folder), bool(training), tell)
+            paths += _good_of_folder(folder, images_below(folder), only_called_good, tell)
     _refuse_names(source, paths)
     return paths
 
@@ -67,16 +69,22 @@ def _refuse_place(source: Path) -> None:
     beside, above = place.parent, place.parent.parent
     has_good = bool(folders_in(beside, names.is_good))
     kind = _kind_of([place.name])
-    # Names alone are not enough: a product, or any folder, can be called test or mask.
-    in_test = names.is_test(beside.name) and (
-        has_good or folders_in(above, names.is_train) or folders_in(above, names.is_masks)
+    in_test = names.is_test(beside.name) and (has_good or _is_test_of_data_set(beside))
+    # A name alone is not enough: a product, or any folder, can be called test or mask.
+    in_masks = (names.is_masks(place.name) and folders_in(beside, names.is_split)) or (
+        names.is_masks(beside.name) and folders_in(above, names.is_split)
     )
-    in_masks = names.is_masks(beside.name) and folders_in(above, names.is_test)
     if in_masks or (kind != _GOOD and (in_test or (has_good and kind != _PLAIN))):
         raise DataError(
             f"{source}: expected a folder of good images, got {place.name}/ beside "
             f"{content_of(beside)}. If they are good, move them out of {beside}."
         )
+
+
+def _is_test_of_data_set(folder: Path) -> bool:
+    place = Path(os.path.abspath(folder))  # noqa: PTH100 - links keep their names
+    others = (names.is_train, names.is_masks)
+    return names.is_test(place.name) and any(folders_in(place.parent, each) for each in others)
 
 
 def _refuse_test_alone(source: Path) -> None:
@@ -99,7 +107,7 @@ def _good_of_folder(
     unclear = any(kinds[inside[path]] in (_DOUBTFUL, _PLAIN) for path in others)
     if unclear or not good:
         how = f"G{_IVE}"
-        if set(kinds.values()) == {_PLAIN}:
+        if set(kinds.values()) == {_PLAIN} and not names.is_test(folder.name):
             how = f"If all of them are good, give {folder} itself; else g{_IVE}"
         raise DataError(
             f"{folder}: only good images may be taken: expected a folder called good (or OK, "
