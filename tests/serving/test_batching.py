@@ -1,10 +1,14 @@
 """The queue: order, bounds, deadlines, and what happens when something breaks."""
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 import weakref
 from concurrent.futures import CancelledError
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,3 +170,45 @@ def test_closing_finishes_what_was_accepted_and_takes_nothing_more(batcher, gate
     np.testing.assert_allclose(scores(futures), np.arange(12) / 255, atol=1e-6)
     with pytest.raises(QueueFull), batcher.room():
         pass
+
+
+# A server that loads its models first and forks its workers then.
+FORKED = """
+import os, signal, warnings
+from serving.fakes import make_predictor, picture
+from destseg.serving.batching import Batcher
+
+def ask(batcher, red):
+    with batcher.room():
+        (answer,) = batcher.submit([picture(red)], 1e9)
+        return round(255 * answer.result(30).said.score)
+
+warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of forks beside threads
+batcher = Batcher(make_predictor(), capacity=1)
+assert ask(batcher, 50) == 50
+with batcher.room():  # what the other process has accepted fills no room in this one
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        right = batcher.is_open and [ask(batcher, red) for red in (60, 70)] == [60, 70]
+        batcher.close()
+        os._exit(0 if right and not batcher.is_open else 7)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+print(ask(batcher, 80), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_works_off_a_queue_of_its_own():
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
+        },
+    )
+    assert done.stdout.split() == ["0", "80"], done.stderr

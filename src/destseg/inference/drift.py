@@ -43,6 +43,9 @@ class Step:
 class Drift:
     """All that is known of a line so far: a value, from which to go on with more pictures.
 
+    Thread safety: nothing changes a value, so any number of threads may use one.  A line has one
+    order of time, so its states follow one another in one thread.
+
     Only scores below a limit count.  It is ``TOLERANCE`` below the held-out score that set the
     threshold, the k-th highest: what is a tie with that one is on the same side in every runtime.
     Given its value, the held-out scores below the limit and the scores of good parts below it are

@@ -48,6 +48,10 @@ class Measurement:
 class Predictor:
     """Inspects pictures with a trained model.
 
+    Thread safety: one may be used from any number of threads at once, and each gets what it would
+    get alone; so does a process that is forked.  An iterator of ``stream`` or ``measure`` belongs
+    to one thread.  How many calls are computed side by side is the runtime's to choose.
+
     Args:
         bundle: the trained model.
         backend: what runs it.
@@ -178,14 +182,18 @@ class Predictor:
     def inspected(self, size: tuple[int, int]) -> NDArray[np.bool_] | None:
         """Return which pixels of a map of (height, width) are inspected, bool [height, width].
 
-        Without a region of interest that is ``None``: all of them.
+        It is shared, so it cannot be written to.  Without a region of interest that is ``None``:
+        all of them.
         """
         if self._roi is None:
             return None
         held = self._inspected
         if held is None or held.shape != tuple(size):
-            # The last one is kept: pictures of a line are of one size.
-            held = self._inspected = self._roi.at(size)
+            held = self._roi.at(size).view()
+            held.flags.writeable = False
+            # The last one is kept: pictures of a line are of one size.  Of threads with pictures
+            # of several sizes each uses what it has in hand, not what is kept.
+            self._inspected = held
         return held
 
     def _require_finite(self, name: str, maps: NDArray[np.float32]) -> None:
@@ -239,6 +247,8 @@ def load(
     batch_size: int = 8,
 ) -> Predictor:
     """Return a predictor for a trained model on disk.
+
+    Thread safety: it may be called in several threads at once; see also ``Predictor``.
 
     Args:
         bundle: the folder that training wrote.

@@ -48,6 +48,9 @@ def create_app(
 ) -> FastAPI:
     """Return the application that serves models; ``app.state.service`` has them.
 
+    Thread safety: requests may come from any number of threads, and in processes that are forked
+    after it.  A model's pictures go through it in one thread, in batches.
+
     Args:
         openers: for each name what gives its predictor, at the start and at each reload; the first
             is the default.

@@ -8,6 +8,7 @@ under load batches grow by themselves.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections import deque
@@ -50,6 +51,8 @@ class _Waiting:
 class Batcher:
     """A bounded queue before a predictor, and the thread that works it off.
 
+    Thread safety: all of it may be used from any number of threads.
+
     Args:
         predictor: may be replaced at any time; a batch is of one predictor.
         capacity: pictures that may be accepted and not yet answered.
@@ -66,9 +69,13 @@ class Batcher:
         self.predictor = predictor
         self.capacity = capacity
         self._on_batch = on_batch
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
         self._accepted = 0
         self._queue: deque[_Waiting] = deque()
-        self._closed = False
         self._changed = threading.Condition()
         self._worker = threading.Thread(target=self._work, name="destseg-serve", daemon=True)
         self._worker.start()
@@ -80,6 +87,9 @@ class Batcher:
         Raises:
             QueueFull: if there is none, or the server is closing.
         """
+        if self._process != os.getpid():
+            # A fork takes no thread along, and what was queued is for the other process to answer.
+            self._begin()
         with self._changed:
             if self._closed or self._accepted + pictures > self.capacity:
                 raise QueueFull
@@ -120,7 +130,8 @@ class Batcher:
     @property
     def is_open(self) -> bool:
         """Whether pictures are taken."""
-        return not self._closed and self._worker.is_alive()
+        forked = self._process != os.getpid()  # then the next picture brings a thread of its own
+        return not self._closed and (forked or self._worker.is_alive())
 
     def close(self) -> None:
         """Take nothing more, work off what waits, and end the thread."""

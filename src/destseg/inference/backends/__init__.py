@@ -10,17 +10,23 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from destseg.errors import MissingExtraError, SettingsError
+from destseg.errors import BundleError, MissingExtraError, SettingsError
 from destseg.inference.bundle import Bundle
 from destseg.inference.exports import NAMES, find_exports, load_export
 from destseg.validation import one_of
 
 
 class Backend(Protocol):
-    """Runs the exported arithmetic: pixels in, anomaly maps out."""
+    """Runs the exported arithmetic: pixels in, anomaly maps out.
+
+    Thread safety: it may be called from any number of threads at once, since a ``Predictor`` may.
+    """
 
     def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return maps [n, h, w] in [0, 1] for RGB pictures [n, h, w, 3]."""
+        """Return maps [n, h, w] in [0, 1] for RGB pictures [n, h, w, 3].
+
+        The maps are the caller's: no later call writes into them.
+        """
         ...
 
 
@@ -95,6 +101,9 @@ def choose(bundle: Bundle, runtime: Runtime) -> Runtime:
 def open_backend(bundle: Bundle, runtime: Runtime | None = None) -> Backend:
     """Return a backend that runs a bundle.
 
+    Thread safety: it may be called in several threads at once, and what it returns too; in a
+    process that was forked after it, too.
+
     Args:
         bundle: the trained model.
         runtime: which backend, where, and with how much; ``None`` chooses by itself.
@@ -113,16 +122,32 @@ def open_backend(bundle: Bundle, runtime: Runtime | None = None) -> Backend:
             from destseg.inference.backends.torch_ import open_torch
 
             return open_torch(bundle, runtime)
-        model = load_export(bundle, runtime.backend).model
-        if kind == "onnx":
-            from destseg.inference.backends.onnx_ import OnnxBackend
-
-            return OnnxBackend(model, runtime)
-        from destseg.inference.backends.openvino_ import OpenvinoBackend
-
-        return OpenvinoBackend(model, runtime)
+        return _open_export(bundle, runtime)
     except ModuleNotFoundError as error:
         raise MissingExtraError(EXTRAS[kind], what_for, str(error.name)) from error
+
+
+def _open_export(bundle: Bundle, runtime: Runtime) -> Backend:
+    from destseg.inference.backends.forked import OpenedHere
+
+    export = load_export(bundle, runtime.backend)
+
+    def opened() -> Backend:
+        # In a forked process that may be later, and made anew it could have other scores.
+        if load_export(bundle, runtime.backend).sha256 != export.sha256:
+            raise BundleError(
+                f"{export.folder}: expected the model that was opened before this process was "
+                "forked, got another. Load the bundle anew."
+            )
+        if runtime.backend.startswith("onnx"):
+            from destseg.inference.backends.onnx_ import OnnxBackend
+
+            return OnnxBackend(export.model, runtime)
+        from destseg.inference.backends.openvino_ import OpenvinoBackend
+
+        return OpenvinoBackend(export.model, runtime)
+
+    return OpenedHere(opened)
 
 
 def _other_ways(bundle: Bundle) -> str:

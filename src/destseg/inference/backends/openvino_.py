@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import threading
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from numpy.typing import NDArray
 from destseg.errors import BundleError, SettingsError
 from destseg.inference.backends import Runtime, imports
 
+_ASKING = threading.Lock()
 
-@functools.cache
+
 def core() -> Any:
     """Return the one ``openvino.Core`` of this process, which is never given up.
 
@@ -21,11 +24,21 @@ def core() -> Any:
     object goes.  Where that happens on another thread (garbage collection, a server that loads a
     new model) the next signal would end the process (OpenVINO 2026.4).
     """
+    # ``functools.cache`` alone would let two threads make one each at the first call.
+    with _ASKING:
+        return _core()
+
+
+@functools.cache
+def _core() -> Any:
     return imports.openvino().Core()
 
 
 class OpenvinoBackend:
     """OpenVINO on one device; see ``Backend``.
+
+    A request holds one batch and its maps, so every call that runs has one to itself.  There are as
+    many as calls have ever run at once; OpenVINO lets them wait where it computes fewer at a time.
 
     Args:
         model: the .xml file; the .bin lies beside it.
@@ -59,13 +72,19 @@ class OpenvinoBackend:
             self._model = core().compile_model(core().read_model(model), device, wanted)
         except Exception as error:  # OpenVINO raises plain RuntimeErrors of many kinds
             raise BundleError(f"{model}: OpenVINO cannot run it: {error}") from error
-        self._request = self._model.create_infer_request()
+        self._idle: deque[Any] = deque([self._model.create_infer_request()])
 
     def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return maps [n, h, w] in [0, 1] for RGB pictures [n, h, w, 3]."""
-        self._request.infer([np.ascontiguousarray(pictures)], share_inputs=True)
+        try:
+            request = self._idle.pop()  # a deque's ends are safe among threads
+        except IndexError:
+            request = self._model.create_infer_request()
+        request.infer([np.ascontiguousarray(pictures)], share_inputs=True)
         # A copy: the next batch writes into the same memory.
-        return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
+        maps = np.array(request.get_output_tensor(0).data, dtype=np.float32)
+        self._idle.append(request)  # not one that failed, whose state nobody knows
+        return maps
 
 
 def devices() -> list[str]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,20 +19,65 @@ from destseg.model.device import resolve_device
 
 
 class TorchBackend:
-    """PyTorch in eval mode on one device; see ``Backend``."""
+    """PyTorch in eval mode on one device; see ``Backend``.
+
+    Args:
+        model: the networks.
+        device: where they run.
+        threads: CPU threads; ``None`` leaves the number as it is.  PyTorch has one number a thread
+            and one for threads that have not used it yet; both are set for the time of a call and
+            then as they were.
+    """
 
     def __init__(self, model: DeSTSeg, device: str = "auto", *, threads: int | None = None) -> None:
         self.device = resolve_device(device)
-        if threads is not None:
-            torch.set_num_threads(threads)  # of the whole process: PyTorch knows no other
+        self._threads = threads
         self._model = model.eval().to(self.device).to(memory_format=torch.channels_last)
 
     def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return maps [n, h, w] in [0, 1] for RGB pictures [n, h, w, 3]."""
         batch = torch.from_numpy(np.ascontiguousarray(pictures)).to(self.device)
-        with torch.inference_mode():
+        with _threads(self._threads), torch.inference_mode():
             maps = self._model(batch.permute(0, 3, 1, 2))  # [n, 1, h, w]
-        return np.asarray(maps[:, 0].float().cpu().numpy())
+            return np.asarray(maps[:, 0].float().cpu().numpy())
+
+
+@contextlib.contextmanager
+def _threads(wanted: int | None) -> Iterator[None]:
+    """Compute with a number of threads inside, and leave the number as it was."""
+    if _Process.is_forked:
+        wanted = 1
+    before = torch.get_num_threads()
+    if wanted is None or wanted == before:
+        yield
+        return
+    torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Process:
+    """What is known of this process.
+
+    Attributes:
+        is_forked: whether PyTorch came into it with a fork.  OpenMP then waits for ever for the
+            threads that it had, so that all is computed in one.
+        loading: held while random weights are drawn and the generator's state is put back.
+    """
+
+    is_forked = False
+    loading = threading.RLock()
+
+    @classmethod
+    def was_forked(cls) -> None:
+        cls.is_forked = True
+        cls.loading = threading.RLock()  # a thread that is not here may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Process.was_forked)
 
 
 def devices() -> list[str]:
@@ -44,7 +94,8 @@ def open_torch(bundle: Bundle, runtime: Runtime) -> TorchBackend:
         BundleError: if the weights are missing, changed or do not fit.
         SettingsError: if there is no such device.
     """
-    return TorchBackend(load_model(bundle), runtime.device, threads=runtime.threads)
+    with _threads(runtime.threads):
+        return TorchBackend(load_model(bundle), runtime.device, threads=runtime.threads)
 
 
 def load_model(bundle: Bundle) -> DeSTSeg:
@@ -54,7 +105,7 @@ def load_model(bundle: Bundle) -> DeSTSeg:
         BundleError: if the weights are missing, changed or do not fit.
     """
     # The random weights that are replaced below are not to move the caller's generator.
-    with torch.random.fork_rng(devices=[]):
+    with _Process.loading, torch.random.fork_rng(devices=[]):
         model = build_model(bundle.settings.model, image_size=bundle.settings.data.image_size)
     weights = {name: torch.from_numpy(value) for name, value in bundle.weights().items()}
     try:
@@ -71,7 +122,7 @@ def untrained_head(bundle: Bundle) -> TorchBackend:
         BundleError: if the weights are missing, changed or do not fit.
     """
     model = load_model(bundle)
-    with torch.random.fork_rng(devices=[]):
+    with _Process.loading, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(bundle.settings.training.seed)
         untrained = build_model(bundle.settings.model)
     model.head, model.surface = untrained.head, untrained.surface
