@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from destseg.errors import BundleError
-from destseg.inference.bundle import CALIBRATION, EXPORTS, MANIFEST, ROI, WEIGHTS
+from destseg.inference.bundle import CALIBRATION, EXPORTS, KEPT, MANIFEST, ROI, WEIGHTS
 from destseg.inference.exports import NAMES
 
 # Without the manifest no command takes the folder for a model, so it goes first.
@@ -37,7 +37,7 @@ def remove_model(folder: Path) -> None:
     try:
         for name in _FILES:
             (folder / name).unlink(missing_ok=True)
-        for kept in folder.glob("calibration.until-*.json"):
+        for kept in folder.glob(KEPT):
             kept.unlink()
         exports = folder / EXPORTS
         for form in [exports / name for name in NAMES]:
