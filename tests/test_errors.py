@@ -21,6 +21,7 @@ CLASSES = {
     if inspect.isclass(thing) and thing.__module__ == errors.__name__
 }
 EXAMPLES = [
+    DestsegError("what came"),
     *(kind("what came") for kind in CLASSES.values() if "__init__" not in vars(kind)),
     ImageError("part.png", "expected a picture, got a word"),
     BatchError([1, None, 3], [ImageError("part.png", "got a word")]),

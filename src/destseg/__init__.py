@@ -49,12 +49,10 @@ def train(*args: Any, **kwargs: Any) -> Predictor:
     Raises:
         MissingExtraError: if the extra ``train`` is not installed.
     """
-    from destseg.errors import MissingExtraError
+    from destseg.errors import needs_extra
 
-    try:
+    with needs_extra("train", "training"):
         from destseg.training.train import train as run
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("train", "training", str(error.name)) from error
     return run(*args, **kwargs)
 
 

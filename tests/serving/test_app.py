@@ -22,10 +22,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from destseg.errors import BundleError
+from destseg.errors import BundleError, SettingsError
 from destseg.inference.calibration import TOLERANCE
 from destseg.serving.app import create_app
+from destseg.serving.guard import Guard
 from destseg.serving.requests import Limits
+from destseg.serving.telemetry import Telemetry
 from serving.fakes import brightness, listening, make_predictor, picture
 
 
@@ -382,6 +384,17 @@ def test_probes_may_ask_for_the_head_alone(serve):
 
 
 # --- the token
+
+
+@pytest.mark.parametrize("token", ["", " ", "\n"])
+def test_an_empty_token_is_refused_before_a_model_is_loaded(token):
+    def opener():
+        raise AssertionError("a model was loaded")
+
+    with pytest.raises(SettingsError, match=r"bearer token.*expected one, got an empty one"):
+        create_app({"part": opener}, token=token)
+    with pytest.raises(SettingsError, match="bearer token"):
+        Guard(opener, token, Telemetry())
 
 
 def test_without_the_token_only_page_and_probes_answer(serve):

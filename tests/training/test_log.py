@@ -1,5 +1,5 @@
-import builtins
 import json
+import sys
 
 import pytest
 
@@ -105,14 +105,9 @@ def test_a_failure_closes_the_log(tmp_path):
 
 
 def test_tensorboard_without_the_extra_is_an_error_with_the_command(tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if "tensorboard" in name:
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    for name in [each for each in sys.modules if each.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'destseg\[tensorboard\]'"):
         TrainingLog(tmp_path, tensorboard=True, quiet=True)
 

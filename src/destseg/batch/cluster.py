@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import ray
 import ray.data
 
+from destseg.as_found import variables
 from destseg.errors import SettingsError
 
 logger = logging.getLogger(__name__)
@@ -37,24 +37,23 @@ def session(address: str | None, share: Share) -> Iterator[None]:
         _require_room(share, may_grow=True)
         yield
         return
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Ray warns on the terminal of how its own Ray Data begins actors.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    try:
-        ray.init(
-            address or "local",
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        expected = f"a Ray cluster at {address}" if address else "Ray to begin on this machine"
-        raise SettingsError(f"--address: expected {expected}, got {error}") from error
-    try:
-        _require_room(share, may_grow=address is not None)
-        yield
-    finally:
-        ray.shutdown()
+    with variables(RAY_USAGE_STATS_ENABLED="0", RAY_BACKEND_LOG_LEVEL="fatal"):
+        try:
+            ray.init(
+                address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            expected = f"a Ray cluster at {address}" if address else "Ray to begin on this machine"
+            raise SettingsError(f"--address: expected {expected}, got {error}") from error
+        try:
+            _require_room(share, may_grow=address is not None)
+            yield
+        finally:
+            ray.shutdown()
 
 
 def room(share: Share) -> int:

@@ -8,7 +8,7 @@ import json
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from destseg.inference.backends import Runtime
 from destseg.inference.bundle import CALIBRATION, MANIFEST, ROI, WEIGHTS, Bundle
 from destseg.inference.exports import RECORD, load_export
 from destseg.inference.predictor import Predictor, load
+from destseg.redaction import hide
 
 TRIES = 3
 """Of a piece whose process or machine dies while it is inspected."""
@@ -45,7 +46,7 @@ class Work:
 
     job: Job
     stored: Stored
-    output: str
+    output: str = field(repr=False)  # may have a login
     runtime: Runtime
     batch_size: int
     version: str = destseg.__version__
@@ -122,7 +123,7 @@ class Inspector:
             self._predictor = unpack(files, work.runtime, work.batch_size)
             self._output = Storage(work.output)
         except Exception as error:
-            self._fault = _fault(error)
+            self._fault = _fault(error, work)
 
     def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Inspect a piece and write it if it is a whole partition.
@@ -150,7 +151,7 @@ class Inspector:
                 answer["rows"] = json.dumps(rows)
             return answer | vars(count(rows))
         except Exception as error:
-            return answer | _fault(error)
+            return answer | _fault(error, self._work)
 
     def _inspect(self, piece: Piece) -> Iterator[dict[str, Any]]:
         """Yield a row a picture, in order."""
@@ -177,8 +178,10 @@ class Inspector:
                 yield row(id_, piece.partition, error, model)
 
 
-def _fault(error: Exception) -> dict[str, str]:
+def _fault(error: Exception, work: Work) -> dict[str, str]:
     """Return an error as an answer, with its trace unless the user can mend it."""
-    if isinstance(error, DestsegError | OSError):
-        return {"error": str(error)}
-    return {"error": repr(error), "trace": traceback.format_exc()}
+    mendable = isinstance(error, DestsegError | OSError)
+    told = {"error": str(error)} if mendable else {"error": repr(error)}
+    if not mendable:
+        told["trace"] = traceback.format_exc()
+    return {name: hide(hide(text, work.output), work.stored.root) for name, text in told.items()}

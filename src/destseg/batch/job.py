@@ -16,6 +16,7 @@ from destseg.batch.storage import Storage
 from destseg.data.lists import some
 from destseg.data.ordered import in_order
 from destseg.errors import DataError
+from destseg.redaction import hide
 
 RECORD, SUCCESS = "_job.json", "_SUCCESS"
 """Names that begin with an underscore are no data to those who read a folder of Parquet."""
@@ -29,7 +30,7 @@ class Job:
     """What the results of a batch depend on; with another one a begun batch is not gone on with.
 
     Attributes:
-        source: folder, glob, file or list, absolute or a URI.
+        source: folder, glob, file or list, absolute or a URI without login and options.
         pictures, partitions: how many there are.
         partition_size: pictures of a partition.
         listing_sha256: of the names and sizes of all files.
@@ -85,7 +86,8 @@ def begin(output: Storage, job: Job, *, overwrite: bool = False) -> None:
         text = json.dumps({**about, **asdict(job)}, indent=1) + "\n"
         output.write(RECORD, text.encode())
     except OSError as error:
-        raise DataError(f"{output.root}: expected a folder to write to, got {error}") from error
+        told = hide(str(error), output.root)
+        raise DataError(f"{output.root}: expected a folder to write to, got {told}") from error
 
 
 def _results(names: Sequence[str]) -> list[str]:
@@ -94,9 +96,9 @@ def _results(names: Sequence[str]) -> list[str]:
 
 def _require_same(output: Storage, job: Job) -> None:
     try:
-        begun = json.loads(output.read(RECORD))
+        begun = dict(json.loads(output.read(RECORD)))
         changed = [name for name, now in asdict(job).items() if begun.get(name) != now]
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise DataError(
             f"{output.root}/{RECORD}: expected the record of a batch, got {error}. Give another "
             "--output, or --overwrite to begin anew."
@@ -161,4 +163,5 @@ def complete(output: Storage, job: Job, counts: Counts) -> None:
                 output.delete(name)
         output.write(SUCCESS, (json.dumps(vars(counts)) + "\n").encode())
     except OSError as error:
-        raise DataError(f"{output.root}: expected a folder to write to, got {error}") from error
+        told = hide(str(error), output.root)
+        raise DataError(f"{output.root}: expected a folder to write to, got {told}") from error

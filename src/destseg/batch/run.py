@@ -24,6 +24,7 @@ from destseg.errors import DataError, ImageError, SettingsError
 from destseg.inference.backends import Runtime, choose
 from destseg.inference.bundle import load_bundle
 from destseg.inference.exports import bundle_for
+from destseg.redaction import hide, without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def inspect_stored(
         size=options.partition_size,
     )
     job = Job(
-        source=absolute(source),
+        source=without_secrets(absolute(source)),
         pictures=sum(map(len, pieces)),
         partitions=len(pieces),
         partition_size=size,
@@ -222,7 +223,8 @@ class _Batch:
                 name = self._work.job.file(partition)
                 Storage(self._work.output).write(name, to_parquet(whole))
             except OSError as error:
-                raise DataError(f"{self._work.output}: cannot write results: {error}") from error
+                told = hide(str(error), self._work.output)
+                raise DataError(f"{self._work.output}: cannot write results: {told}") from error
             yield count(whole)
 
     def _run(self, pieces: Sequence[Piece]) -> Iterator[dict[str, Any]]:

@@ -20,6 +20,7 @@ from destseg.data.folders import files_below, head_of, is_dead_link, natural_ord
 from destseg.data.kinds import HEAD
 from destseg.data.lists import some
 from destseg.errors import DataError, SettingsError
+from destseg.redaction import hide, without_secrets
 
 _MAGIC = "*?["
 _PAUSES = (0.5, 2.0)
@@ -40,8 +41,8 @@ def is_uri(place: str) -> bool:
 
 
 def join(root: str, name: str) -> str:
-    """Return the path or URI of a file below a root; options behind ``?`` are left out."""
-    root = root.partition("?")[0] if is_uri(root) else root
+    """Return the path or URI of a file below a root, as it is told: without login and options."""
+    root = without_secrets(root).partition("?")[0] if is_uri(root) else root
     return f"{root}{name}" if root.endswith("/") else f"{root}/{name}"
 
 
@@ -162,8 +163,8 @@ def _resolve(place: str) -> tuple[fs.FileSystem, str]:
         except (ImportError, ValueError) as error:
             raise SettingsError(
                 f"{place}: expected a path, or a URI of a file system that Arrow or fsspec knows, "
-                f"got {unknown} and {error}. Install the package that fsspec needs for it, on "
-                "every machine."
+                f"got {hide(f'{unknown} and {error}', place)}. Install the package that fsspec "
+                "needs for it, on every machine."
             ) from error
         return fs.PyFileSystem(fs.FSSpecHandler(other)), path
 
@@ -181,7 +182,8 @@ def list_files(source: str) -> tuple[str, list[tuple[str, int]]]:
     try:
         root, files = _list_remote(source) if is_uri(source) else _list_local(source)
     except OSError as error:
-        raise DataError(f"{source}: expected a folder, a glob or a file, got {error}") from error
+        got = hide(str(error), source)
+        raise DataError(f"{source}: expected a folder, a glob or a file, got {got}") from error
     if not files:
         raise DataError(f"{source}: expected files, got none; check the path.")
     return root, files

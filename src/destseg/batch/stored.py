@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +22,7 @@ from destseg.data.lists import LIST_SUFFIXES, read_list, some
 from destseg.data.ordered import in_order
 from destseg.data.paths import shown
 from destseg.errors import DataError, ImageError
+from destseg.redaction import hide
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Stored:
         id_column: of Parquet: names the pictures; ``None`` for FILE#ROW.
     """
 
-    root: str
+    root: str = field(repr=False)  # may have a login
     image_column: str | None = None
     id_column: str | None = None
 
@@ -71,10 +72,11 @@ class Stored:
                 yield id_, content
                 read_rows += 1
         except (OSError, pyarrow.ArrowException) as error:
+            told = hide(str(error), self.root)
             # Nothing behind a damaged page can be read, and every row is to be in the results.
             for row in range(piece.start + read_rows, piece.stop):
                 id_ = self._id(f"{piece.names[0]}#{piece.first_row + row}")
-                yield id_, ImageError(id_, f"{EXPECTED}, got unreadable Parquet: {error}")
+                yield id_, ImageError(id_, f"{EXPECTED}, got unreadable Parquet: {told}")
 
     def place(self, piece: Piece) -> str:
         """Return the id that a piece's first picture has if it cannot be read."""
@@ -199,8 +201,9 @@ def _plan_tables(
                 rows = [parquet.metadata.row_group(index).num_rows for index in groups]
                 return rows, parquet.schema_arrow
         except (OSError, pyarrow.ArrowException) as error:
+            told = hide(str(error), root)
             raise DataError(
-                f"{join(root, name)}: expected Parquet, got {error}. Copy the file again, or give "
+                f"{join(root, name)}: expected Parquet, got {told}. Copy the file again, or give "
                 "a glob without it."
             ) from error
 
@@ -258,4 +261,5 @@ def _read(storage: Storage, name: str, size: int, most: int) -> bytes | ImageErr
         reason = "got a file that may not be read; change its permissions"
         return ImageError(name, f"{EXPECTED}, {reason}")
     except OSError as error:
-        return ImageError(name, f"{EXPECTED}, got a file that cannot be read ({error})")
+        told = hide(str(error), storage.root)
+        return ImageError(name, f"{EXPECTED}, got a file that cannot be read ({told})")

@@ -8,7 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
-from destseg.errors import MissingExtraError, SettingsError
+from destseg.errors import SettingsError, needs_extra
+from destseg.redaction import without_secrets
 
 if TYPE_CHECKING:
     from destseg.batch.run import Planned
@@ -37,11 +38,9 @@ def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     parsed = _parser().parse_args(words)
     _require_positive(parsed)
-    try:
+    with needs_extra("ray", "destseg batch"):
         from destseg.batch.cluster import Share
         from destseg.batch.run import Options, inspect_stored
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("ray", "destseg batch", str(error.name)) from error
     from destseg.cli.progress import Pace
     from destseg.inference.backends import Runtime
 
@@ -78,7 +77,7 @@ def run(words: list[str]) -> int:
         raise
     print(
         f"{counts.pictures} pictures: {counts.defective} defective, {counts.failed} could not be "
-        f"read; {pace.done} in {pace.elapsed} now; written: {parsed.output}"
+        f"read; {pace.done} in {pace.elapsed} now; written: {without_secrets(parsed.output)}"
     )
     if counts.failed:
         print(

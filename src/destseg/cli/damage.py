@@ -13,7 +13,7 @@ from destseg.cli.flags import (
     settings_from,
 )
 from destseg.config import Settings
-from destseg.errors import MissingExtraError, SettingsError
+from destseg.errors import SettingsError, needs_extra
 
 DESCRIPTION = """Draw a sheet of good pictures, each beside its damaged version and the mask.
 
@@ -50,10 +50,8 @@ def run(words: list[str]) -> int:
     from destseg.data.images import format_of, write_image
     from destseg.data.outputs import require_files
 
-    try:
+    with needs_extra("train", "destseg damage"):
         from destseg.training.preview import damage_sheet
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("train", "destseg damage", str(error.name)) from error
     output = Path(parsed.output)
     format_of(output)  # refuses a name before the work
     require_files([output], _files_read(parsed, settings))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import destseg
 from destseg.cli.flags import command_parser
 from destseg.config import Settings
-from destseg.errors import DataError, MissingExtraError
+from destseg.errors import DataError, needs_extra
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,10 +67,8 @@ def _demonstrate(output: Path, settings: Settings) -> None:
     make_demo_parts(parts)
     print(f"a made-up product with good and defective parts: {parts}")
     predictor = destseg.train(parts, output=bundle, settings=settings, overwrite=True)
-    try:
+    with needs_extra("train", "destseg demo"):
         from destseg.inference.backends.torch_ import untrained_head
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("train", "destseg demo", str(error.name)) from error
     samples = test_samples(parts)
     trained = evaluate(predictor, samples)
     untrained = evaluate(Predictor(predictor.bundle, untrained_head(predictor.bundle)), samples)

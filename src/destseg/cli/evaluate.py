@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
-from destseg.errors import MissingExtraError, SettingsError
+from destseg.errors import SettingsError, needs_extra
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -188,11 +188,9 @@ def write_records(path: Path, records: tuple[Record, ...]) -> None:
 
 
 def _parquet() -> Any:
-    try:
+    with needs_extra("parquet", "--by-image FILE.parquet"):
         import pyarrow
         import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("parquet", "--by-image FILE.parquet", str(error.name)) from error
     return pyarrow
 
 

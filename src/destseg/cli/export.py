@@ -32,14 +32,12 @@ def run(words: list[str]) -> int:
 
     import sys
 
-    from destseg.errors import MissingExtraError
+    from destseg.errors import needs_extra
     from destseg.inference.bundle import load_bundle
 
     bundle = load_bundle(parsed.bundle)
-    try:
+    with needs_extra("export", "exporting a model"):
         from destseg.export.export import export
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("export", "exporting a model", str(error.name)) from error
     done = export(bundle, parsed.to, on_step=lambda step: print(step, file=sys.stderr))
     size = sum((done.folder / name).stat().st_size for name in done.files)
     print(

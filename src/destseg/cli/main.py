@@ -13,6 +13,7 @@ from typing import TextIO
 
 import destseg
 from destseg.errors import DestsegError, TrainingInterrupted
+from destseg.redaction import without_secrets
 
 COMMANDS = {
     "demo": "train and inspect a small made-up product, to see the whole path in minutes",
@@ -76,7 +77,7 @@ def _told(command: str, words: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"{speaker}: error: {error}", file=sys.stderr)
+        print(f"{speaker}: error: {without_secrets(str(error))}", file=sys.stderr)
         return 1
     finally:
         logger.removeHandler(warnings)

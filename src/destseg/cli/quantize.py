@@ -70,14 +70,12 @@ def run(words: list[str]) -> int:
     if wrong:
         raise SettingsError("\n".join(wrong))
 
-    from destseg.errors import MissingExtraError
+    from destseg.errors import needs_extra
     from destseg.inference.bundle import load_bundle
 
     bundle = load_bundle(parsed.bundle)
-    try:
+    with needs_extra("export", "quantising a model"):
         from destseg.export.quantize import quantize
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("export", "quantising a model", str(error.name)) from error
     done = quantize(
         bundle,
         parsed.data,

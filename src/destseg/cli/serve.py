@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
-from destseg.errors import DestsegError, MissingExtraError, SettingsError
+from destseg.errors import DestsegError, SettingsError, needs_extra
 
 if TYPE_CHECKING:
     import uvicorn
@@ -50,16 +52,12 @@ def run(words: list[str]) -> int:
     if (parsed.certificate is None) != (parsed.key is None):
         raise SettingsError("--certificate and --key: expected both or neither, got one")
     token = os.environ.get(TOKEN)
-    if token is not None and not token.strip():
-        raise SettingsError(f"{TOKEN}: expected a token, got an empty one; unset it for none")
-    try:
+    with needs_extra("serve", "serving over HTTP"):
         import uvicorn
 
         from destseg.serving.app import create_app
         from destseg.serving.models import openers
         from destseg.serving.requests import Limits
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("serve", "serving over HTTP", str(error.name)) from error
 
     limits = Limits(parsed.max_bytes, parsed.queue, parsed.deadline)
     with _listen(parsed.host, parsed.port) as listening:
@@ -78,10 +76,10 @@ def run(words: list[str]) -> int:
                 ssl_keyfile=parsed.key,
             )
         )
-        _handle_signals(app, server)
-        listening.listen()
-        _announce(app, listening, parsed, token)
-        server.run(sockets=[listening])
+        with _signals(app, server):
+            listening.listen()
+            _announce(app, listening, parsed, token)
+            server.run(sockets=[listening])
     return 0
 
 
@@ -167,18 +165,26 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _handle_signals(app: FastAPI, server: uvicorn.Server) -> None:
+@contextlib.contextmanager
+def _signals(app: FastAPI, server: uvicorn.Server) -> Iterator[None]:
     models = app.state.service.models
 
     def reload(*_: object) -> None:
         # Not here: it takes a second, and the main thread answers.
         threading.Thread(target=models.reload, name="destseg-reload", daemon=True).start()
 
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, reload)
+    def end(*_: object) -> None:
+        server.should_exit = True
+
     # uvicorn takes these over while it runs, then raises them again for who had them before.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    if hasattr(signal, "SIGHUP"):
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, reload)
+    try:
+        yield
+    finally:
+        for number, found in before.items():
+            signal.signal(number, signal.SIG_DFL if found is None else found)
 
 
 def _announce(

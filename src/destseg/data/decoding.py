@@ -23,6 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from destseg.data.faults import is_ours
 from destseg.data.kinds import HEAD, kind_of
 from destseg.errors import ImageError
 
@@ -152,9 +153,13 @@ def _tiff_tags(file: IO[bytes]) -> ImageFileDirectory_v2:
 def _check_tiff(file: IO[bytes], name: Path, max_pixels: int) -> bool:
     """Refuse a TIFF by its header; return whether it is 16-bit colour, which PIL cannot keep."""
     tags = _tiff_tags(file)
-    _check_size(name, tags[256], tags[257], max_pixels)
-    bits, kind = max(tags.get(258, (1,))), max(tags.get(339, (1,)))
+    size = tags[256], tags[257]
+    bits, kind = tags.get(258, (1,)), tags.get(339, (1,))
     samples, photometric = tags.get(277, 1), tags.get(262)
+    if not all(isinstance(each, int) for each in (*size, *bits, *kind, samples)):
+        raise ImageError(name, f"{EXPECTED}, got a TIFF whose header is damaged; save it again")
+    _check_size(name, *size, max_pixels)
+    bits, kind = max(bits), max(kind)
     if kind not in (1, 2, 4) or bits not in (1, 2, 4, 8, 16, 32):
         values = "floating-point values" if kind == 3 else f"{bits}-bit values"
         raise ImageError(name, f"{_DEPTH}, got {values}; convert it with a fixed scale")
@@ -273,7 +278,9 @@ def whole_numbers(image: Image.Image, part: Image.Image) -> NDArray[Any]:
 def _upright(image: NDArray[Any], picture: Image.Image) -> NDArray[Any]:
     try:
         orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:
+    except Exception as error:
+        if is_ours(error):
+            raise
         # Damaged metadata is no reason to lose a picture whose pixels are whole.
         orientation = 1
     if orientation in (5, 6, 7, 8):

@@ -114,13 +114,9 @@ def as_image(picture: object, *, bit_depth: int = DataSettings.bit_depth) -> NDA
         expected = "expected a uint8 array [H, W, 3] or a PIL picture"
         raise ImageError("picture", f"{expected}, got {type(picture).__name__}")
     name = getattr(picture, "filename", "") or "PIL picture"
-    try:
+    with image_errors(name):
         picture.load()
         return pil_to_rgb(picture, name, bit_depth)
-    except ImageError:
-        raise
-    except Exception as error:
-        raise ImageError(name, f"expected a picture that decodes, got: {error}") from error
 
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from destseg.data.decoding import EXPECTED
+from destseg.data.faults import is_ours
 from destseg.errors import ImageError
 
 
@@ -27,8 +28,8 @@ def open_image(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def image_errors(path: Path) -> Iterator[None]:
-    """Turn whatever decoders raise into an ``ImageError``."""
+def image_errors(path: str | Path) -> Iterator[None]:
+    """Turn whatever decoders raise into an ``ImageError``; our own mistakes stay as they are."""
     try:
         yield
     except ImageError:
@@ -36,10 +37,17 @@ def image_errors(path: Path) -> Iterator[None]:
     except PermissionError:
         reason = f"{EXPECTED}, got a file that may not be read; change its permissions"
         raise ImageError(path, reason) from None
+    except MemoryError as error:
+        reason = "expected memory for its pixels, got none; read fewer at a time, or smaller ones"
+        raise ImageError(path, reason) from error
     except Exception as error:
         # Decoders raise nearly anything for damaged files, and one file must not stop a batch.
-        reason = f"{EXPECTED}, got a damaged one ({error}); save or copy it again, or remove it"
-        raise ImageError(path, reason) from error
+        if is_ours(error):
+            raise
+        got = f"a damaged one ({error}); save or copy it again, or remove it"
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not a decoder's
+            got = f"a file that cannot be read ({error})"
+        raise ImageError(path, f"{EXPECTED}, got {got}") from error
 
 
 def _not_a_file(path: Path) -> str:

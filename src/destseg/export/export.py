@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from destseg.errors import BundleError, MissingExtraError
+from destseg.errors import BundleError, needs_extra
 from destseg.inference.backends import Runtime, imports, open_backend
 from destseg.inference.backends.torch_ import TorchBackend, load_model
 from destseg.inference.bundle import Bundle
@@ -134,15 +133,6 @@ def openvino_files(model: Any, values: dict[str, str]) -> dict[str, bytes]:
             "model.xml": target.read_bytes(),
             "model.bin": target.with_suffix(".bin").read_bytes(),
         }
-
-
-@contextlib.contextmanager
-def needs_extra(extra: str, what_for: str) -> Iterator[None]:
-    """Say which extra to install where a package that is imported inside is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(extra, what_for, str(error.name)) from error
 
 
 def _is_installed(name: str) -> bool:

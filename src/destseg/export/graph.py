@@ -51,14 +51,15 @@ def to_onnx(model: DeSTSeg, metadata: Mapping[str, str]) -> onnx.ModelProto:
     # As multiples of the largest stride, or the exporter cannot tell that skips meet their like.
     sides = {axis: 32 * torch.export.Dim(AXES[axis]) for axis in (1, 2)}
     free = {0: torch.export.Dim(AXES[0]), **sides}
+    # The exporter leaves norms whose convolution also gives a size to someone.
+    network = folded(Graph(model), example)
     try:
         with (
             without_remarks("torch.onnx", "onnxscript", "onnx_ir"),
             warnings.catch_warnings(action="ignore"),
         ):
             program = torch.onnx.export(
-                # The exporter leaves norms whose convolution also gives a size to someone.
-                folded(Graph(model), example),
+                network,
                 (example,),
                 dynamo=True,
                 dynamic_shapes={INPUT: free},
@@ -67,7 +68,7 @@ def to_onnx(model: DeSTSeg, metadata: Mapping[str, str]) -> onnx.ModelProto:
                 opset_version=OPSET,
                 verbose=False,
             )
-    except Exception as error:  # the exporter's errors are of many kinds, some of them private
+    except torch.onnx.OnnxExporterError as error:
         raise BundleError(f"this network cannot be exported to ONNX: {error}") from error
     if program is None:
         raise BundleError("this network cannot be exported to ONNX: nothing came out")
@@ -79,7 +80,7 @@ def to_onnx(model: DeSTSeg, metadata: Mapping[str, str]) -> onnx.ModelProto:
         proto.metadata_props.add(key=f"destseg.{name}", value=value)
     try:
         onnx.checker.check_model(proto, full_check=True)
-    except Exception as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise BundleError(f"the exported graph is not valid ONNX: {error}") from error
     return proto
 

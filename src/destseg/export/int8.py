@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from destseg.as_found import logging_as_found, without_remarks
 from destseg.config import Settings
-from destseg.errors import DataError
-from destseg.export.export import metadata_of, needs_extra, openvino_files
+from destseg.errors import DataError, needs_extra
+from destseg.export.export import metadata_of, openvino_files
 from destseg.export.graph import INPUT
 from destseg.inference.backends import imports
 from destseg.inference.bundle import Bundle

@@ -137,7 +137,7 @@ def own_files(folder: str | Path) -> list[Path]:
 
 
 def _settings_of(manifest: dict[str, Any]) -> Settings:
-    settings = Settings.from_dict(manifest["settings"])
+    settings = Settings.from_dict({**manifest["settings"]})
     # Models of format 1 have no surface head, and no word about it.
     return settings if manifest["format"] >= 2 else settings.replace(surface_width=0)
 
@@ -165,7 +165,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             training={**manifest["training"]},
             roi_sha256=manifest.get("roi_sha256"),
         )
-    except (KeyError, TypeError, AttributeError, SettingsError) as error:
+    except (KeyError, TypeError, SettingsError) as error:
         raise BundleError(
             f"{folder / MANIFEST}: expected a manifest of destseg, got {error!r} wrong in it. "
             "Copy the bundle again or train anew."

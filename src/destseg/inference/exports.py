@@ -81,7 +81,8 @@ def load_export(bundle: Bundle, name: str) -> Export:
                 f"{folder}: expected export format {FORMAT} or older, got {record['format']}. "
                 "Upgrade destseg to read it."
             )
-        export = Export(name, folder, record["files"], record["source_sha256"], None, record)
+        files = dict(record["files"])
+        export = Export(name, folder, files, record["source_sha256"], None, record)
         for file, expected in export.files.items():
             _require_hash(folder / file, expected, how)
         if (folder / CALIBRATION).is_file():
@@ -89,7 +90,7 @@ def load_export(bundle: Bundle, name: str) -> Export:
             calibration = Calibration.from_dict(values)
             calibration.require_match(bundle.settings, export.sha256, folder, bundle.roi_sha256)
             export = replace(export, calibration=calibration)
-    except (ValueError, TypeError, KeyError, AttributeError, DataError, SettingsError) as error:
+    except (ValueError, TypeError, KeyError, DataError, SettingsError) as error:
         raise BundleError(f"{folder}: expected an exported model, got {error!r}. {how}") from error
     except OSError as error:
         raise BundleError(f"{folder}: expected an exported model, got {error}. {how}") from error

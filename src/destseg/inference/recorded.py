@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from destseg.data.folders import natural_order
-from destseg.errors import DataError, MissingExtraError
+from destseg.errors import DataError, needs_extra
 from destseg.inference.bundle import Bundle
 
 SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
@@ -78,7 +78,7 @@ def read_results(source: str | Path, bundle: Bundle) -> Iterator[Recorded]:
                 continue
             score = float(values["score"])
             said = float(values["p_value"]), float(values["threshold"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{where}: expected a result of destseg predict, watch or batch, got {error!r}. "
                 "Give the results as they were written, or the images themselves."
@@ -155,11 +155,9 @@ def _sqlite_rows(source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _parquet_rows(source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
+    with needs_extra("parquet", f"reading {source}"):
         import pyarrow
         import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("parquet", f"reading {source}", str(error.name)) from error
     columns = ["id", "model", *_COLUMNS]
     for file in _parts(source):
         number = 0

@@ -17,6 +17,7 @@ from destseg.evaluation.model_report import report_on
 from destseg.evaluation.report import write_report
 from destseg.many.plan import RESULT, Job
 from destseg.many.standing import records_of
+from destseg.redaction import without_secrets
 
 if TYPE_CHECKING:
     from destseg.evaluation.evaluate import Evaluation
@@ -57,15 +58,16 @@ def run_job(job: Job) -> Outcome:
     except TrainingInterrupted:
         raise
     except (DestsegError, OSError) as error:
-        return Outcome(job, reason=str(error))
+        return Outcome(job, reason=without_secrets(str(error)))
     except Exception as error:  # one product's fault must not take the others along
         trace = job.folder / TRACE
         told = f"its trace is in {trace}"
         try:
-            write_atomically(trace, traceback.format_exc())
+            write_atomically(trace, without_secrets(traceback.format_exc()))
         except DestsegError as not_written:
             told = f"its trace is lost: {not_written}"
-        return Outcome(job, reason=f"{type(error).__name__}: {error} ({told})")
+        what = without_secrets(f"{type(error).__name__}: {error}")
+        return Outcome(job, reason=f"{what} ({told})")
 
 
 def run_here(jobs: Iterable[Job]) -> Iterator[Outcome]:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from destseg.errors import MissingExtraError, SettingsError, TrainingError, TrainingInterrupted
+from destseg.as_found import variables
+from destseg.errors import SettingsError, TrainingError, TrainingInterrupted, needs_extra
 from destseg.interruption import Interruption
 from destseg.many.job import Outcome, run_job
 from destseg.many.plan import Job
@@ -85,7 +86,10 @@ def run_on_ray(
 
 
 def do(job: Job, directory: str) -> Outcome:
-    """Do a job where the command was given, so that relative paths in its settings lead there."""
+    """Do a job where the command was given, so that relative paths in its settings lead there.
+
+    It changes the working directory for good: that of a process of Ray's.
+    """
     with contextlib.suppress(OSError):  # on another machine there may be no such folder
         os.chdir(directory)
     return run_job(job)
@@ -130,25 +134,24 @@ def _stop(ray: Any, references: list[Any]) -> None:
 @contextlib.contextmanager
 def _session(resources: Resources) -> Iterator[Any]:
     """Give Ray, connected; what was not started here is left running."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Also a job that the memory does not hold is given up some time.
-    os.environ.setdefault("RAY_task_oom_retries", str(resources.retries))
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("ray", "train-many", str(error.name)) from error
-
-    started = not ray.is_initialized()
-    if started:
-        _start(ray, resources.address)
-    try:
-        if resources.address is None:
-            _require_room(ray.cluster_resources(), resources)
-        yield ray
-    finally:
+    with variables(
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+        # Also a job that the memory does not hold is given up some time.
+        RAY_task_oom_retries=str(resources.retries),
+    ):
+        with needs_extra("ray", "train-many"):
+            import ray
+        started = not ray.is_initialized()
         if started:
-            ray.shutdown()
+            _start(ray, resources.address)
+        try:
+            if resources.address is None:
+                _require_room(ray.cluster_resources(), resources)
+            yield ray
+        finally:
+            if started:
+                ray.shutdown()
 
 
 def _start(ray: Any, address: str | None) -> None:

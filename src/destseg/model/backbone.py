@@ -157,12 +157,10 @@ def _tap_strides(name: str) -> list[int]:
             network = timm.create_model(name, features_only=True, pretrained=False)
         strides: list[int] = network.feature_info.reduction()
     except (
-        RuntimeError,  # unknown names; the rest: names of the hub, networks without features
-        AttributeError,
+        RuntimeError,  # unknown names, and networks without features
         NotImplementedError,
         AssertionError,
-        TypeError,
-        ValueError,
+        ValueError,  # names of the model hub
         OSError,
     ) as error:
         near = timm.list_models(f"*{name.split('.')[0]}*")[:5]

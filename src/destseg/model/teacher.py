@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from destseg.config import DataSettings
+from destseg.data.faults import is_ours
 from destseg.errors import WeightsError
 from destseg.model.backbone import Backbone, whole_network_keys
 from destseg.model.destseg import TEACHER_STRIDES
@@ -82,7 +83,7 @@ def pretrained_teacher(
     try:
         teacher = Backbone(name, TEACHER_STRIDES, hub=True, image_size=image_size)
         return teacher, f"timm model hub {name}"
-    except Exception as error:  # the hub's client raises errors of many libraries
+    except _hub_errors() as error:
         raise WeightsError(_no_weights(name, package, error)) from error
 
 
@@ -115,7 +116,9 @@ def read_state_dict(path: Path, *, sha256: str | None = None) -> dict[str, Tenso
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise errors of many kinds
+    except Exception as error:  # PyTorch's unpickler raises nearly anything for other files
+        if is_ours(error):
+            raise
         raise WeightsError(f"{path}: expected a state dict of tensors, got {error}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
@@ -182,6 +185,14 @@ def _teacher_from(name: str, state: dict[str, Tensor], image_size: int) -> Backb
         return Backbone(name, TEACHER_STRIDES, state_dict=state, image_size=image_size)
     except RuntimeError as error:
         raise WeightsError(f"the weights do not fit {name}: {error}") from error
+
+
+def _hub_errors() -> tuple[type[Exception], ...]:
+    """Return what timm and the hub's client raise where there is no network or no such file."""
+    own = (OSError, RuntimeError, ValueError)
+    if importlib.util.find_spec("httpx") is None:
+        return own
+    return (*own, importlib.import_module("httpx").HTTPError)
 
 
 def _package_file(package: WeightPackage) -> Path | None:

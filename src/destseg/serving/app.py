@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 import destseg
 from destseg.inference.predictor import Predictor
 from destseg.serving import inspection, protocol
-from destseg.serving.guard import Guard
+from destseg.serving.guard import Guard, expected_token
 from destseg.serving.models import Models
 from destseg.serving.problems import Problem, answer_problem, not_ready
 from destseg.serving.requests import Limits, Service
@@ -55,11 +55,14 @@ def create_app(
         openers: for each name what gives its predictor, at the start and at each reload; the first
             is the default.
         limits: how much is taken.
-        token: what callers must show; ``None`` lets everybody in.
+        token: what callers must show as ``Authorization: Bearer``; ``None`` lets everybody in.
 
     Raises:
+        SettingsError: if the token is empty or blank.
         DestsegError: if a model cannot be loaded.
     """
+    if token is not None:
+        expected_token(token)  # not at the first request, when the layer is made
     limits, telemetry = limits or Limits(), Telemetry()
     service = Service(Models(openers, limits.queue, telemetry), limits, telemetry)
 

@@ -7,6 +7,7 @@ import hmac
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from destseg.errors import SettingsError
 from destseg.serving.problems import Problem, answer_problem
 from destseg.serving.telemetry import Telemetry
 
@@ -18,13 +19,16 @@ class Guard:
 
     Args:
         app: what is behind it.
-        token: what ``Authorization: Bearer`` must give.
+        token: what ``Authorization: Bearer`` must give; spaces around it do not count.
         telemetry: is told of those who are refused.
+
+    Raises:
+        SettingsError: if the token is empty.
     """
 
     def __init__(self, app: ASGIApp, token: str, telemetry: Telemetry) -> None:
         self._app = app
-        self._expected = token.strip().encode()  # files and shells end it with a new line
+        self._expected = expected_token(token)
         self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,6 +50,21 @@ class Guard:
         kind, _, token = (given[0] if len(given) == 1 else b"").partition(b" ")
         # In constant time: how long it takes must not tell how much of the token was right.
         return kind.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._expected)
+
+
+def expected_token(token: str) -> bytes:
+    """Return what callers must show.
+
+    Raises:
+        SettingsError: if it is empty, which anybody could.
+    """
+    expected = token.strip().encode()  # files and shells end it with a new line
+    if not expected:
+        raise SettingsError(
+            "the bearer token (DESTSEG_TOKEN): expected one, got an empty one; leave it out if "
+            "everybody may ask"
+        )
+    return expected
 
 
 def _is_open(path: str) -> bool:

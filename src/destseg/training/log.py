@@ -14,7 +14,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from destseg.errors import MissingExtraError
+from destseg.errors import needs_extra
 
 logger = logging.getLogger(__name__)
 
@@ -161,8 +161,6 @@ def _duration(seconds: float) -> str:
 
 
 def _open_tensorboard(folder: Path) -> Any:
-    try:
+    with needs_extra("tensorboard", "--tensorboard"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise MissingExtraError("tensorboard", "--tensorboard", "tensorboard") from None
     return SummaryWriter(str(folder / "tensorboard"))

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from destseg.errors import BundleError, MissingExtraError, SettingsError
+from destseg.errors import BundleError, SettingsError, needs_extra
 from destseg.inference.bundle import Bundle
 from destseg.inference.exports import NAMES, find_exports, load_export
 from destseg.validation import one_of
@@ -116,15 +116,14 @@ def open_backend(bundle: Bundle, runtime: Runtime | None = None) -> Backend:
     runtime = choose(bundle, runtime or Runtime())
     kind = runtime.backend.partition("-")[0]
     what_for = f"running {bundle.folder} with the backend {runtime.backend}"
-    try:
+    if kind == "torch":
+        what_for += _other_ways(bundle)
+    with needs_extra(EXTRAS[kind], what_for):
         if kind == "torch":
-            what_for += _other_ways(bundle)
             from destseg.inference.backends.torch_ import open_torch
 
             return open_torch(bundle, runtime)
         return _open_export(bundle, runtime)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(EXTRAS[kind], what_for, str(error.name)) from error
 
 
 def _open_export(bundle: Bundle, runtime: Runtime) -> Backend:

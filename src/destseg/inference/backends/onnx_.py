@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from destseg.data.faults import is_ours
 from destseg.data.paths import shown
 from destseg.errors import BundleError, SettingsError
 from destseg.inference.backends import Runtime, imports
@@ -49,6 +50,8 @@ class OnnxBackend:
                 providers=[_PROVIDERS[device]],
             )
         except Exception as error:  # ONNX Runtime's errors have no common class
+            if is_ours(error):
+                raise
             raise BundleError(f"{model}: ONNX Runtime cannot run it: {error}") from error
         self._name = self._session.get_inputs()[0].name
 

@@ -70,7 +70,7 @@ class OpenvinoBackend:
             wanted["CACHE_DIR"] = str(runtime.cache)
         try:
             self._model = core().compile_model(core().read_model(model), device, wanted)
-        except Exception as error:  # OpenVINO raises plain RuntimeErrors of many kinds
+        except RuntimeError as error:
             raise BundleError(f"{model}: OpenVINO cannot run it: {error}") from error
         self._idle: deque[Any] = deque([self._model.create_infer_request()])
 
