@@ -30,3 +30,15 @@ def environment(*packages: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in ("destseg", *packages)},
     }
+
+
+def processor() -> dict[str, Any]:
+    """Return the processor's name and which vector instructions it has; Linux alone tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    here = told.get("flags", told.get("Features", "")).split()
+    wanted = ("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimd")
+    return {"name": told.get("model name", ""), "flags": [name for name in wanted if name in here]}
