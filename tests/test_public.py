@@ -80,7 +80,10 @@ def test_every_public_name_is_there_and_documented():
     assert len(set(destseg.__all__)) == len(destseg.__all__)
     for name in destseg.__all__:
         thing = getattr(destseg, name)
-        assert name == "__version__" or inspect.getdoc(thing)
+        if name != "__version__":
+            said = inspect.getdoc(thing)
+            assert said
+            assert "Thread safety: " in said or issubclass(thing, Exception)
     assert dir(destseg) == sorted(destseg.__all__)
     assert destseg.load.__name__ == "load"
     assert inspect.isclass(destseg.Predictor)

@@ -46,6 +46,8 @@ __all__ = ["__version__", "train", *sorted(_HOMES)]
 def train(*args: Any, **kwargs: Any) -> Predictor:
     """Learn from good pictures; see ``destseg.training.train.train``, which this calls.
 
+    Thread safety: it may be called in any thread; trainings in one process wait for one another.
+
     Raises:
         MissingExtraError: if the extra ``train`` is not installed.
     """

@@ -58,7 +58,10 @@ PresetName = Literal["fast", "paper"]
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a training run; raises ``SettingsError`` naming every wrong one at once."""
+    """All settings of a training run; raises ``SettingsError`` naming every wrong one at once.
+
+    Thread safety: nothing changes a value, so any number of threads may use one.
+    """
 
     preset: PresetName = setting(
         "fast", "Where the defaults come from: fast (machines without a GPU) or paper."

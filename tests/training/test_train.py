@@ -2,6 +2,8 @@ import json
 import os
 import shutil
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +161,23 @@ def test_two_runs_with_one_seed_are_equal(parts, settings, finished, tmp_path):
     torch.manual_seed(99)
     run(parts, tmp_path / "run", settings)
     assert_equal_models(tmp_path / "run", finished)
+
+
+@pytest.mark.slow
+def test_runs_in_several_threads_are_those_that_they_are_alone(parts, settings, finished, tmp_path):
+    other = settings.replace(seed=1)
+    run(parts, tmp_path / "alone", other)
+    together = threading.Barrier(2)
+
+    def begin(name, chosen):
+        together.wait(60)
+        run(parts, tmp_path / name, chosen)
+
+    with ThreadPoolExecutor(2) as pool:
+        for ended in [pool.submit(begin, "one", settings), pool.submit(begin, "two", other)]:
+            ended.result()
+    assert_equal_models(finished, tmp_path / "one")
+    assert_equal_models(tmp_path / "alone", tmp_path / "two")
 
 
 def test_another_seed_gives_another_model(parts, settings, finished, tmp_path):

@@ -49,6 +49,8 @@ class Calibration:
     A score within ``TOLERANCE`` of one of them is a tie with it, which counts for the part: in
     every runtime an image gets at most the p-value, and the decision, of one that scored better.
 
+    Thread safety: nothing changes a value, so any number of threads may use one.
+
     Attributes:
         scores: image scores of the held-out good pictures, rising.
         peaks: highest map value of each, in the order of ``scores``.

@@ -20,6 +20,8 @@ _PIXELS_AT_A_TIME = 2**20
 class Region:
     """A connected part of the map above the pixel threshold, in pixels of the picture.
 
+    Thread safety: nothing changes a value, so any number of threads may use one.
+
     Attributes:
         x, y: left and top of its box.
         width, height: of its box.
@@ -41,6 +43,9 @@ class Region:
 @dataclass(frozen=True, eq=False)
 class Result:
     """What is said of one picture.
+
+    Thread safety: nothing of ours changes it, and no other result has its map, so any number of
+    threads may use one.
 
     Attributes:
         name: the file's path as it was given, or a number for a picture without a file.
@@ -97,6 +102,8 @@ class Result:
 @dataclass(frozen=True)
 class Failure:
     """A picture of which nothing can be said, and why.
+
+    Thread safety: nothing changes a value, so any number of threads may use one.
 
     Attributes:
         name: as in ``Result``.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 
 import torch
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+_one_at_a_time = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -16,8 +18,16 @@ def exact(seed: int, device: torch.device) -> Iterator[None]:
     """Make what is inside the same at every run: seeded weights, deterministic kernels.
 
     PyTorch's default generators and its switch, and the environment, are those of the process:
-    other threads see them changed meanwhile.  Afterwards they are as they were.
+    other threads see them changed meanwhile.  Afterwards they are as they were.  Of several threads
+    one is inside at a time: two would draw each other's numbers.
     """
+    with _one_at_a_time, _as_found(device):
+        seed_default(seed, device)
+        yield
+
+
+@contextlib.contextmanager
+def _as_found(device: torch.device) -> Iterator[None]:
     on_gpu = device.type == "cuda"
     enabled = torch.are_deterministic_algorithms_enabled()
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -25,7 +35,6 @@ def exact(seed: int, device: torch.device) -> Iterator[None]:
     workspace = os.environ.get(_CUBLAS)
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         try:
-            seed_default(seed, device)
             if on_gpu and workspace is None:
                 os.environ[_CUBLAS] = ":4096:8"
             # The CPU's kernels are so anyway, and the switch makes them fill memory for nothing.

@@ -61,6 +61,10 @@ def train(
 ) -> Predictor:
     """Learn from good pictures and return the predictor; the bundle is saved in ``output``.
 
+    Thread safety: it may be called in any thread.  Trainings in one process wait for one another,
+    for PyTorch's random numbers are those of the process: while one runs, draw none in other
+    threads, nor load a model with the backend torch there.
+
     Args:
         data: a data set in MVTec's layout, a folder of good pictures, or a list of them.
         output: folder for the bundle, the log, the settings used and the saved state.

@@ -40,8 +40,8 @@ class Runtime:
             installed, else PyTorch.  Never INT8, whose scores are others.
         device: ``auto`` or ``cpu``; for torch also ``cuda`` and ``mps``, for onnx ``cuda``, for
             openvino any of its own names, such as ``GPU``.
-        threads: CPU threads; ``None`` leaves the number to the runtime.  With OpenVINO for all calls
-            together; with PyTorch and ONNX Runtime each thread that calls computes too.
+        threads: CPU threads; ``None`` leaves the number to the runtime.  OpenVINO has them for all
+            calls together; with PyTorch and ONNX Runtime each thread that calls computes too.
         cache: folder for what the runtime compiles (OpenVINO); ``None`` keeps nothing.
     """
 
