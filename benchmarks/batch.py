@@ -1,14 +1,14 @@
-"""Whether a batch survives crashes with every picture once, and how fast actors are.
+"""Whether a batch survives crashes with every image once, and how fast actors are.
 
-    python benchmarks/batch.py crash BUNDLE [--pictures N] [--results FILE]
+    python benchmarks/batch.py crash BUNDLE [--images N] [--results FILE]
     python benchmarks/batch.py speed BUNDLE [--rounds N] [--results FILE]
     python benchmarks/batch.py parts BUNDLE [--results FILE]
 
-``crash``: generated pictures, 1 % of them damaged, on a local cluster of two nodes; a worker is
+``crash``: generated images, 1 % of them damaged, on a local cluster of two nodes; a worker is
 killed when a fifth is done, the driver at two fifths; the same command again, a node is taken away
-at three fifths and a new one given, and the end must have every picture once, with an error where
-it is damaged.  ``speed``: one actor of one core against two, in turns of 64 pictures an actor:
-pictures per second, and the processor time of each, which other programs change less.  ``parts``:
+at three fifths and a new one given, and the end must have every image once, with an error where
+it is damaged.  ``speed``: one actor of one core against two, in turns of 64 images an actor:
+images per second, and the processor time of each, which other programs change less.  ``parts``:
 the processor time of each step, bytes, and the listing.
 """
 
@@ -43,8 +43,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("what", choices=["crash", "speed", "parts"])
     parser.add_argument("bundle", help="folder of a trained model")
-    parser.add_argument("--pictures", type=int, default=10_000)
-    parser.add_argument("--side", type=int, default=256, help="of the generated pictures")
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--side", type=int, default=256, help="of the generated images")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -63,11 +63,11 @@ def main() -> int:
     kept[parsed.what] = measured
     parsed.results.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(measured, indent=1))
-    return 0 if measured.get("every_picture_once", True) else 1
+    return 0 if measured.get("every_image_once", True) else 1
 
 
 def generate(folder: Path, count: int, side: int, damaged: int = 100) -> set[str]:
-    """Write PNG pictures, one of each ``damaged`` damaged in turn; return the damaged ones."""
+    """Write PNG images, one of each ``damaged`` damaged in turn; return the damaged ones."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side] - side / 2
@@ -92,7 +92,7 @@ def generate(folder: Path, count: int, side: int, damaged: int = 100) -> set[str
 
 
 def crash(parsed: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    bad = generate(folder / "in", parsed.pictures, parsed.side)
+    bad = generate(folder / "in", parsed.images, parsed.side)
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -103,20 +103,20 @@ def crash(parsed: argparse.Namespace, folder: Path) -> dict[str, Any]:
     begun = time.monotonic()
     try:
         driver = Driver(words)
-        driver.wait_for(folder / "out", parsed.pictures * 0.2)
+        driver.wait_for(folder / "out", parsed.images * 0.2)
         victim = max(workers(), key=lambda process: process.create_time())
         victim.send_signal(signal.SIGKILL)
-        told.append(f"worker killed with {finished(folder / 'out')} pictures finished")
-        driver.wait_for(folder / "out", parsed.pictures * 0.4)
+        told.append(f"worker killed with {finished(folder / 'out')} images finished")
+        driver.wait_for(folder / "out", parsed.images * 0.4)
         driver.process.send_signal(signal.SIGKILL)
         driver.process.wait()
         at_kill = finished(folder / "out")
-        told.append(f"driver killed with {at_kill} pictures finished")
+        told.append(f"driver killed with {at_kill} images finished")
         kept = {path: path.stat().st_mtime_ns for path in (folder / "out").glob("part-*")}
         driver = Driver(words)
-        driver.wait_for(folder / "out", parsed.pictures * 0.6)
+        driver.wait_for(folder / "out", parsed.images * 0.6)
         cluster.remove_node(second, allow_graceful=False)
-        told.append(f"node taken away with {finished(folder / 'out')} pictures finished")
+        told.append(f"node taken away with {finished(folder / 'out')} images finished")
         cluster.add_node(num_cpus=1)
         code = driver.process.wait()
         print(driver.log(), file=sys.stderr)
@@ -129,11 +129,11 @@ def crash(parsed: argparse.Namespace, folder: Path) -> dict[str, Any]:
     unscored = {row["id"] for row in rows.to_pylist() if row["score"] is None}
     repeated = [path.name for path, at in kept.items() if path.stat().st_mtime_ns != at]
     return {
-        "pictures": parsed.pictures,
-        "bytes_a_picture": mean_size(folder / "in"),
+        "images": parsed.images,
+        "bytes_an_image": mean_size(folder / "in"),
         "damaged": len(bad),
         "rows": len(rows),
-        "every_picture_once": set(ids) == expected
+        "every_image_once": set(ids) == expected
         and max(ids.values()) == 1
         and errors == unscored == bad
         and not repeated
@@ -164,21 +164,21 @@ class Driver:
         """Return what it has said so far."""
         return Path(self._log.name).read_text(encoding="utf-8")
 
-    def wait_for(self, output: Path, pictures: float) -> None:
-        """Wait until so many pictures have results."""
-        while finished(output) < pictures:
+    def wait_for(self, output: Path, images: float) -> None:
+        """Wait until so many images have results."""
+        while finished(output) < images:
             if self.process.poll() is not None:
                 raise SystemExit(f"it ended too early: {self.process.returncode}\n{self.log()}")
             time.sleep(0.2)
 
 
 def finished(output: Path) -> int:
-    """Return how many pictures have results."""
+    """Return how many images have results."""
     return sum(pq.read_metadata(path).num_rows for path in output.glob("part-*.parquet"))
 
 
 def workers() -> list[psutil.Process]:
-    """Return the actors that inspect pictures, of this script's cluster alone."""
+    """Return the actors that inspect images, of this script's cluster alone."""
     found = psutil.Process().children(recursive=True)
     return [each for each in found if "MapWorker" in " ".join(cmdline(each))]
 
@@ -205,9 +205,9 @@ def speed(parsed: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Take turns of one and of two actors that stay open, so that all see the same minutes."""
     import ray
 
-    from destseg.batch.inspector import Inspector, Work, pack
-    from destseg.batch.job import Job
-    from destseg.batch.stored import plan
+    from destseg.batch_inspection.inspector import Inspector, Work, pack
+    from destseg.batch_inspection.job import Job
+    from destseg.batch_inspection.stored import plan
     from destseg.inference.backends import Runtime, choose
     from destseg.inference.bundle import load_bundle
 
@@ -230,9 +230,9 @@ def speed(parsed: argparse.Namespace, folder: Path) -> dict[str, Any]:
             chosen = actors[:count] if count == 2 else [actors[number % 2]]
             before, begun = used(processes), time.perf_counter()
             ray.get([each.__call__.remote(item) for each in chosen for _ in range(2)])
-            pictures = 2 * count * len(piece)
-            rates[count].append(pictures / (time.perf_counter() - begun))
-            costs[count].append(1e3 * (used(processes) - before) / pictures)
+            images = 2 * count * len(piece)
+            rates[count].append(images / (time.perf_counter() - begun))
+            costs[count].append(1e3 * (used(processes) - before) / images)
     memory = [each.memory_info().rss / 2**30 for each in processes]
     ray.shutdown()
     ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
@@ -241,8 +241,8 @@ def speed(parsed: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "backend": runtime.backend,
         "side": parsed.side,
         "rounds": parsed.rounds,
-        "pictures_per_second": {f"{n} actors": spread(rates[n]) for n in rates},
-        "cpu_milliseconds_a_picture": {f"{n} actors": spread(costs[n]) for n in costs},
+        "images_per_second": {f"{n} actors": spread(rates[n]) for n in rates},
+        "cpu_milliseconds_an_image": {f"{n} actors": spread(costs[n]) for n in costs},
         "ratio_of_rates_two_to_one": spread(ratios),
         "ratio_of_cpu_time_two_to_one": spread(dearer),
         "gib_an_actor": memory,
@@ -271,8 +271,8 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def parts(parsed: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    from destseg.batch.partitions import plan_files
-    from destseg.batch.storage import list_files
+    from destseg.batch_inspection.partitions import plan_files
+    from destseg.batch_inspection.storage import list_files
     from destseg.data.images import decode_image
     from destseg.inference.predictor import load
 
@@ -299,8 +299,8 @@ def parts(parsed: argparse.Namespace, folder: Path) -> dict[str, Any]:
     sent = sum(len(piece.to_json()) for piece in pieces)
     return {
         "backend": predictor.backend_name,
-        "bytes_a_picture": mean_size(folder / "in"),
-        "milliseconds_a_picture_one_core": {
+        "bytes_an_image": mean_size(folder / "in"),
+        "milliseconds_an_image_one_core": {
             name: 1e3 * statistics.median(values) for name, values in steps.items()
         },
         "listing_100000_files": {
@@ -327,7 +327,7 @@ def tasks() -> dict[str, float]:
     import ray.data
 
     ray.init("local", include_dashboard=False, log_to_driver=False, num_cpus=2)
-    from destseg.batch.cluster import Tries, quiet
+    from destseg.batch_inspection.cluster import Tries, quiet
 
     with quiet():
         items = [{"piece": "x" * 30_000} for _ in range(2000)]

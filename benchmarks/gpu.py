@@ -147,7 +147,7 @@ def steps_per_second(folder: Path, batch: int) -> dict[str, float]:
     for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         if record.get("event") == "step":
-            rates.setdefault(record["phase"], []).append(record["pictures_per_s"] / batch)
+            rates.setdefault(record["phase"], []).append(record["images_per_s"] / batch)
     return {phase: round(statistics.median(all_[1:] or all_), 2) for phase, all_ in rates.items()}
 
 
@@ -249,7 +249,7 @@ def inference(parsed: argparse.Namespace, preset: str) -> dict[str, Any]:
     import numpy as np
 
     from destseg.errors import DestsegError
-    from destseg.export.export import export
+    from destseg.exporting.export import export
     from destseg.inference.backends import Runtime, devices, installed, open_backend
     from destseg.inference.bundle import load_bundle
 

@@ -1,4 +1,4 @@
-"""Published data sets in their published layouts, as good pictures to train on and test samples."""
+"""Published data sets in their published layouts, as good images to train on and test samples."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from destseg.data.samples import GOOD, Sample, find_pictures, good_samples, test_samples
+from destseg.data.samples import GOOD, Sample, find_images, good_samples, test_samples
 from destseg.errors import DataError
 
 
 @dataclass(frozen=True)
 class Category:
-    """One product: its good training pictures and its labelled test pictures."""
+    """One product: its good training images and its labelled test images."""
 
     name: str
     training: tuple[Path, ...]
@@ -38,7 +38,7 @@ def mvtec(root: Path) -> list[Category]:
 
 
 def visa(root: Path) -> list[Category]:
-    """Read VisA: split_csv/1cls.csv names every picture's category, split, label and mask."""
+    """Read VisA: split_csv/1cls.csv names every image's category, split, label and mask."""
     table = root / "split_csv" / "1cls.csv"
     if not table.is_file():
         raise DataError(f"{root}: expected VisA with split_csv/1cls.csv, got none. Is it unpacked?")
@@ -65,13 +65,12 @@ def btad(root: Path) -> list[Category]:
     for folder in _folders(root):
         if not (folder / "train" / "ok").is_dir():
             continue
-        test = [Sample(path, GOOD) for path in find_pictures(folder / "test" / "ok")]
-        masks = {path.stem: path for path in find_pictures(folder / "ground_truth" / "ko")}
+        test = [Sample(path, GOOD) for path in find_images(folder / "test" / "ok")]
+        masks = {path.stem: path for path in find_images(folder / "ground_truth" / "ko")}
         test += [
-            Sample(path, "ko", masks.get(path.stem))
-            for path in find_pictures(folder / "test" / "ko")
+            Sample(path, "ko", masks.get(path.stem)) for path in find_images(folder / "test" / "ko")
         ]
-        training = tuple(find_pictures(folder / "train" / "ok"))
+        training = tuple(find_images(folder / "train" / "ok"))
         categories.append(Category(folder.name, training, tuple(test)))
     return categories
 

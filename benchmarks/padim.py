@@ -1,12 +1,12 @@
-"""PaDiM on the same teacher and pictures, with and without training pictures that repeat test ones.
+"""PaDiM on the same teacher and images, with and without training images that repeat test ones.
 
     python benchmarks/padim.py DATA [DATA …] [--repeats 0.95] [--results FILE]
 
-PaDiM (Defard et al., 2020) keeps a Gaussian of the features at every place of the picture; a
-picture's map is the Mahalanobis distance from it, smoothed, its score the highest value.  It is run
-three times: with all training pictures, without those that correlate to R or more with a good test
-picture (as in ``nearest_picture.py``), and with as many drawn at random.  What the second loses
-more than the third was memory of pictures.
+PaDiM (Defard et al., 2020) keeps a Gaussian of the features at every place of the image; an
+image's map is the Mahalanobis distance from it, smoothed, its score the highest value.  It is run
+three times: with all training images, without those that correlate to R or more with a good test
+image (as in ``nearest_image.py``), and with as many drawn at random.  What the second loses
+more than the third was memory of images.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from destseg.data.images import read_image, resize
 from destseg.data.samples import Sample, good_samples, test_samples
 from destseg.evaluation.metrics import auroc
 from destseg.model.teacher import pretrained_teacher
-from nearest_picture import normalised
+from nearest_image import normalised
 from provenance import commit, environment
 
 RESULTS = Path(__file__).parent / "results" / "padim-cpu.json"
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def measure(data: str, repeats: float) -> dict[str, object]:
-    """Return image AUROCs of a data set, by which training pictures were used."""
+    """Return image AUROCs of a data set, by which training images were used."""
     training, test = good_samples(data), test_samples(data)
     defective = np.array([sample.defect != "good" for sample in test])
     likeness = likenesses(training, [sample for sample in test if sample.defect == "good"])
@@ -65,7 +65,7 @@ def measure(data: str, repeats: float) -> dict[str, object]:
     chosen = {"all": np.arange(len(training)), "without_repeats": others, "as_many_drawn": drawn}
     return {
         name: {
-            "pictures": len(which),
+            "images": len(which),
             "image_auroc": auroc(defective, scores(known[which], asked))
             if len(which) > 1
             else None,
@@ -75,7 +75,7 @@ def measure(data: str, repeats: float) -> dict[str, object]:
 
 
 def likenesses(training: list[Sample], good: list[Sample]) -> NDArray[np.float64]:
-    """Return each training picture's highest correlation with a good test picture."""
+    """Return each training image's highest correlation with a good test image."""
     sides = [normalised([sample.path for sample in samples]) for samples in (training, good)]
     return np.asarray((sides[0] @ sides[1].T).max(1))
 
@@ -97,7 +97,7 @@ def embeddings(samples: list[Sample]) -> NDArray[np.float32]:
 
 
 def scores(known: NDArray[np.float32], asked: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the highest smoothed distance of each picture."""
+    """Return the highest smoothed distance of each image."""
     mean = known.mean(0)
     maps = np.empty(asked.shape[:-1])
     for place in np.ndindex(mean.shape[:2]):
@@ -106,7 +106,7 @@ def scores(known: NDArray[np.float32], asked: NDArray[np.float32]) -> NDArray[np
         away = asked[at].astype(np.float64) - mean[place]
         squares = (away * np.linalg.solve(covariance, away.T).T).sum(1)
         maps[at] = np.sqrt(squares.clip(0))
-    # Smoothed at the picture's size, as published.
+    # Smoothed at the image's size, as published.
     whole = (cv2.GaussianBlur(cv2.resize(each, (SIZE, SIZE)), (0, 0), SIGMA) for each in maps)
     return np.array([each.max() for each in whole])
 

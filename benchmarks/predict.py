@@ -1,10 +1,10 @@
-"""Pictures per second and latency of every preset, backend, precision and number of threads.
+"""Images per second and latency of every preset, backend, precision and number of threads.
 
     python benchmarks/predict.py --fast BUNDLE [--paper BUNDLE] [--rounds N] [--results FILE]
 
 Pixels in, maps out; reading files is left out.  Each configuration is a process of its own that
 stays open; they take turns, a few batches each, so that all see the same minutes of the machine.
-``ratio`` is the median over the rounds of the configuration's pictures per second over those of
+``ratio`` is the median over the rounds of the configuration's images per second over those of
 ``paper`` in eager PyTorch with the same threads and batch.  A bundle is measured in the forms that
 lie in it (destseg export, destseg quantize) and in PyTorch.  Without --paper a model of its
 architecture with random weights is made and exported: the time does not depend on the weights.
@@ -44,7 +44,7 @@ class Configuration:
     batch: int
 
     @property
-    def pictures_a_turn(self) -> int:
+    def images_a_turn(self) -> int:
         """Of the slow ones fewer, so that a round lasts seconds."""
         return self.batch * (1 if self.preset == "paper" else max(1, 8 // self.batch))
 
@@ -77,7 +77,7 @@ def main() -> int:
     for each in rows:
         print(
             f"{each['preset']:6} {each['backend']:9} {each['precision']:5} "
-            f"threads {each['threads']} batch {each['batch']}: {each['pictures_per_s']:8.2f}/s  "
+            f"threads {each['threads']} batch {each['batch']}: {each['images_per_s']:8.2f}/s  "
             f"p50 {each['p50_ms']:7.1f} ms  p99 {each['p99_ms']:7.1f} ms  {each['ratio']:6.2f}x "
             f"({each['ratio_range'][0]:.2f} to {each['ratio_range'][1]:.2f})"
         )
@@ -126,15 +126,15 @@ def work(configuration: Configuration) -> int:
     backend = open_backend(bundle, runtime)
     side = bundle.settings.data.image_size
     shape = (configuration.batch, side, side, 3)
-    pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     for _ in range(WARM_UP):
-        backend(pictures)
+        backend(images)
     print("ready", flush=True)
     for _ in sys.stdin:
         seconds = []
-        for _ in range(configuration.pictures_a_turn // configuration.batch):
+        for _ in range(configuration.images_a_turn // configuration.batch):
             begun = time.perf_counter()
-            backend(pictures)
+            backend(images)
             seconds.append(time.perf_counter() - begun)
         print(json.dumps(seconds), flush=True)
     return 0
@@ -162,7 +162,7 @@ def row(
         "precision": precision or "fp32",
         "threads": each.threads,
         "batch": each.batch,
-        "pictures_per_s": round(each.batch / float(np.median(single)), 2),
+        "images_per_s": round(each.batch / float(np.median(single)), 2),
         "p50_ms": round(1e3 * float(np.percentile(single, 50)), 2),
         "p99_ms": round(1e3 * float(np.percentile(single, 99)), 2),
         "ratio": round(float(np.median(ratios)), 2),
@@ -176,7 +176,7 @@ def random_paper(folder: Path) -> Path:
     import torch
 
     from destseg.config import Settings
-    from destseg.export.export import export
+    from destseg.exporting.export import export
     from destseg.inference.bundle import save_bundle, save_calibration
     from destseg.inference.calibration import Calibration
     from destseg.model.destseg import build_model
@@ -187,8 +187,8 @@ def random_paper(folder: Path) -> Path:
     torch.manual_seed(0)
     weights = {k: v.numpy() for k, v in build_model(settings.model).state_dict().items()}
     saved = save_bundle(folder, settings, weights, {"note": "random weights"})
-    held_out = Calibration.fit([0.5], [0.5], ["none"], settings, saved.weights_sha256)
-    bundle = save_calibration(saved, held_out)
+    calibration_images = Calibration.fit([0.5], [0.5], ["none"], settings, saved.weights_sha256)
+    bundle = save_calibration(saved, calibration_images)
     for name in ("onnx", "openvino"):
         export(bundle, name, lambda step: print(step, file=sys.stderr))
     return folder

@@ -3,7 +3,7 @@
     python benchmarks/reproduce.py mvtec ROOT --output DIR --seeds 0 1 2 [flags of destseg train]
 
 Every run has its own folder; a finished one is not run again, an interrupted one goes on.  The
-final weights are evaluated; nothing is chosen on the test pictures.  Runs are jobs as those of
+final weights are evaluated; nothing is chosen on the test images.  Runs are jobs as those of
 ``destseg train-many``: one after another in this process, or side by side with --cpus or --gpus.
 """
 
@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import destseg
+from destseg.categories.job import Outcome, run_here
+from destseg.categories.plan import Job, Product, require_same_settings
+from destseg.categories.summary import mean_and_deviation
 from destseg.cli.flags import add_settings_flags, base_settings, settings_from
 from destseg.cli.train_many import add_resource_flags, follow, resources_from
 from destseg.data.files import write_atomically
 from destseg.data.lists import some
 from destseg.evaluation.outcomes import Coverage
-from destseg.many.job import Outcome, run_here
-from destseg.many.plan import Job, Product, require_same_settings
-from destseg.many.summary import mean_and_deviation
 from layouts import LAYOUTS, Category, read_layout
 from provenance import commit, environment
 
@@ -99,7 +99,7 @@ def main(words: Sequence[str] | None = None) -> int:
         row = row_of(outcome.result)
         coverage = Coverage(**row["coverage"])
         if coverage.with_mask < coverage.given:  # no figure to lay beside those of others
-            unread = some([each["picture"] for each in row["failures"]])
+            unread = some([each["path"] for each in row["failures"]])
             failed.append(f"{outcome.job.name}: {coverage}; could not be read: {unread or 'none'}")
             print(failed[-1], file=sys.stderr)
         write_atomically(row_file(outcome.job), json.dumps(row, indent=1) + "\n")
@@ -116,7 +116,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def job_of(
     category: Category, preset: str, seed: int, changes: Mapping[str, Any], output: Path
 ) -> Job:
-    """Return a cell of the table as a job, its training pictures listed in its folder."""
+    """Return a cell of the table as a job, its training images listed in its folder."""
     own = {"rotation": ROTATION.get(category.name, "none"), **changes, "seed": seed}
     settings = destseg.Settings.from_preset(preset, **own)
     folder = output.absolute() / preset / category.name / f"seed-{seed}"
@@ -147,7 +147,7 @@ def row_of(result: Mapping[str, Any]) -> dict[str, Any]:
         **{name: pixel[name] for name in ("aupro", "iap", "iap_90")},
         **{name: result["metrics"][name] for name in ("false_alarms", "misses")},
         **{name: result["metrics"][name] for name in ("coverage", "failures")},
-        **{name: result[name] for name in ("teacher", "minutes", "pictures_per_s", "device")},
+        **{name: result[name] for name in ("teacher", "minutes", "images_per_s", "device")},
         "commit": commit(),
         "settings": result["settings"],
     }

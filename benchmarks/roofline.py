@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def sized(graph: onnx.ModelProto, side: int) -> onnx.ModelProto:
-    """Return a graph for one picture of the given side, with the shape of every value."""
+    """Return a graph for one image of the given side, with the shape of every value."""
     for name, size in (("batch", 1), ("height", side), ("width", side)):
         make_dim_param_fixed(graph.graph, name, size)
     # Sizes that the graph computes from its input are numbers now; the runtime works them out.
@@ -121,9 +121,9 @@ def profile(graph: onnx.ModelProto, rounds: int) -> dict[str, float]:
         options.profile_file_prefix = str(Path(folder, "profile"))
         session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
         shape = [dim.dim_value for dim in graph.graph.input[0].type.tensor_type.shape.dim]
-        picture = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         for _ in range(rounds + 3):
-            session.run(None, {session.get_inputs()[0].name: picture})
+            session.run(None, {session.get_inputs()[0].name: image})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     # In the blocked layout of convolutions a node is named for its last output.
     makers = {f"{output}_nchwc": node.name for node in graph.graph.node for output in node.output}

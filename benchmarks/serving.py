@@ -1,12 +1,12 @@
 """What a server answers, against the predictor in it; and whether it stands ten thousand requests.
 
-    python benchmarks/serving.py BUNDLE PICTURES [--rounds N] [--soak N] [--results FILE]
+    python benchmarks/serving.py BUNDLE IMAGES [--rounds N] [--soak N] [--results FILE]
 
 ``destseg serve`` runs as a process of its own on the loopback; the clients are 16 (and 1)
-connections of this process, each sending the next picture when it has its answer.  In turns with
+connections of this process, each sending the next image when it has its answer.  In turns with
 it: the predictor in this process on the same files (decoding included), and its backend alone on
-decoded pictures.  All share the same cores, the clients' work too.  Where other programs run beside
-it, rates say little; processor time a picture is counted as well, which they change less.
+decoded images.  All share the same cores, the clients' work too.  Where other programs run beside
+it, rates say little; processor time an image is counted as well, which they change less.
 
 The soak sends requests of which one in five is bad in one of several ways, checks the status of
 each, and reads the server's memory and open files from its metrics along the way.  Afterwards the
@@ -34,7 +34,7 @@ import numpy as np
 
 import destseg
 from destseg.data.images import read_image, resize_for_model
-from destseg.data.samples import PICTURE_SUFFIXES
+from destseg.data.samples import IMAGE_SUFFIXES
 from provenance import commit, environment
 
 RESULTS = Path(__file__).parent / "results" / "serving-cpu.json"
@@ -45,7 +45,7 @@ PATIENCE = 120  # seconds for an answer in the soak
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("bundle")
-    parser.add_argument("pictures", help="folder of picture files")
+    parser.add_argument("images", help="folder of image files")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7, help="0 leaves out the speed")
@@ -55,7 +55,7 @@ def main() -> int:
     parser.add_argument("--results", default=str(RESULTS))
     parser.add_argument("--device-name", default="", help="what the machine is, in words")
     parsed = parser.parse_args()
-    files = [path.read_bytes() for path in picture_files(parsed.pictures)]
+    files = [path.read_bytes() for path in image_files(parsed.images)]
     wrong = []
     with server(parsed) as (port, process):
         if parsed.rounds:
@@ -116,7 +116,7 @@ def measure(parsed: argparse.Namespace, files: list[bytes], port: int) -> dict[s
     )
     data = predictor.bundle.settings.data
     decoded = np.stack(
-        [resize_for_model(read_image(path), data) for path in picture_files(parsed.pictures)]
+        [resize_for_model(read_image(path), data) for path in image_files(parsed.images)]
     )
     sent = list(itertools.islice(itertools.cycle(files), parsed.requests))
     rates: dict[str, list[float]] = {name: [] for name in ("backend", "in_process", "http", "one")}
@@ -150,8 +150,8 @@ def measure(parsed: argparse.Namespace, files: list[bytes], port: int) -> dict[s
     return {
         "rounds": parsed.rounds,
         "requests_a_round": parsed.requests,
-        "pictures_per_s": {name: summary(values) for name, values in rates.items()},
-        "cpu_ms_a_picture": {name: summary(values) for name, values in costs.items()},
+        "images_per_s": {name: summary(values) for name, values in rates.items()},
+        "cpu_ms_an_image": {name: summary(values) for name, values in costs.items()},
         "cpu_backend_to_server": summary(np.divide(costs["backend"], costs["server"])),
         "cpu_in_process_to_server": summary(np.divide(costs["in_process"], costs["server"])),
         "cpu_in_process_to_server_and_clients": summary(np.divide(costs["in_process"], both)),
@@ -170,16 +170,14 @@ def cpu_of_server(port: int) -> float:
     return float(asyncio.run(metrics(port))["process_cpu_seconds_total"])
 
 
-def picture_files(folder: str) -> list[Path]:
-    return sorted(
-        path for path in Path(folder).rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES
-    )
+def image_files(folder: str) -> list[Path]:
+    return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def rate_of_backend(backend: Any, pictures: Any, count: int) -> float:
+def rate_of_backend(backend: Any, images: Any, count: int) -> float:
     began = time.perf_counter()
     for start in range(0, count, 4):
-        backend(pictures[np.arange(start, start + 4) % len(pictures)])
+        backend(images[np.arange(start, start + 4) % len(images)])
     return count / (time.perf_counter() - began)
 
 
@@ -230,7 +228,7 @@ class Connection:
 
 
 async def load(port: int, files: list[bytes], connections: int) -> list[float]:
-    """Send pictures over some connections; return the seconds of each answer."""
+    """Send images over some connections; return the seconds of each answer."""
     waiting, times = iter(files), []
 
     async def work() -> None:
@@ -262,7 +260,7 @@ class Bad(NamedTuple):
 def bad_requests(content: bytes) -> list[Bad]:
     form = "Content-Type: multipart/form-data; boundary=x\r\n"
     return [
-        Bad(422, b"no picture"),
+        Bad(422, b"no image"),
         Bad(422, content[: len(content) // 2]),
         Bad(422, b"--x\r\nnonsense", headers=form),
         Bad(404, content, "/v1/inspect?model=nix"),
@@ -277,7 +275,7 @@ async def ask_badly(connection: Connection, port: int, bad: Bad) -> int:
     if bad.status == 413:
         head = b"POST /v1/inspect HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"
         status, _ = await connection.send(head)
-        connection.close()  # the body that was promised is what the server would read next
+        connection.close()  # the body that was guaranteed is what the server would read next
         return status
     if bad.status == 0:
         _, writer = await asyncio.open_connection("127.0.0.1", port)

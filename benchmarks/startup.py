@@ -1,8 +1,8 @@
 """Seconds from starting a process to its first useful output.
 
-    python benchmarks/startup.py BUNDLE PICTURE [--rounds N] [--results FILE]
+    python benchmarks/startup.py BUNDLE IMAGE [--rounds N] [--results FILE]
 
-``destseg --help``, and ``destseg predict`` of one picture with each form of the model that lies in
+``destseg --help``, and ``destseg predict`` of one image with each form of the model that lies in
 the bundle: until the first line of output is there, and until the process has ended.  They take
 turns, beside a Python that does nothing, whose share is nobody's to save.
 """
@@ -30,13 +30,13 @@ RESULTS = Path(__file__).parent / "results" / "startup-cpu.json"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("bundle")
-    parser.add_argument("picture")
+    parser.add_argument("image")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--results", default=str(RESULTS))
     parser.add_argument("--device-name", default="", help="what the machine is, in words")
     parsed = parser.parse_args()
     program = [sys.executable, "-m", "destseg"]
-    predict = [*program, "predict", parsed.bundle, parsed.picture, "--backend"]
+    predict = [*program, "predict", parsed.bundle, parsed.image, "--backend"]
     exports = find_exports(load_bundle(parsed.bundle))
     commands = {
         "python": [sys.executable, "-c", "print()"],

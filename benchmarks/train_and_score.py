@@ -1,8 +1,8 @@
-"""Train on a data set in MVTec layout, score its test pictures, and append a row of results.
+"""Train on a data set in MVTec layout, score its test images, and append a row of results.
 
     python benchmarks/train_and_score.py DATA --output DIR [--change TEXT] [flags of destseg train]
 
-The final weights are scored; nothing is chosen on the test pictures.  A finished model in DIR is
+The final weights are scored; nothing is chosen on the test images.  A finished model in DIR is
 scored as it is; an interrupted one goes on.
 """
 
@@ -64,7 +64,7 @@ def result_row(data: str, predictor: destseg.Predictor, change: str) -> dict[str
         "misses": evaluation["misses"],
         "coverage": evaluation["coverage"],
         "minutes": training["minutes"],
-        "pictures_per_s": training["pictures_per_s"],
+        "images_per_s": training["images_per_s"],
         "device": training["device"],
         "threads": training["threads"],
         **environment("torch", "timm", "numpy"),

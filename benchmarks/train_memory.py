@@ -4,8 +4,8 @@
                                       [--common FLAGS] [--results FILE]
 
 Each case is ``destseg train GOOD`` with its flags and a few steps of both phases, in a process of
-its own: data, damage, checkpoints and the held-out pictures' scores count as they would.  Peak is
-of the whole process.  Cases take turns over the rounds; ``ratio`` is the time of a picture over
+its own: data, damage, checkpoints and the calibration images' scores count as they would.  Peak is
+of the whole process.  Cases take turns over the rounds; ``ratio`` is the time of an image over
 that of the first case of the same side.
 """
 
@@ -44,7 +44,7 @@ PHASES = ("denoise", "segment")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("good", help="folder of good pictures")
+    parser.add_argument("good", help="folder of good images")
     parser.add_argument("--case", action="append", metavar="NAME=FLAGS", help="instead of ours")
     parser.add_argument("--common", default="", help="flags of destseg train for all cases")
     parser.add_argument("--rounds", type=int, default=2)
@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def train(parsed: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
-    """Train a few steps; return the peak in GiB and the seconds a picture of both phases."""
+    """Train a few steps; return the peak in GiB and the seconds an image of both phases."""
     steps = str(parsed.steps)
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "destseg", "train", parsed.good, "--output", f"{folder}/m"]
@@ -89,7 +89,7 @@ def train(parsed: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
         log = [json.loads(line) for line in written.splitlines()]
     taken: dict[str, Any] = {"peak_gib": round(used.ru_maxrss / 2**20, 2)}
     for phase in PHASES:
-        rates = [e["pictures_per_s"] for e in log if e["event"] == "step" and e["phase"] == phase]
+        rates = [e["images_per_s"] for e in log if e["event"] == "step" and e["phase"] == phase]
         taken[phase] = float(np.median([1 / rate for rate in rates[1:]]))
     return taken
 
@@ -105,7 +105,7 @@ def row(name: str, cases: dict[str, str], turns: dict[str, list[dict[str, Any]]]
     }
     for phase in PHASES:
         mine, its = (np.array([turn[phase] for turn in turns[each]]) for each in (name, base))
-        made[f"{phase}_seconds_a_picture"] = round(float(np.median(mine)), 4)
+        made[f"{phase}_seconds_an_image"] = round(float(np.median(mine)), 4)
         made[f"{phase}_ratio"] = round(float(np.median(mine / its)), 2)
         made[f"{phase}_ratio_range"] = [round(float(f(mine / its)), 2) for f in (np.min, np.max)]
     return made

@@ -1,11 +1,11 @@
-"""Training pictures per second of both phases, several sources or settings against each other.
+"""Training images per second of both phases, several sources or settings against each other.
 
     python benchmarks/train_speed.py NAME=SRC[:key=value,...] ... [--steps N] [--rounds N]
     python benchmarks/train_speed.py paper=src:preset=paper,precision=bf16 --device cuda --steps 50
 
 Each NAME is a process of its own that imports destseg from the folder SRC (``src`` of this or of
 another checkout) and changes settings by key (values are YAML); they take turns, a few steps each,
-so that all see the same minutes of the machine.  Pictures are made up; what is timed is a whole
+so that all see the same minutes of the machine.  Images are made up; what is timed is a whole
 step as the loop does it: batch and damage in a thread, forward, backward, optimiser.  The first is
 1.0.  Each turn is repeated with one batch that is ready on the device: what that saves is
 ``input_share``, the part of a step that making batches costs; on a GPU, that it stands idle.
@@ -63,15 +63,15 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     for name, given in zip(names, parsed.candidates, strict=True):
         for phase in PHASES:
-            pictures, mine, ready = np.array(seconds[name][phase]).T
-            base_pictures, base, _ = np.array(seconds[names[0]][phase]).T
-            rates = pictures / mine
-            ratios = rates / (base_pictures / base)
+            images, mine, ready = np.array(seconds[name][phase]).T
+            base_images, base, _ = np.array(seconds[names[0]][phase]).T
+            rates = images / mine
+            ratios = rates / (base_images / base)
             row = {
                 "name": name,
                 "settings": given.partition(":")[2],
                 "phase": phase,
-                "pictures_per_s": round(float(np.median(rates)), 2),
+                "images_per_s": round(float(np.median(rates)), 2),
                 "range": [round(float(np.percentile(rates, q)), 2) for q in (10, 90)],
                 "ratio": round(float(np.median(ratios)), 3),
                 "ratio_range": [round(float(np.percentile(ratios, q)), 3) for q in (10, 90)],
@@ -135,9 +135,9 @@ def work(task: dict[str, Any]) -> int:
     optimizer = build_optimizer(phase, settings.training)
     random = np.random.default_rng(0)
     side = settings.data.image_size
-    pictures = [random.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(32)]
+    images = [random.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(32)]
     batches = Batches(
-        pictures,  # type: ignore[arg-type]  # all that it needs is a length and an index
+        images,  # type: ignore[arg-type]  # all that it needs is a length and an index
         torch.randint(0, 256, (64, 3, side, side), dtype=torch.uint8),
         rotation="turn",
         damage_settings=settings.damage,

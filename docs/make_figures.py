@@ -45,28 +45,28 @@ def main() -> int:
 
 
 def disagreement_sheet(predictor: Predictor, samples: list[Sample]) -> NDArray[np.uint8]:
-    """Return a sheet: picture, defect, distance of teacher and student a stride, map."""
+    """Return a sheet: image, defect, distance of teacher and student a stride, map."""
     model = load_model(predictor.bundle).eval()
     rows = [row(predictor, model, sample) for sample in samples]
-    captions = ["picture", "defect", "stride 4", "stride 8", "stride 16", "map"]
+    captions = ["image", "defect", "stride 4", "stride 8", "stride 16", "map"]
     return contact_sheet(rows, captions=captions, cell=160)
 
 
 def row(predictor: Predictor, model: DeSTSeg, sample: Sample) -> list[NDArray[np.uint8]]:
     """Return a row of the sheet; distances 1 - cosine and map are drawn on the scale 0 to 1."""
-    picture = read_image(sample.path)
-    mask = read_image(sample.mask) if sample.mask else np.zeros_like(picture)
+    image = read_image(sample.path)
+    mask = read_image(sample.mask) if sample.mask else np.zeros_like(image)
     side = predictor.bundle.settings.data.image_size
-    pixels = torch.from_numpy(resize(picture, (side, side))).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(resize(image, (side, side))).permute(2, 0, 1)[None]
     with torch.inference_mode():
         products = compare(*model.features(model.normalize(pixels)))
     distances = [1 - product.sum(1)[0].numpy() for product in products]
     maps = [*distances, predictor.predict(sample.path).heatmap]
-    return [picture, mask, *(colour_map(each) for each in maps)]
+    return [image, mask, *(colour_map(each) for each in maps)]
 
 
 def worst(predictor: Predictor, samples: list[Sample], count: int) -> list[Sample]:
-    """Return the defective pictures with the lowest scores."""
+    """Return the defective images with the lowest scores."""
     defective = [sample for sample in samples if sample.is_defective]
     results = predictor.predict([sample.path for sample in defective])
     order = np.argsort([result.score for result in results])

@@ -7,7 +7,7 @@ from pathlib import Path
 from destseg.config import PRESETS, Settings, flag, settings_fields
 
 TITLES = {
-    "data": "Pictures",
+    "data": "Images",
     "model": "Networks",
     "damage": "Synthetic damage",
     "training": "Training",

@@ -1,7 +1,7 @@
-"""What tests of several folders share: a few small pictures, and settings that train in a second.
+"""What tests of several folders share: a few small images, and settings that train in a second.
 
-The folders are made once a worker; a test that changes pictures makes its own with
-``write_pictures``.
+The folders are made once a worker; a test that changes images makes its own with
+``write_images``.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ hypothesis.settings.load_profile("destseg")
 TINY_NETWORK = "test_efficientnet"  # timm's own test network: 82,300 weights, strides 4 to 32
 
 
-def write_pictures(folder: Path, count: int, *, side: int = 64, seed: int = 0) -> Path:
+def write_images(folder: Path, count: int, *, side: int = 64, seed: int = 0) -> Path:
     """Write parts: a bright disc on a darker ground, each a little different, as PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
@@ -39,9 +39,9 @@ def write_pictures(folder: Path, count: int, *, side: int = 64, seed: int = 0) -
 
 def write_product(folder: Path, seed: int) -> Path:
     """Write a category in MVTec's layout: 9 good parts, and 2 of each kind to test on."""
-    write_pictures(folder / "train/good", 9, seed=seed)
-    write_pictures(folder / "test/good", 2, seed=seed + 10)
-    write_pictures(folder / "test/hole", 2, seed=seed + 20)
+    write_images(folder / "train/good", 9, seed=seed)
+    write_images(folder / "test/good", 2, seed=seed + 10)
+    write_images(folder / "test/hole", 2, seed=seed + 20)
     mask = np.zeros((64, 64), np.uint8)
     mask[20:40, 20:40] = 255
     for number in range(2):
@@ -52,7 +52,7 @@ def write_product(folder: Path, seed: int) -> Path:
 
 
 def write_red(path: Path, red: int = 0, size: tuple[int, int] = (20, 30)) -> Path:
-    """Write a picture whose score is red / 255 to a model whose map is the red channel."""
+    """Write an image whose score is red / 255 to a model whose map is the red channel."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = np.full((*size, 3), 50, np.uint8)
     image[..., 0] = red
@@ -79,8 +79,8 @@ def disk_of() -> Callable[[int], contextlib.AbstractContextManager[None]]:
 
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 12 good pictures of 64 x 64; not to be written to."""
-    return write_pictures(tmp_path_factory.mktemp("parts"), 12)
+    """A folder of 12 good images of 64 x 64; not to be written to."""
+    return write_images(tmp_path_factory.mktemp("parts"), 12)
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +100,7 @@ def tiny_settings(textures: Path) -> Settings:
     return Settings.from_preset(
         "fast",
         image_size=64,
-        held_out_minimum=3,
+        calibration_minimum=3,
         rotation="turn",
         teacher=TINY_NETWORK,
         student_width=8,
@@ -145,7 +145,7 @@ def quantisable_bundle(
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
     import torch
 
-    from destseg.export.export import export, metadata_of, openvino_files
+    from destseg.exporting.export import export, metadata_of, openvino_files
     from destseg.inference.backends.torch_ import TorchBackend
     from destseg.inference.bundle import save_bundle, save_calibration
     from destseg.inference.calibrate import fit_calibration
@@ -156,11 +156,11 @@ def quantisable_bundle(
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = build_model(tiny_settings.model, image_size=64).eval()
-        pictures = torch.randint(0, 256, (8, 3, 64, 64))
+        images = torch.randint(0, 256, (8, 3, 64, 64))
         with torch.no_grad():
-            logits = model.segment(pictures)
+            logits = model.segment(images)
             model.head.classify.weight *= 2 / logits.std()
-            logits = model.segment(pictures)
+            logits = model.segment(images)
             model.head.classify.bias -= logits.mean()
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
     folder = tmp_path_factory.mktemp("quantisable") / "model"

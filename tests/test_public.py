@@ -124,13 +124,13 @@ def test_the_base_install_has_every_public_name_but_training():
     )
 
 
-def test_the_base_install_reads_pictures_predicts_and_measures(tmp_path):
+def test_the_base_install_reads_images_predicts_and_measures(tmp_path):
     without_extras(f"""
 import numpy as np
 from pathlib import Path
 from destseg.config import Settings
 from destseg.data.images import read_image, write_image
-from destseg.data.samples import find_pictures, test_samples
+from destseg.data.samples import find_images, test_samples
 from destseg.evaluation.evaluate import evaluate
 from destseg.evaluation.metrics import auroc, average_precision
 from destseg.inference.bundle import load_bundle, save_bundle, save_calibration

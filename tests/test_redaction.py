@@ -52,7 +52,7 @@ def test_what_others_say_of_a_place_has_no_value_of_its_url():
 
 def test_no_error_tells_a_secret():
     place = "s3://KEY:SECRET@bucket/x?token=SECRET"
-    image = ImageError(place, f"expected a picture, got {place}")
+    image = ImageError(place, f"expected an image, got {place}")
     for error in (DataError(place), BundleError(f"{place}: gone"), image):
         assert "SECRET" not in f"{error} {error!r} {vars(error)}"
-    assert (image.path, image.reason) == ("s3://bucket/x", "expected a picture, got s3://bucket/x")
+    assert (image.path, image.reason) == ("s3://bucket/x", "expected an image, got s3://bucket/x")

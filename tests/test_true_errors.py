@@ -28,7 +28,9 @@ def test_a_missing_package_of_an_extra_names_the_extra():
         raise ModuleNotFoundError("No module named 'ray'", name="ray")
 
 
-@pytest.mark.parametrize("name", ["destseg.batch.gone", "sympy", "ray._private.gone", None])
+@pytest.mark.parametrize(
+    "name", ["destseg.batch_inspection.gone", "sympy", "ray._private.gone", None]
+)
 def test_another_missing_module_is_no_missing_extra(name):
     with pytest.raises(ModuleNotFoundError) as caught, needs_extra("ray", "x"):
         raise ModuleNotFoundError("gone", name=name)
@@ -61,7 +63,7 @@ def test_a_missing_function_of_pytorch_is_not_a_damaged_file(monkeypatch, tmp_pa
 
 
 def test_a_missing_function_of_pytorch_is_not_a_network_that_cannot_be_exported(monkeypatch):
-    graph = pytest.importorskip("destseg.export.graph", reason="the extra export is missing")
+    graph = pytest.importorskip("destseg.exporting.graph", reason="the extra export is missing")
     monkeypatch.setattr(graph, "folded", missing)
     with pytest.raises(AttributeError, match="no_such_function"):
         graph.to_onnx(torch.nn.Identity(), {})

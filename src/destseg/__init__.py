@@ -1,4 +1,4 @@
-"""Find surface defects in pictures of parts after learning from good parts only.
+"""Find surface defects in images of parts after learning from good parts only.
 
 >>> import destseg
 >>> predictor = destseg.train("data/bottle", output="runs/bottle")  # doctest: +SKIP
@@ -44,7 +44,7 @@ __all__ = ["__version__", "train", *sorted(_HOMES)]
 
 
 def train(*args: Any, **kwargs: Any) -> Predictor:
-    """Learn from good pictures; see ``destseg.training.train.train``, which this calls.
+    """Learn from good images; see ``destseg.training.train.train``, which this calls.
 
     Thread safety: it may be called in any thread; trainings in one process wait for one another.
 

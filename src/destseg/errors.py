@@ -4,9 +4,9 @@
 
     DestsegError
     ├── SettingsError          a setting is unknown, of the wrong type or out of range
-    ├── DataError              a folder, list or set of pictures cannot be used
-    │   ├── ImageError         one picture cannot be read (has .path and .reason)
-    │   └── BatchError         some of several pictures failed (has .results and .failures)
+    ├── DataError              a folder, list or set of images cannot be used
+    │   ├── ImageError         one image cannot be read (has .path and .reason)
+    │   └── BatchError         some of several images failed (has .results and .failures)
     ├── WeightsError           pretrained weights are missing, changed or do not fit
     ├── BundleError            a trained model on disk is missing, changed or too new
     ├── TrainingError          training cannot go on or cannot be resumed
@@ -48,11 +48,11 @@ class SettingsError(DestsegError):
 
 
 class DataError(DestsegError):
-    """A folder, a list or a set of pictures that cannot be used as it is."""
+    """A folder, a list or a set of images that cannot be used as it is."""
 
 
 class ImageError(DataError):
-    """One picture that cannot be read.
+    """One image that cannot be read.
 
     Attributes:
         path: the file, or a short name of the object where there was no file.
@@ -66,17 +66,17 @@ class ImageError(DataError):
 
 
 class BatchError(DataError):
-    """Some of several pictures failed; what could be done was done.
+    """Some of several images failed; what could be done was done.
 
     Attributes:
-        results: one entry a picture in input order, ``None`` where it failed.
+        results: one entry an image in input order, ``None`` where it failed.
         failures: the errors, in input order.
     """
 
     def __init__(self, results: Sequence[Any], failures: Sequence[ImageError]) -> None:
         listed = "\n".join(f"  {failure}" for failure in failures)
         super().__init__(
-            f"{len(failures)} of {len(results)} pictures could not be read:\n{listed}\n"
+            f"{len(failures)} of {len(results)} images could not be read:\n{listed}\n"
             "The results of the others are in the error's `results`."
         )
         self.results = tuple(results)

@@ -49,16 +49,16 @@ def setting(default: Any, text: str, rule: Rule = ANY) -> Any:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """The pictures: how they are read, turned and held in memory."""
+    """The images: how they are read, turned and held in memory."""
 
     image_size: int = setting(
         256,
-        "Side in pixels that every picture is resized to; with tile, of a tile.",
+        "Side in pixels that every image is resized to; with tile, of a tile.",
         multiple_of(32, 64),
     )
     tile: bool = setting(
         False,
-        "Cut pictures into tiles of image-size instead of shrinking them, so that small defects "
+        "Cut images into tiles of image-size instead of shrinking them, so that small defects "
         "keep their pixels; training sees random crops.",
     )
     tile_overlap: float = setting(
@@ -69,11 +69,11 @@ class DataSettings:
     roi: str | None = setting(
         None,
         "Region of interest: an image file whose marked pixels (not 0) are inspected, or a .json "
-        "file with polygons in shares of width and height. It is stretched to every picture.",
+        "file with polygons in shares of width and height. It is stretched to every image.",
     )
     max_pixels: int = setting(
         100_000_000,
-        "Refuse a picture with more pixels than this before it is decoded (decompression bombs).",
+        "Refuse an image with more pixels than this before it is decoded (decompression bombs).",
         at_least(1),
     )
     bit_depth: int = setting(
@@ -83,24 +83,24 @@ class DataSettings:
         between(8, 16),
     )
     skip_unreadable: bool = setting(
-        False, "Train without the pictures that cannot be read instead of stopping."
+        False, "Train without the images that cannot be read instead of stopping."
     )
     rotation: Rotation = setting(
         "none",
-        "Turn good pictures at random: none; tilt: up to 5 degrees either way; turn: also by "
+        "Turn good images at random: none; tilt: up to 5 degrees either way; turn: also by "
         "quarter turns, for parts that lie in any direction. The new corners are grey (114).",
     )
     cache_gib: float = setting(
         4.0,
-        "Memory in GiB for decoded pictures; those beyond it are read again at every use.",
+        "Memory in GiB for decoded images; those beyond it are read again at every use.",
         at_least(0),
     )
-    held_out_fraction: float = setting(
-        0.1, "Share of the good pictures that is not trained on and fits the threshold.", SHARE
+    calibration_fraction: float = setting(
+        0.1, "Share of the good images that is not trained on and fits the threshold.", SHARE
     )
-    held_out_minimum: int = setting(
+    calibration_minimum: int = setting(
         10,
-        "Hold out at least this many good pictures, but never more than half of them.",
+        "Hold out at least this many good images, but never more than half of them.",
         at_least(1),
     )
 
@@ -120,7 +120,7 @@ class ModelSettings:
     )
     student: str = setting(
         SHARED,
-        "Encoder of the student: shared (it reads the teacher's features of the picture, so one "
+        "Encoder of the student: shared (it reads the teacher's features of the image, so one "
         "encoder serves both) or, as in the paper, one of its own with random weights: any timm "
         "name with strides 4, 8, 16, 32.",
     )
@@ -146,18 +146,18 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class DamageSettings:
-    """The synthetic damage that good pictures are given (section 3.1)."""
+    """The synthetic damage that good images are given (section 3.1)."""
 
     textures: str = setting(
         "builtin",
-        "Where the damage takes its pictures from: a folder (searched to any depth, for example "
+        "Where the damage takes its images from: a folder (searched to any depth, for example "
         "DTD), or builtin: the photographs that scikit-image carries.",
     )
     damage: Literal["cells", "pixels"] = setting(
         "cells",
         "How masks are drawn from Perlin noise: cells (the paper's: 2^k cells a side, fixed "
         "threshold, rotated) or pixels (cells of damage-scale pixels, threshold set so that "
-        "damage-area of the picture is hit).",
+        "damage-area of the image is hit).",
     )
     damage_octaves: tuple[int, int] = setting(
         (0, 5),
@@ -170,21 +170,21 @@ class DamageSettings:
     )
     damage_area: tuple[float, float] = setting(
         (0.15, 0.30),
-        "damage=pixels: smallest and largest share of the picture that is damaged.",
+        "damage=pixels: smallest and largest share of the image that is damaged.",
         rising(0, 1, above=True),
     )
     opacity: tuple[float, float] = setting(
         (0.2, 1.0),
-        "Smallest and largest weight of the texture where it covers the picture (1 - beta).",
+        "Smallest and largest weight of the texture where it covers the image (1 - beta).",
         rising(0, 1),
     )
     damage_probability: float = setting(
-        1.0, "Share of the training pictures that are damaged.", SHARE_ABOVE_0
+        1.0, "Share of the training images that are damaged.", SHARE_ABOVE_0
     )
     transplant_share: float = setting(
         0.3,
-        "Phase 3: share of the pictures that are damaged with a broad region of another good "
-        "picture instead of a texture.",
+        "Phase 3: share of the images that are damaged with a broad region of another good "
+        "image instead of a texture.",
         SHARE,
     )
 
@@ -193,7 +193,7 @@ class DamageSettings:
 class TrainingSettings:
     """The phases and their optimiser (section 4.1)."""
 
-    batch_size: int = setting(16, "Pictures in a step.", at_least(2))
+    batch_size: int = setting(16, "Images in a step.", at_least(2))
     denoise_steps: int = setting(800, "Steps of phase 1, in which the student learns.", at_least(1))
     segment_steps: int = setting(1500, "Steps of phase 2, in which the head learns.", at_least(1))
     surface_steps: int = setting(
@@ -256,6 +256,6 @@ class DecisionSettings:
     max_false_alarm_rate: float = setting(
         0.01,
         "At most this share of good parts may be called defective; sets the threshold from the "
-        "held-out good pictures.",
+        "calibration images.",
         SHARE_ABOVE_0,
     )

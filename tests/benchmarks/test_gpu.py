@@ -28,7 +28,7 @@ def test_a_quick_run_on_a_processor_gives_a_row_with_the_logs_rates(tmp_path):
         json.loads(line) for line in (work / "speed-fast-fp32/log.jsonl").read_text().splitlines()
     ]
     rates = {
-        line["phase"]: line["pictures_per_s"] / row["batch_size"]
+        line["phase"]: line["images_per_s"] / row["batch_size"]
         for line in logged
         if line["event"] == "step"
     }

@@ -1,4 +1,4 @@
-"""Memory of inspecting a large picture, in a process of its own."""
+"""Memory of inspecting a large image, in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "large_picture.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "large_image.py"
 SIDE = 8192
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_the_picture_and_its_map():
-    # Decoding: PIL's four bytes a pixel and our three; then the map's four and the picture's.
+def test_memory_is_that_of_the_image_and_its_map():
+    # Decoding: PIL's four bytes a pixel and our three; then the map's four and the image's.
     pixels = 7 * SIDE**2 / 2**30
     # Regions that cover everything: the map, labels and what is above, nine bytes a pixel.
     worst = 9 * SIDE**2 / 2**30

@@ -30,7 +30,7 @@ def bundle(tmp_path_factory, tiny_settings, tiny_teacher_weights):
     """An exported model with random weights."""
     import torch
 
-    from destseg.export.export import export
+    from destseg.exporting.export import export
     from destseg.inference.bundle import save_bundle, save_calibration
     from destseg.inference.calibration import Calibration
     from destseg.model.destseg import build_model
@@ -39,8 +39,8 @@ def bundle(tmp_path_factory, tiny_settings, tiny_teacher_weights):
     settings = tiny_settings
     weights = {k: v.numpy() for k, v in build_model(settings.model).state_dict().items()}
     saved = save_bundle(tmp_path_factory.mktemp("model"), settings, weights, {})
-    held_out = Calibration.fit([0.5], [0.5], ["a"], settings, saved.weights_sha256)
-    made = save_calibration(saved, held_out)
+    calibration_images = Calibration.fit([0.5], [0.5], ["a"], settings, saved.weights_sha256)
+    made = save_calibration(saved, calibration_images)
     export(made, "onnx")
     return made
 
@@ -70,9 +70,9 @@ def test_the_roofline_counts_the_operations_of_the_network(bundle, tmp_path):
 
 @pytest.mark.slow
 def test_start_up_is_timed_for_every_form_in_the_bundle(bundle, tmp_path):
-    picture = tmp_path / "part.png"
-    Image.fromarray(np.full((64, 64, 3), 99, np.uint8)).save(picture)
-    found = rows_of("startup.py", tmp_path / "r.json", bundle.folder, picture, "--rounds", 1)
+    image = tmp_path / "part.png"
+    Image.fromarray(np.full((64, 64, 3), 99, np.uint8)).save(image)
+    found = rows_of("startup.py", tmp_path / "r.json", bundle.folder, image, "--rounds", 1)
     rows = {row["command"]: row for row in found["rows"]}
     assert list(rows) == [
         "python",
@@ -100,5 +100,5 @@ def test_memory_of_training_is_that_of_the_whole_process(
         *("--common", common, *cases, "--rounds", 1, "--steps", 3),
     )["rows"]
     assert small["denoise_ratio"] == small["segment_ratio"] == 1
-    assert large["segment_ratio"] > 1.1  # a picture has 16 times the pixels
+    assert large["segment_ratio"] > 1.1  # an image has 16 times the pixels
     assert 0.2 < small["peak_gib"] < large["peak_gib"]

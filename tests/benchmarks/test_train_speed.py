@@ -1,4 +1,4 @@
-"""The training benchmark, run whole on small pictures."""
+"""The training benchmark, run whole on small images."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ def test_rows_of_both_phases_with_ratios_to_the_first(tmp_path):
     rows = {(r["name"], r["phase"]): r for r in json.loads(results.read_text())["rows"]}
     assert set(rows) == {(n, p) for n in ("one", "wide") for p in ("denoise", "segment")}
     for row in rows.values():
-        assert row["pictures_per_s"] == pytest.approx(2 * row["steps_per_s"], rel=0.01)
+        assert row["images_per_s"] == pytest.approx(2 * row["steps_per_s"], rel=0.01)
         assert row["input_share"] < 1
     assert rows["one", "segment"]["ratio"] == 1
     # A head of 32 times the width costs more, where the head is what learns.

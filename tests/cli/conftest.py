@@ -43,7 +43,7 @@ def brightness_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_calibration(saved, calibration)
 
     def open_backend(*_: object) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda pictures: pictures[..., 0].astype(np.float32) / 255
+        return lambda images: images[..., 0].astype(np.float32) / 255
 
     monkeypatch.setattr("destseg.inference.predictor.open_backend", open_backend)
     return folder

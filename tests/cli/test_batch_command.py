@@ -26,7 +26,7 @@ def test_numbers_that_make_no_sense_are_refused(words, reason, tmp_path, capsys)
 
 
 def test_without_the_extra_the_install_command_is_said(tmp_path, capsys, monkeypatch):
-    for name in ("destseg.batch.run", "destseg.batch.cluster"):
+    for name in ("destseg.batch_inspection.run", "destseg.batch_inspection.cluster"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["batch", "model", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
@@ -66,8 +66,8 @@ def test_lines_tell_how_far_it_is_without_the_time_that_processes_take_to_begin(
         pace.advance(350)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "500 of 1000 pictures, 2.0 pictures/s, 0:04:10 left",
-        "600 of 1000 pictures, 10.0 pictures/s, 0:00:40 left",
-        "650 of 1000 pictures, 7.5 pictures/s, 0:00:47 left",
-        "1000 of 1000 pictures, 25.0 pictures/s, 0:00:00 left",
+        "500 of 1000 images, 2.0 images/s, 0:04:10 left",
+        "600 of 1000 images, 10.0 images/s, 0:00:40 left",
+        "650 of 1000 images, 7.5 images/s, 0:00:47 left",
+        "1000 of 1000 images, 25.0 images/s, 0:00:00 left",
     ]

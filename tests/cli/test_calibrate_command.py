@@ -1,4 +1,4 @@
-"""The model's map is the red channel, its held-out scores 0.1, 0.2 and 0.3, its rate 0.25.
+"""The model's map is the red channel, its calibration scores 0.1, 0.2 and 0.3, its rate 0.25.
 
 Its INT8 form, where it has one, gives half of that.
 """
@@ -34,7 +34,7 @@ def runtimes(brightness_model, monkeypatch):
     def open_backend(_, runtime):
         asked.append(runtime)
         share = 0.5 if runtime.backend.endswith("-int8") else 1
-        return lambda pictures: share * pictures[..., 0].astype(np.float32) / 255
+        return lambda images: share * images[..., 0].astype(np.float32) / 255
 
     monkeypatch.setattr("destseg.inference.predictor.open_backend", open_backend)
     return asked
@@ -42,7 +42,7 @@ def runtimes(brightness_model, monkeypatch):
 
 @pytest.fixture
 def with_int8(brightness_model, runtimes):
-    """The model with an INT8 form whose held-out scores are half of the model's."""
+    """The model with an INT8 form whose calibration scores are half of the model's."""
     bundle = load_bundle(brightness_model)
     form = save_export(bundle, "onnx-int8", {"model.onnx": b"int8"}, {})
     halves = tuple(score / 2 for score in bundle.calibration.scores)
@@ -84,9 +84,9 @@ def test_a_new_rate_alone_keeps_the_scores(brightness_model, calibrate):
     before = load_bundle(brightness_model)
     code, out, err = calibrate(brightness_model, "--max-false-alarm-rate", "0.5")
     assert (code, err) == (0, "")
-    # Of three held-out scores the second highest: two of four parts may be above it.
+    # Of three calibration scores the second highest: two of four parts may be above it.
     assert split(out)[0] == [
-        "threshold 0.2001 (was 0.3001), at most 50.00% false alarms, from 3 good pictures",
+        "threshold 0.2001 (was 0.3001), at most 50.00% false alarms, from 3 good images",
         "  set by b",
     ]
     after = load_bundle(brightness_model)
@@ -95,7 +95,7 @@ def test_a_new_rate_alone_keeps_the_scores(brightness_model, calibrate):
     assert values["threshold"] == 0.2 + TOLERANCE
 
 
-def test_new_pictures_give_new_scores_at_the_old_rate(brightness_model, calibrate, tmp_path):
+def test_new_images_give_new_scores_at_the_old_rate(brightness_model, calibrate, tmp_path):
     good = write(tmp_path / "good", [51, 102, 153, 204, 0, 10, 20])
     code, out, err = calibrate(brightness_model, good)
     assert (code, err) == (0, "")
@@ -103,24 +103,24 @@ def test_new_pictures_give_new_scores_at_the_old_rate(brightness_model, calibrat
     assert after.scores == pytest.approx([0, 10 / 255, 20 / 255, 0.2, 0.4, 0.6, 0.8])
     assert after.peaks == pytest.approx(after.scores)
     # In the order of their scores: each says which image it is of.
-    assert after.pictures == tuple(str(good / f"{number}.png") for number in (4, 5, 6, 0, 1, 2, 3))
+    assert after.images == tuple(str(good / f"{number}.png") for number in (4, 5, 6, 0, 1, 2, 3))
     assert after.max_false_alarm_rate == 0.25
     # Two of eight may be above: the second highest.
     assert split(out)[0] == [
-        "threshold 0.6001 (was 0.3001), at most 25.00% false alarms, from 7 good pictures",
+        "threshold 0.6001 (was 0.3001), at most 25.00% false alarms, from 7 good images",
         f"  set by {good / '2.png'}",
     ]
     assert load(brightness_model).predict(np.full((64, 64, 3), 160, np.uint8)).is_defective
     assert not load(brightness_model).predict(np.full((64, 64, 3), 150, np.uint8)).is_defective
 
 
-def test_new_pictures_and_a_new_rate(brightness_model, calibrate, tmp_path):
+def test_new_images_and_a_new_rate(brightness_model, calibrate, tmp_path):
     good = write(tmp_path / "good", [51, 102, 153])
     code, out, err = calibrate(brightness_model, good, "--max-false-alarm-rate", "0.01")
     assert code == 0
     assert "threshold 0.6001 (was 0.3001), at most 25.00% false alarms" in out
-    # Three pictures are too few for 1 %, which is told: it takes 99.
-    assert err.startswith("destseg: note: with 3 held-out good pictures")
+    # Three images are too few for 1 %, which is told: it takes 99.
+    assert err.startswith("destseg: note: with 3 calibration images")
     assert "99" in err
     after = load_bundle(brightness_model).calibration
     assert after.scores == pytest.approx([0.2, 0.4, 0.6])
@@ -131,7 +131,7 @@ def test_neither_is_an_error(with_int8, calibrate):
     before = files(with_int8)
     code, out, err = calibrate(with_int8)
     assert (code, out) == (1, "")
-    assert "good pictures, --max-false-alarm-rate, or both, got neither" in err
+    assert "good images, --max-false-alarm-rate, or both, got neither" in err
     assert files(with_int8) == before
 
 
@@ -145,7 +145,7 @@ def test_a_rate_out_of_range_is_refused(rate, with_int8, calibrate, tmp_path):
     assert files(with_int8) == before
 
 
-def test_training_pictures_are_refused(brightness_model, calibrate, tmp_path):
+def test_training_images_are_refused(brightness_model, calibrate, tmp_path):
     before = files(brightness_model)
     write(tmp_path / "data" / "train" / "good", [200])
     code, _, err = calibrate(brightness_model, tmp_path / "data")
@@ -155,7 +155,7 @@ def test_training_pictures_are_refused(brightness_model, calibrate, tmp_path):
     assert files(brightness_model) == before
 
 
-def test_a_folder_without_pictures_is_refused(brightness_model, calibrate, tmp_path):
+def test_a_folder_without_images_is_refused(brightness_model, calibrate, tmp_path):
     assert calibrate(brightness_model, tmp_path / "nothing")[0] == 1
     (tmp_path / "empty").mkdir()
     code, _, err = calibrate(brightness_model, tmp_path / "empty")
@@ -163,20 +163,19 @@ def test_a_folder_without_pictures_is_refused(brightness_model, calibrate, tmp_p
     assert "expected images" in err
 
 
-def test_a_quantised_form_is_fitted_on_the_same_pictures(with_int8, calibrate, tmp_path):
+def test_a_quantised_form_is_fitted_on_the_same_images(with_int8, calibrate, tmp_path):
     good = write(tmp_path / "good", [51, 102, 153])
     code, out, err = calibrate(with_int8, good)
     assert (code, err) == (0, "")
     assert [line for line in split(out)[0] if not line.startswith("  set by ")] == [
-        "threshold 0.6001 (was 0.3001), at most 25.00% false alarms, from 3 good pictures",
-        "onnx-int8: threshold 0.3001 (was 0.1501), at most 25.00% false alarms, from 3 good "
-        "pictures",
+        "threshold 0.6001 (was 0.3001), at most 25.00% false alarms, from 3 good images",
+        "onnx-int8: threshold 0.3001 (was 0.1501), at most 25.00% false alarms, from 3 good images",
     ]
     assert out.count(f"  set by {good / '2.png'}\n") == 2
     bundle = load_bundle(with_int8)
     form = load_export(bundle, "onnx-int8")
     assert form.calibration.scores == pytest.approx([0.1, 0.2, 0.3])
-    assert form.calibration.pictures == bundle.calibration.pictures
+    assert form.calibration.images == bundle.calibration.images
     assert form.calibration.weights_sha256 == form.sha256
     assert form.calibration.weights_sha256 != bundle.weights_sha256
     grey = np.full((64, 64, 3), 150, np.uint8)
@@ -205,22 +204,22 @@ def test_the_device_asked_for_is_not_that_of_a_quantised_form(
     assert [(r.backend, r.device) for r in runtimes] == [("torch", "cuda"), ("onnx-int8", "cpu")]
 
 
-@pytest.mark.parametrize("fails", ["picture", "form"])
+@pytest.mark.parametrize("fails", ["path", "form"])
 def test_a_failure_leaves_every_threshold_as_it_was(fails, with_int8, calibrate, tmp_path):
     good = write(tmp_path / "good", [51, 102])
-    if fails == "picture":
+    if fails == "path":
         (good / "9.png").write_bytes(b"\x89PNG")
     else:
         (with_int8 / "exports/onnx-int8/model.onnx").write_bytes(b"changed")
     before = files(with_int8)
     code, out, err = calibrate(with_int8, good, "--max-false-alarm-rate", "0.5")
     assert (code, out) == (1, "")
-    assert ("9.png" if fails == "picture" else "model.onnx") in err
+    assert ("9.png" if fails == "path" else "model.onnx") in err
     assert "Traceback" not in err
     assert files(with_int8) == before
 
 
-def test_a_picture_that_only_the_quantised_form_fails_on_changes_nothing(
+def test_an_image_that_only_the_quantised_form_fails_on_changes_nothing(
     with_int8, calibrate, tmp_path, monkeypatch
 ):
     good = write(tmp_path / "good", [51, 102])
@@ -228,7 +227,7 @@ def test_a_picture_that_only_the_quantised_form_fails_on_changes_nothing(
 
     def open_backend(_, runtime):
         value = np.nan if runtime.backend.endswith("-int8") else 0.5
-        return lambda pictures: np.full(pictures.shape[:3], value, np.float32)
+        return lambda images: np.full(images.shape[:3], value, np.float32)
 
     monkeypatch.setattr("destseg.inference.predictor.open_backend", open_backend)
     code, out, err = calibrate(with_int8, good)

@@ -22,14 +22,14 @@ def damage(parts, textures, tmp_path):
 
 
 def cells(sheet: np.ndarray, row: int) -> list[np.ndarray]:
-    """The pictures of a row of the sheet: good, damaged, mask, and the same again."""
+    """The images of a row of the sheet: good, damaged, mask, and the same again."""
     top = GAP + HEADING + row * (CELL + GAP)
     lefts = range(GAP, sheet.shape[1] - CELL, CELL + GAP)
     return [sheet[top : top + CELL, left : left + CELL] for left in lefts]
 
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 3, 1), (2, 6, 1), (3, 6, 2), (8, 6, 4)])
-def test_the_sheet_has_a_row_for_two_pictures(count, columns, rows, damage, capsys):
+def test_the_sheet_has_a_row_for_two_images(count, columns, rows, damage, capsys):
     code, sheet = damage("--count", str(count))
     assert code == 0
     assert "sheet.png" in capsys.readouterr().out
@@ -37,7 +37,7 @@ def test_the_sheet_has_a_row_for_two_pictures(count, columns, rows, damage, caps
     assert sheet.shape == (height, GAP + columns * (CELL + GAP), 3)
 
 
-def test_a_row_shows_a_good_picture_and_damage_only_where_the_mask_is(damage, parts):
+def test_a_row_shows_a_good_image_and_damage_only_where_the_mask_is(damage, parts):
     _, sheet = damage(
         *("--count", "2", "--opacity", "1", "1", "--damage", "pixels", "--transplant-share", "0")
     )
@@ -45,7 +45,7 @@ def test_a_row_shows_a_good_picture_and_damage_only_where_the_mask_is(damage, pa
     row = cells(sheet, 0)
     assert len(row) == 6
     for good, damaged, mask in (row[:3], row[3:]):
-        assert any(np.abs(good.astype(int) - picture).max() <= 1 for picture in known)
+        assert any(np.abs(good.astype(int) - image).max() <= 1 for image in known)
         assert 0 < (mask == 255).mean() < 1
         np.testing.assert_array_equal(damaged[mask == 0], good[mask == 0])
         assert np.abs(damaged.astype(int) - good)[mask == 255].mean() > 20
@@ -70,7 +70,7 @@ def test_the_settings_decide(damage):
     assert 0.3 < shares["0.5"] < 0.6
 
 
-def test_other_picture_formats_and_new_folders_can_be_written(damage):
+def test_other_image_formats_and_new_folders_can_be_written(damage):
     code, sheet = damage("--count", "1", name="new/sheet.jpg")
     assert code == 0
     assert sheet.ndim == 3
@@ -94,13 +94,13 @@ def test_what_cannot_be_is_said_without_a_trace(words, code, said, damage, capsy
     assert "Traceback" not in err
 
 
-def test_a_name_that_is_no_picture_is_refused(damage, capsys):
+def test_a_name_that_is_no_image_is_refused(damage, capsys):
     code, _ = damage("--count", "1", name="sheet.gif")
     assert code == 1
     assert "sheet.gif" in capsys.readouterr().err
 
 
-def test_more_pictures_than_there_are_can_be_asked_for(damage):
+def test_more_images_than_there_are_can_be_asked_for(damage):
     code, sheet = damage("--count", "30")
     assert code == 0
     assert sheet.shape[0] == GAP + HEADING + 15 * (CELL + GAP)

@@ -1,4 +1,4 @@
-"""The model's map is the red channel, its held-out scores 0.1, 0.2 and 0.3, its threshold 0.3."""
+"""The model's map is the red channel; its calibration scores are 0.1, 0.2 and 0.3."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from PIL import Image
 import destseg
 from destseg.cli.main import main
 from destseg.inference.calibration import TOLERANCE
-from destseg.inference.drift import Drift
+from destseg.monitoring.drift import Drift
 
 RNG = np.random.default_rng(0)
 QUIET = RNG.integers(5, 70, 40).tolist()
@@ -44,10 +44,10 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_quiet_pictures_are_no_drift(drift, tmp_path):
+def test_quiet_images_are_no_drift(drift, tmp_path):
     code, out, err = drift(write(tmp_path / "in", QUIET))
     assert (code, err) == (0, "")
-    assert "40, of which 40 good-looking ones are compared, first with 2 held-out ones" in out
+    assert "40, of which 40 good-looking ones are compared, first with 2 calibration images" in out
     assert "alarm at 100" in out
     assert "flagged     0 of 40 in this run" in out
     assert "at most 25.00% are expected" in out
@@ -55,7 +55,7 @@ def test_quiet_pictures_are_no_drift(drift, tmp_path):
 
 
 @pytest.mark.parametrize(("reds", "way"), [(SHIFTED, "higher"), ([5] * 80, "lower")])
-def test_a_shift_is_an_alarm_that_names_picture_and_direction(reds, way, drift, tmp_path):
+def test_a_shift_is_an_alarm_that_names_image_and_direction(reds, way, drift, tmp_path):
     folder = write(tmp_path / "in", QUIET)
     reds = [red + i % 5 for i, red in enumerate(reds)] if way == "lower" else reds
     write(folder, [max(1, red - 4) if way == "lower" else red for red in reds], len(QUIET))
@@ -64,10 +64,10 @@ def test_a_shift_is_an_alarm_that_names_picture_and_direction(reds, way, drift, 
     written = lines(tmp_path / "out.jsonl")
     first = next(i for i, line in enumerate(written) if line["martingale_log10"] >= 2)
     assert first >= 40
-    assert f"reached 100 after picture {first + 1} ({folder / f'{first}.png'})" in out
+    assert f"reached 100 after image {first + 1} ({folder / f'{first}.png'})" in out
     assert f"Scores have become {way} than before" in out
     highest = max(range(len(written)), key=lambda i: written[i]["martingale_log10"])
-    assert f"after picture {highest + 1} ({folder / f'{highest}.png'})" in out
+    assert f"after image {highest + 1} ({folder / f'{highest}.png'})" in out
     assert drift(folder, "--alarm-rate", "1e-60")[0] == 0
 
 
@@ -80,7 +80,7 @@ def test_the_lines_are_what_python_says_in_natural_order(drift, tmp_path, bright
     assert "flagged     1 of 12" in out
     calibration = destseg.load(brightness_model).calibration
     written = lines(tmp_path / "deep" / "out.jsonl")
-    assert [line["picture"] for line in written] == [str(folder / f"{i}.png") for i in range(12)]
+    assert [line["path"] for line in written] == [str(folder / f"{i}.png") for i in range(12)]
     scores = [line["score"] for line in written]
     assert scores == pytest.approx([red / 255 for red in reds])
     _, steps = Drift.start(calibration, 5).extend(scores)
@@ -112,7 +112,7 @@ def test_what_predict_wrote_gives_the_same_without_the_model(
 @pytest.mark.parametrize("by", [-0.9, 0, 0.9])
 def test_a_tie_with_the_threshold_is_neither_compared_nor_flagged(by, drift, tmp_path):
     results, out = tmp_path / "results.jsonl", tmp_path / "out.jsonl"
-    line = {"picture": "a.png", "score": 0.3 + by * TOLERANCE, "p_value": 0.5}
+    line = {"path": "a.png", "score": 0.3 + by * TOLERANCE, "p_value": 0.5}
     line["threshold"] = 0.3 + TOLERANCE
     results.write_text(json.dumps(line) + "\n", encoding="utf-8")
     code, said, _ = drift(results, "--output", out)
@@ -144,10 +144,10 @@ def test_a_line_goes_on_from_its_state_as_if_never_interrupted(drift, tmp_path):
     code, said, _ = drift(names[0], "--state", state)
     assert code == 3
     assert "reached 100 before this run" in said
-    assert f"picture {json.loads(state.read_bytes())['highest_at']};" in said
+    assert f"image {json.loads(state.read_bytes())['highest_at']};" in said
 
 
-def test_unreadable_pictures_are_reported_and_the_others_count(drift, tmp_path):
+def test_unreadable_images_are_reported_and_the_others_count(drift, tmp_path):
     folder = write(tmp_path / "in", QUIET)
     (folder / "3.png").write_bytes(b"words")
     state, out = tmp_path / "line.json", tmp_path / "out.jsonl"
@@ -157,17 +157,17 @@ def test_unreadable_pictures_are_reported_and_the_others_count(drift, tmp_path):
     assert "39, of which 39" in said
     assert f"{folder / '3.png'}: " in err
     assert str(missing) in err
-    assert "2 of 41 pictures could not be read" in err
+    assert "2 of 41 images could not be read" in err
     assert "Traceback" not in err
     written = lines(out)
-    assert set(written[3]) == set(written[40]) == {"picture", "error"}
-    assert json.loads(state.read_bytes())["pictures"] == 39
+    assert set(written[3]) == set(written[40]) == {"path", "error"}
+    assert json.loads(state.read_bytes())["images"] == 39
     # Drift is the graver news.
     write(folder, SHIFTED, 50)
     assert drift(folder)[0] == 3
 
 
-def test_errors_that_predict_wrote_are_unreadable_pictures(drift, tmp_path, brightness_model):
+def test_errors_that_predict_wrote_are_unreadable_images(drift, tmp_path, brightness_model):
     folder = write(tmp_path / "in", QUIET[:3])
     (folder / "1.png").write_bytes(b"words")
     results = tmp_path / "results.jsonl"
@@ -175,16 +175,16 @@ def test_errors_that_predict_wrote_are_unreadable_pictures(drift, tmp_path, brig
     code, said, err = drift(results)
     assert code == 1
     assert "2, of which 2" in said
-    assert "1 of 3 pictures could not be read" in err
+    assert "1 of 3 images could not be read" in err
 
 
 def test_nothing_readable_is_a_failure(drift, tmp_path):
     code, said, err = drift(tmp_path / "a.png")
     assert code == 1
-    assert "pictures    0" in said
+    assert "images    0" in said
     assert "nothing compared in this run: there is no score" in said
     assert "no drift shown" not in said
-    assert "1 of 1 pictures could not be read" in err
+    assert "1 of 1 images could not be read" in err
 
 
 def test_no_result_at_all_is_a_failure(drift, tmp_path):
@@ -200,7 +200,7 @@ def test_a_run_that_compares_nothing_is_a_failure_whatever_was_compared_before(d
     code, said, _ = drift(write(tmp_path / "high", [200, 201]), "--state", state)
     assert code == 1
     assert "nothing compared in this run" in said
-    assert json.loads(state.read_bytes())["pictures"] == len(QUIET) + 2
+    assert json.loads(state.read_bytes())["images"] == len(QUIET) + 2
 
 
 @pytest.mark.parametrize("name", ["watched.jsonl", "watched.db"])
@@ -218,7 +218,7 @@ def test_what_watch_wrote_gives_the_same_as_predicts_lines(name, drift, tmp_path
 
 def test_what_batch_wrote_gives_the_same_as_predicts_lines(drift, tmp_path, brightness_model):
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    from destseg.batch.rows import row, to_parquet
+    from destseg.batch_inspection.schema import row, to_parquet
 
     folder, results = write(tmp_path / "in", QUIET), tmp_path / "results"
     predictor = destseg.load(brightness_model)
@@ -289,7 +289,7 @@ def test_another_models_results_are_refused(change, drift, tmp_path, brightness_
     assert f"{results}, line 1: expected" in err
 
 
-@pytest.mark.parametrize("content", [b"words\n", b"[]\n", b"3\n", b'{"picture": "a"}\n', b"\xff\n"])
+@pytest.mark.parametrize("content", [b"words\n", b"[]\n", b"3\n", b'{"path": "a"}\n', b"\xff\n"])
 def test_what_predict_did_not_write_is_refused(content, drift, tmp_path):
     results = tmp_path / "results.jsonl"
     results.write_bytes(content)
@@ -319,7 +319,7 @@ def test_a_failure_on_the_way_leaves_the_old_state(drift, tmp_path, monkeypatch)
     old = state.read_bytes()
 
     def open_backend(*_):
-        def run(pictures):
+        def run(images):
             raise KeyboardInterrupt
 
         return run
@@ -329,7 +329,7 @@ def test_a_failure_on_the_way_leaves_the_old_state(drift, tmp_path, monkeypatch)
     assert state.read_bytes() == old
 
 
-def test_a_trained_model_says_the_same_of_pictures_and_of_predicts_lines(trained, parts, tmp_path):
+def test_a_trained_model_says_the_same_of_images_and_of_predicts_lines(trained, parts, tmp_path):
     results, outs = tmp_path / "results.jsonl", [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     words = [str(trained), str(parts), "--device", "cpu", "--output"]
     assert main(["predict", *words, str(results)]) == 0

@@ -10,7 +10,7 @@ from destseg.cli.main import main
 
 @pytest.fixture
 def data(tmp_path):
-    """Six good and four defective pictures; the model sees the red channel."""
+    """Six good and four defective images; the model sees the red channel."""
     for number in range(6):
         write(tmp_path / f"data/test/good/{number}.png", 20 + 10 * number)
     for number, value in enumerate((60, 120, 180, 240)):
@@ -20,7 +20,7 @@ def data(tmp_path):
 
 
 def write(path, value):
-    """A dark picture of 80 x 64 with a square of a value."""
+    """A dark image of 80 x 64 with a square of a value."""
     image = np.zeros((64, 80, 3), np.uint8)
     image[20:40, 30:60] = value
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,9 +34,9 @@ def test_metrics_are_printed_and_written(brightness_model, data, tmp_path, capsy
     for text in ("AUPRO", "IAP@90", "dent", "false alarms 0 of 6", "missed       1 of 4 = 25.0%"):
         assert text in out
     figures = json.loads((brightness_model / "metrics.json").read_text())
-    assert figures["pictures"] == 10
+    assert figures["images"] == 10
     assert figures["misses"]["count"] == 1
-    # Of 24 pairs of a defective and a good picture one is equal and one the wrong way round.
+    # Of 24 pairs of a defective and a good image one is equal and one the wrong way round.
     assert figures["image"]["auroc"] == pytest.approx((24 - 1 - 0.5) / 24)
     with rows.open(newline="") as file:
         table = list(csv.DictReader(file))
@@ -57,7 +57,7 @@ def test_parquet_holds_the_same_rows(brightness_model, data, tmp_path):
 def test_bounded_and_another_output(brightness_model, data, tmp_path, capsys):
     words = ["evaluate", str(brightness_model), str(data), "--bounded"]
     assert main([*words, "--output", str(tmp_path / "deep" / "figures.json")]) == 0
-    assert json.loads((tmp_path / "deep" / "figures.json").read_text())["pictures"] == 10
+    assert json.loads((tmp_path / "deep" / "figures.json").read_text())["images"] == 10
     assert not (brightness_model / "metrics.json").exists()
 
 
@@ -125,7 +125,7 @@ def test_an_unreadable_image_is_a_row_with_its_error_and_exit_code_1(
         table = parquet.read_table(rows).to_pylist()
     assert len(table) == 10
     (lost,) = [row for row in table if row["outcome"] == "unreadable"]
-    assert lost["picture"].endswith("good/3.png")
+    assert lost["path"].endswith("good/3.png")
     assert lost["error"]
     assert lost["score"] in ("", None)
     (unmasked,) = [row for row in table if row["error"] and row is not lost]

@@ -86,7 +86,7 @@ def test_evaluate_and_report(suffix, run, data, brightness_model, tmp_path):
         import pyarrow.parquet
 
         table = pyarrow.parquet.read_table(rows).to_pylist()
-    assert {row["picture"] for row in table} >= {
+    assert {row["path"] for row in table} >= {
         shown(data / "test/good" / ODD),
         shown(data / "test" / KIND / ODD),
     }
@@ -110,10 +110,10 @@ def test_predict_gives_the_name_back(run, data, brightness_model, tmp_path):
     folder, results = data / "test/good", tmp_path / "results.jsonl"
     code, out = run("predict", brightness_model, folder)
     assert code == 0
-    assert str(folder / ODD) in [json.loads(line)["picture"] for line in out.splitlines()]
+    assert str(folder / ODD) in [json.loads(line)["path"] for line in out.splitlines()]
     words = ["--output", results, "--overlays", tmp_path / "overlays"]
     assert run("predict", brightness_model, folder, *words)[0] == 0
-    named = [json.loads(line)["picture"] for line in results.read_bytes().splitlines()]
+    named = [json.loads(line)["path"] for line in results.read_bytes().splitlines()]
     assert str(folder / ODD) in named
     assert (tmp_path / "overlays" / ODD).is_file()
 
@@ -125,18 +125,18 @@ def test_watch_and_drift_give_the_name_back(name, run, data, brightness_model, t
     assert run("watch", brightness_model, folder, *words)[0] == 0
     if name.endswith(".db"):
         with contextlib.closing(sqlite3.connect(results)) as database:
-            found = [name for (name,) in database.execute("SELECT picture FROM results")]
+            found = [name for (name,) in database.execute("SELECT image FROM results")]
         assert os.fsencode(folder / ODD) in found
     assert run("drift", brightness_model, results, "--output", out)[0] == 0
     lines = out.read_bytes().splitlines()
-    assert str(folder / ODD) in [json.loads(line)["picture"] for line in lines]
+    assert str(folder / ODD) in [json.loads(line)["path"] for line in lines]
     assert run("watch", brightness_model, folder, *words)[0] == 0  # knows what is done
 
 
 def test_calibrate_keeps_the_name(run, data, brightness_model):
     assert run("calibrate", brightness_model, data / "test/good")[0] == 0
     record = json.loads((brightness_model / "calibration.json").read_bytes())
-    assert any(name.endswith(ODD) for name in record["pictures"])
+    assert any(name.endswith(ODD) for name in record["images"])
 
 
 def test_a_model_in_a_folder_with_such_a_name_is_served(brightness_model):

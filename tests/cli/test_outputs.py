@@ -11,8 +11,8 @@ from conftest import write_product, write_red
 from destseg.cli.main import main
 from destseg.data.outputs import require_folder
 from destseg.errors import DataError, SettingsError
-from destseg.export.export import export
-from destseg.export.quantize import quantize
+from destseg.exporting.export import export
+from destseg.exporting.quantize import quantize
 from destseg.inference.bundle import load_bundle
 from destseg.training.run_folder import require_apart_from
 
@@ -37,7 +37,7 @@ def place(tmp_path, brightness_model, monkeypatch) -> Path:
         monkeypatch.setattr(f"destseg.inference.{name}", forbidden)
     monkeypatch.setattr("destseg.training.preview.Batches", forbidden)
     monkeypatch.setattr("destseg.training.train.GoodParts", forbidden)
-    monkeypatch.setattr("destseg.many.ray_jobs.run_on_ray", forbidden)
+    monkeypatch.setattr("destseg.categories.ray_jobs.run_on_ray", forbidden)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -157,10 +157,10 @@ def spoils(place, monkeypatch):
     """Lets the first image that is inspected put folders in the place of outputs."""
 
     def spoil(*names: str) -> None:
-        def run(pictures):
+        def run(images):
             for name in names:
                 Path(name).mkdir(exist_ok=True)
-            return pictures[..., 0].astype(np.float32) / 255
+            return images[..., 0].astype(np.float32) / 255
 
         monkeypatch.setattr("destseg.inference.predictor.open_backend", lambda *_: run)
 
@@ -198,7 +198,7 @@ def test_a_table_of_many_that_cannot_be_written_is_printed(place, monkeypatch, c
         Path("table/summary.json").mkdir()
         return iter(())
 
-    monkeypatch.setattr("destseg.many.ray_jobs.run_on_ray", run)
+    monkeypatch.setattr("destseg.categories.ray_jobs.run_on_ray", run)
     assert main(["train-many", ".", "--only", "data", "--output", "table", "--quiet"]) == 1
     out, err = capsys.readouterr()
     assert "image AUROC" in out

@@ -13,7 +13,7 @@ from PIL import Image
 import destseg
 from conftest import write_red as write
 from destseg.cli.main import main
-from destseg.cli.predict import _named_pictures
+from destseg.cli.predict import _named_images
 from destseg.data.images import read_image
 from destseg.inference.drawing import draw_result
 
@@ -31,11 +31,11 @@ def predict(brightness_model, capsys):
     return run
 
 
-def test_one_picture_is_one_line(predict, tmp_path):
+def test_one_image_is_one_line(predict, tmp_path):
     path = write(tmp_path / "part.png", red=255)
     code, (line,), err = predict(path)
     assert (code, err) == (0, "")
-    assert line["picture"] == str(path)
+    assert line["path"] == str(path)
     assert line["score"] == 1
     assert line["is_defective"] is True
     assert line["p_value"] == 0.25
@@ -51,30 +51,30 @@ def test_lines_come_in_the_order_of_the_input(batch_size, predict, tmp_path):
     words = [paths[index] for index in order]
     code, lines, _ = predict(*words, "--batch-size", batch_size)
     assert code == 0
-    assert [line["picture"] for line in lines] == [str(paths[index]) for index in order]
+    assert [line["path"] for line in lines] == [str(paths[index]) for index in order]
     assert [line["score"] for line in lines] == pytest.approx([reds[i] / 255 for i in order])
 
 
-def test_folders_lists_and_pictures_can_be_mixed(predict, tmp_path):
+def test_folders_lists_and_images_can_be_mixed(predict, tmp_path):
     folder = tmp_path / "folder"
     paths = [write(folder / name) for name in ("10.png", "2.png", "deep/1.bmp")]
-    (folder / "notes.txt").write_text("not a picture", encoding="utf-8")
+    (folder / "notes.txt").write_text("not an image", encoding="utf-8")
     (tmp_path / "list.txt").write_text("# two\nfolder/10.png\n\nfolder/2.png\n", encoding="utf-8")
     (tmp_path / "list.csv").write_text("path\nfolder/deep/1.bmp\n", encoding="utf-8")
     code, lines, _ = predict(paths[0], folder, tmp_path / "list.txt", tmp_path / "list.csv")
     assert code == 0
-    names = [Path(line["picture"]).name for line in lines]
+    names = [Path(line["path"]).name for line in lines]
     assert names == ["10.png", "2.png", "10.png", "1.bmp", "10.png", "2.png", "1.bmp"]
 
 
-def test_a_folder_in_mvtecs_layout_means_its_test_pictures(predict, tmp_path):
+def test_a_folder_in_mvtecs_layout_means_its_test_images(predict, tmp_path):
     for name in ("train/good/0.png", "test/good/0.png", "test/hole/0.png", "test/hole/1.png"):
         write(tmp_path / "data" / name)
     write(tmp_path / "data/ground_truth/hole/0_mask.png")
     code, lines, _ = predict(tmp_path / "data", "--overlays", tmp_path / "overlays")
     assert code == 0
     expected = ["test/good/0.png", "test/hole/0.png", "test/hole/1.png"]
-    assert [line["picture"] for line in lines] == [str(tmp_path / "data" / n) for n in expected]
+    assert [line["path"] for line in lines] == [str(tmp_path / "data" / n) for n in expected]
     drawn = [path.relative_to(tmp_path / "overlays") for path in files(tmp_path / "overlays")]
     assert [path.as_posix() for path in drawn] == expected
 
@@ -83,21 +83,21 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def test_an_unreadable_picture_is_a_line_and_the_others_are_done(predict, tmp_path):
+def test_an_unreadable_image_is_a_line_and_the_others_are_done(predict, tmp_path):
     good = [write(tmp_path / f"{index}.png", 100) for index in range(5)]
     good[1].write_bytes(b"words")
     missing = tmp_path / "nothing there.png"
     words = [good[0], good[1], missing, *good[2:]]
     code, lines, err = predict(*words, "--batch-size", 2, "--overlays", tmp_path / "overlays")
     assert code == 1
-    assert [line["picture"] for line in lines] == [str(word) for word in words]
-    assert [set(line) == {"picture", "error"} for line in lines] == [
+    assert [line["path"] for line in lines] == [str(word) for word in words]
+    assert [set(line) == {"path", "error"} for line in lines] == [
         word in (good[1], missing) for word in words
     ]
     assert "got a file that starts with b'words'" in lines[1]["error"]
     assert "nothing there" in lines[2]["error"]
     assert str(good[1]) in err
-    assert "2 of 6 pictures could not be read" in err
+    assert "2 of 6 images could not be read" in err
     assert "Traceback" not in err
     assert len(files(tmp_path / "overlays")) == 4
 
@@ -109,7 +109,7 @@ def test_nothing_readable_is_a_failure_too(predict, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["empty", "list.txt"])
-def test_a_source_without_pictures_is_an_error(name, predict, tmp_path):
+def test_a_source_without_images_is_an_error(name, predict, tmp_path):
     (tmp_path / "empty").mkdir()
     code, lines, err = predict(tmp_path / name)
     assert (code, lines) == (1, [])
@@ -125,9 +125,9 @@ def test_the_output_file_appears_only_when_it_is_complete(predict, tmp_path, mon
     there = []
 
     def open_backend(*_):
-        def run(pictures):
+        def run(images):
             there.append(target.exists())
-            return pictures[..., 0].astype(np.float32) / 255
+            return images[..., 0].astype(np.float32) / 255
 
         return run
 
@@ -137,22 +137,22 @@ def test_the_output_file_appears_only_when_it_is_complete(predict, tmp_path, mon
     assert (code, lines) == (0, [])
     assert there == [False] * 4
     written = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
-    assert [line["picture"] for line in written] == [str(path) for path in paths]
+    assert [line["path"] for line in written] == [str(path) for path in paths]
     assert files(tmp_path / "deep") == [target]
-    # The same again replaces it, and an unreadable picture's line is in it.
+    # The same again replaces it, and an unreadable image's line is in it.
     paths[0].write_bytes(b"words")
     code, _, _ = predict(*words)
     assert code == 1
     assert "error" in json.loads(target.read_text(encoding="utf-8").splitlines()[0])
 
 
-def sees(monkeypatch, before_picture):
-    """Let the model do something before each picture, whose number it is given."""
+def sees(monkeypatch, before_image):
+    """Let the model do something before each image, whose number it is given."""
     numbers = itertools.count()
 
-    def run(pictures):
-        before_picture(next(numbers))
-        return pictures[..., 0].astype(np.float32) / 255
+    def run(images):
+        before_image(next(numbers))
+        return images[..., 0].astype(np.float32) / 255
 
     monkeypatch.setattr("destseg.inference.predictor.open_backend", lambda *_: run)
 
@@ -182,7 +182,7 @@ def test_what_was_done_before_an_end_is_kept_beside_the_old_output(
     lines = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
     assert 0 < len(lines) < 40
     assert f"its first {len(lines)} lines" in err
-    assert [line["picture"] for line in lines] == [str(path) for path in paths[: len(lines)]]
+    assert [line["path"] for line in lines] == [str(path) for path in paths[: len(lines)]]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -210,13 +210,13 @@ def test_two_runs_with_one_output_do_not_mix(predict, tmp_path, monkeypatch, bri
             words = [brightness_model, *second, "--output", target]
             codes.append(main(["predict", *map(str, words)]))
             lines = target.read_text(encoding="utf-8").splitlines()
-            assert [json.loads(line)["picture"] for line in lines] == list(map(str, second))
+            assert [json.loads(line)["path"] for line in lines] == list(map(str, second))
 
     sees(monkeypatch, begin_another)
     code, _, _ = predict(*first, "--output", target, "--batch-size", 1)
     assert (codes, code) == ([0], 0)
     lines = target.read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["picture"] for line in lines] == list(map(str, first))
+    assert [json.loads(line)["path"] for line in lines] == list(map(str, first))
     assert [path for path in files(tmp_path) if "results" in path.name] == [target]
 
 
@@ -231,7 +231,7 @@ def test_a_full_disk_keeps_whole_lines(predict, tmp_path, disk_of):
     (kept,) = files(target.parent)
     assert str(kept) in err
     lines = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
-    assert [line["picture"] for line in lines] == list(map(str, paths[: len(lines)]))
+    assert [line["path"] for line in lines] == list(map(str, paths[: len(lines)]))
     assert 0 < len(lines) < 10
 
 
@@ -258,7 +258,7 @@ def test_an_output_that_is_read_from_is_refused_before_the_work(
 
 
 @pytest.mark.parametrize("where", ["in", "linked", "model"])
-def test_overlays_never_replace_pictures_or_the_model(where, predict, tmp_path, monkeypatch):
+def test_overlays_never_replace_images_or_the_model(where, predict, tmp_path, monkeypatch):
     write(tmp_path / "in" / "part.png")
     write(tmp_path / "in" / "roi.png")
     write(tmp_path / "model" / "roi.png")
@@ -279,7 +279,7 @@ def test_overlays_of_an_earlier_run_are_replaced_unless_they_are_read_now(predic
     write(path, 255)
     assert predict(path, "--overlays", overlays)[0] == 0
     assert (overlays / "part.png").read_bytes() != first
-    # The folder is searched to any depth, so that they are pictures to be inspected too.
+    # The folder is searched to any depth, so that they are images to be inspected too.
     code, _, err = predict(tmp_path / "in", "--overlays", overlays)
     assert code == 2
     assert str(overlays / "part.png") in err
@@ -299,7 +299,7 @@ def test_an_output_that_cannot_be_is_an_error_before_the_work(target, predict, t
 # --- overlays
 
 
-def test_every_picture_has_its_own_overlay(predict, tmp_path):
+def test_every_image_has_its_own_overlay(predict, tmp_path):
     names = ["a/part.png", "b/part.png", "b/part.jpg", "b/part-2.png", "deep/c/part.PNG"]
     paths = [write(tmp_path / "in" / name, 200, (24 + 8 * i, 40)) for i, name in enumerate(names)]
     overlays = tmp_path / "overlays"
@@ -309,12 +309,12 @@ def test_every_picture_has_its_own_overlay(predict, tmp_path):
     drawn = files(overlays)
     assert len(drawn) == len(lines)
     assert {path.suffix for path in drawn} == {".png"}
-    # A folder's pictures keep their place below it.
+    # A folder's images keep their place below it.
     assert (overlays / "a/part.png").is_file()
     assert (overlays / "deep/c/part.png").is_file()
 
 
-def test_an_overlay_is_the_drawing_of_its_picture(predict, tmp_path, brightness_model):
+def test_an_overlay_is_the_drawing_of_its_image(predict, tmp_path, brightness_model):
     path = tmp_path / "part.png"
     image = np.zeros((40, 60, 3), np.uint8)
     image[10:20, 10:30] = 255
@@ -336,7 +336,7 @@ def test_overlays_that_cannot_be_written_cost_no_result(predict, tmp_path):
     assert str(overlays / "1.png") in err
     assert "1 of 3 overlays are missing" in err
     lines = (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["picture"] for line in lines] == list(map(str, paths))
+    assert [json.loads(line)["path"] for line in lines] == list(map(str, paths))
     assert files(overlays) == [overlays / "0.png", overlays / "2.png"]
 
 
@@ -360,7 +360,7 @@ def test_a_long_list_of_equal_names_is_named_in_time_that_grows_with_its_length(
     tried = []
     with_name = Path.with_name
     monkeypatch.setattr(Path, "with_name", lambda self, n: (tried.append(n), with_name(self, n))[1])
-    names = [name for _, name in _named_pictures(["part.png"] * 500)]
+    names = [name for _, name in _named_images(["part.png"] * 500)]
     assert names[:3] == ["part.png", "part-2.png", "part-3.png"]
     assert len(set(names)) == 500
     assert len(tried) < 2 * 500
@@ -390,8 +390,8 @@ import sys
 import numpy as np
 import destseg.inference.predictor as module
 from destseg.cli.main import main
-from destseg.cli.predict import _named_pictures
-module.open_backend = lambda *_: lambda pictures: pictures[..., 0].astype(np.float32) / 255
+from destseg.cli.predict import _named_images
+module.open_backend = lambda *_: lambda images: images[..., 0].astype(np.float32) / 255
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -432,8 +432,8 @@ def test_the_command_says_what_python_says(trained, parts, capsys):
 
 
 def test_an_unknown_device_is_refused(trained, parts, capsys):
-    picture = str(next(parts.glob("*.png")))
-    assert main(["predict", str(trained), picture, "--device", "gpu0"]) in (1, 2)
+    image = str(next(parts.glob("*.png")))
+    assert main(["predict", str(trained), image, "--device", "gpu0"]) in (1, 2)
     err = capsys.readouterr().err
     assert "gpu0" in err
     assert "Traceback" not in err
@@ -452,7 +452,7 @@ def test_a_folder_leaves_nothing_out_that_its_name_would_not(predict, tmp_path):
     (tmp_path / "in/notes.txt").write_text("of the shift", encoding="utf-8")
     code, lines, err = predict(tmp_path / "in")
     assert code == 1
-    assert [Path(line.get("picture")).name for line in lines] == [
+    assert [Path(line.get("path")).name for line in lines] == [
         *("1.png", "2.png", "3.jfif", "4", "5.gif", "6.png")
     ]
     assert ["error" in line for line in lines] == [False] * 4 + [True] * 2
@@ -467,7 +467,7 @@ def test_masks_beside_good_and_defective_images_are_left_out_with_a_word(predict
         write(tmp_path / "in" / name)
     code, lines, err = predict(tmp_path / "in")
     assert code == 0
-    assert [Path(line["picture"]).name for line in lines] == ["2.png", "1.png"]
+    assert [Path(line["path"]).name for line in lines] == ["2.png", "1.png"]
     assert "left out the masks (1)" in err
     # A product called mask is one of others.
     write(tmp_path / "products/mask/1.png")

@@ -17,7 +17,7 @@ import pytest
 
 from destseg.cli.main import main
 from destseg.serving.models import openers
-from serving.fakes import picture
+from serving.fakes import image
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
@@ -78,7 +78,7 @@ def test_it_says_where_it_is_answers_and_ends(start, number):
     assert server.ask("/readyz") == {"status": "ready"}
     (model,) = server.ask("/v1/models")["models"]
     assert (model["name"], model["backend"]) == ("model", "onnx")
-    assert server.ask("/v1/inspect", picture(200))["model"] == "model"
+    assert server.ask("/v1/inspect", image(200))["model"] == "model"
     assert server.end(number) == 0
     assert "Traceback" not in "".join(server.said)
 
@@ -123,7 +123,7 @@ def test_the_health_check_asks_with_and_without_tls(tls, start, request, monkeyp
 @POSIX
 def test_what_was_accepted_is_answered_before_the_end(start):
     server = start()
-    content = picture(9)
+    content = image(9)
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         head = f"POST /v1/inspect HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -155,7 +155,7 @@ def test_sighup_loads_the_model_anew(start, quantisable_bundle, tmp_path):
     (folder / "manifest.json").write_text("{")
     server.process.send_signal(signal.SIGHUP)
     server.wait_for("part: not reloaded, the model of before goes on")
-    assert server.ask("/v1/inspect", picture(5))["threshold"] == after["threshold"]
+    assert server.ask("/v1/inspect", image(5))["threshold"] == after["threshold"]
     assert server.end() == 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import write_pictures
+from conftest import write_images
 from destseg.cli.main import main
 
 SIZES = [(100, 100), (200, 70), (40, 90), (64, 64)]
@@ -20,15 +20,15 @@ def write(path: Path, image: np.ndarray) -> None:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        return picture.size
+    with Image.open(path) as image:
+        return image.size
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Parts in MVTec's layout, test pictures of mixed sizes, and a region of interest."""
+    """Parts in MVTec's layout, test images of mixed sizes, and a region of interest."""
     folder = tmp_path_factory.mktemp("tiled")
-    write_pictures(folder / "train" / "good", 8, side=100)
+    write_images(folder / "train" / "good", 8, side=100)
     random = np.random.default_rng(0)
     for number, (height, width) in enumerate(SIZES):
         image = random.integers(0, 256, (height, width, 3), np.uint8)
@@ -66,7 +66,7 @@ def test_evaluate(model, data, tmp_path, capsys):
     output = tmp_path / "metrics.json"
     assert main(["evaluate", str(model), str(data), "--output", str(output)]) == 0
     metrics = json.loads(output.read_text())
-    assert metrics["pictures"] == 2 * len(SIZES)
+    assert metrics["images"] == 2 * len(SIZES)
     assert 0 <= metrics["pixel"]["auroc"] <= 1
 
 

@@ -19,8 +19,8 @@ def test_a_run_leaves_a_model_with_the_settings_that_it_used(trained, settings_f
     bundle = load_bundle(trained)
     assert bundle.settings == settings
     assert bundle.calibration is not None
-    assert len(bundle.calibration.scores) == bundle.training["held_out"] == 3
-    assert bundle.training["pictures"] == 9
+    assert len(bundle.calibration.scores) == bundle.training["calibration_images"] == 3
+    assert bundle.training["images"] == 9
     names = sorted(path.name for path in trained.iterdir())
     assert names == [
         "calibration.json",
@@ -40,10 +40,10 @@ def test_the_log_has_every_step_of_all_phases(trained):
     assert all(line["loss"] > 0 for line in steps)
 
 
-def test_the_model_flags_no_held_out_picture(trained, parts):
+def test_the_model_flags_no_calibration_image(trained, parts):
     predictor = destseg.load(trained, device="cpu")
-    held_out = [parts / name for name in predictor.calibration.pictures]
-    results = predictor.predict(held_out)
+    calibration_images = [parts / name for name in predictor.calibration.images]
+    results = predictor.predict(calibration_images)
     assert [result.is_defective for result in results] == [False] * 3
     assert sorted(result.score for result in results) == pytest.approx(
         list(predictor.calibration.scores), rel=1e-5
@@ -106,7 +106,7 @@ def test_data_that_cannot_be_trained_on_is_an_error(kind, parts, settings_file, 
     assert "Traceback" not in err
 
 
-def test_unreadable_pictures_stop_the_run_unless_they_may_be_skipped(
+def test_unreadable_images_stop_the_run_unless_they_may_be_skipped(
     parts, settings_file, tmp_path, capsys
 ):
     data = tmp_path / "data"
@@ -119,7 +119,7 @@ def test_unreadable_pictures_stop_the_run_unless_they_may_be_skipped(
     assert str(data / "b.png") in err
     assert "--skip-unreadable" in err
     assert main(words(data, tmp_path / "again", settings_file, "--skip-unreadable", "--quiet")) == 0
-    assert load_bundle(tmp_path / "again").training["pictures"] == 9
+    assert load_bundle(tmp_path / "again").training["images"] == 9
 
 
 def test_an_output_that_cannot_be_a_folder_is_an_error(parts, settings_file, tmp_path, capsys):

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import destseg
-from conftest import write_pictures
+from conftest import write_images
 from destseg.cli.main import main
 
 QUICK = ["--interval", "0.05", "--settle", "0.1", "--give-up", "0.4"]
@@ -74,7 +74,7 @@ def test_drift_reads_the_lines(watch, brightness_model, tmp_path):
 
 def test_what_cannot_be_read_is_said_and_is_the_exit_code(watch, tmp_path):
     write(tmp_path / "in/a.png")
-    (tmp_path / "in/b.png").write_bytes(b"no picture")
+    (tmp_path / "in/b.png").write_bytes(b"no image")
     code, err = watch("--verbose", "--move", tmp_path / "out")
     assert code == 1
     assert f"destseg: {tmp_path}/in/b.png: expected a JPEG, PNG" in err
@@ -151,7 +151,7 @@ import sys, time
 import numpy as np
 import destseg.inference.predictor as module
 from destseg.cli.main import main
-module.open_backend = lambda *_: lambda pictures: pictures[..., 0].astype(np.float32) / 255
+module.open_backend = lambda *_: lambda images: images[..., 0].astype(np.float32) / 255
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -181,7 +181,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_after_the_picture(number, brightness_model, tmp_path):
+def test_a_signal_ends_it_after_the_image(number, brightness_model, tmp_path):
     write(tmp_path / "in/a.png", 200)
     with start(brightness_model, tmp_path) as process:
         assert first_line(process) == f"defective 0.7843 {tmp_path}/in/a.png\n"
@@ -212,9 +212,9 @@ KILLED = {"jsonl": [], "db": ["--move"]}
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KILLED)
 def test_kill_9_at_any_time_loses_and_repeats_nothing(kind, quantisable_bundle, tmp_path):
-    """A camera drops 40 pictures, most of them slowly; the watch is killed again and again."""
+    """A camera drops 40 images, most of them slowly; the watch is killed again and again."""
     rng = random.Random(kind)
-    source = write_pictures(tmp_path / "source", 40)
+    source = write_images(tmp_path / "source", 40)
     folder, results = tmp_path / "in", tmp_path / f"results.{kind}"
     folder.mkdir()
 

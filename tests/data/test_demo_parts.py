@@ -41,18 +41,18 @@ def test_layout_and_formats(made):
     masks = {f"ground_truth/{kind}/{i:03d}_mask.png" for kind in KINDS for i in range(6)}
     assert set(contents(made)) == expected | masks | {"demo-parts.json"}
     for name in expected | masks:
-        with Image.open(made / name) as picture:
-            assert picture.size == (160, 160)
-            assert picture.mode == ("L" if name in masks else "RGB")
+        with Image.open(made / name) as image:
+            assert image.size == (160, 160)
+            assert image.mode == ("L" if name in masks else "RGB")
 
 
 def test_nothing_is_left_beside_the_folder(made):
     assert [path.name for path in made.parent.iterdir()] == ["parts"]
 
 
-def test_pictures_all_differ(made):
-    pictures = [raw for name, raw in contents(made).items() if name.endswith(".png")]
-    assert len(set(pictures)) == len(pictures)
+def test_images_all_differ(made):
+    images = [raw for name, raw in contents(made).items() if name.endswith(".png")]
+    assert len(set(images)) == len(images)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,15 +63,15 @@ def test_masks_are_small_and_not_empty(made, kind):
         assert (mask > 0).mean() < 0.2
 
 
-def crop_in(photograph, picture):
-    """Find a picture in the photograph by trying all places, flips and some zooms.
+def crop_in(photograph, image):
+    """Find an image in the photograph by trying all places, flips and some zooms.
 
     Returns the correlation and the range of columns of the best place.
     """
-    picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     best = (-1.0, 0, 0)
     for side in range(116, 141, 3):
-        small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
         for flips in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
             turned = np.ascontiguousarray(small[:: flips[0], :: flips[1]])
             match = cv2.matchTemplate(photograph, turned, cv2.TM_CCOEFF_NORMED)
@@ -129,7 +129,7 @@ def test_equal_calls_give_equal_bytes_and_other_seeds_do_not(tmp_path):
     assert not set(a.values()) & {raw for name, raw in c.items() if name.startswith("t")}
 
 
-def test_pictures_do_not_depend_on_how_many_there_are(tmp_path):
+def test_images_do_not_depend_on_how_many_there_are(tmp_path):
     make_demo_parts(tmp_path / "few", **SMALL)
     make_demo_parts(tmp_path / "more", **{**SMALL, "n_train": 5, "n_per_defect": 3})
     few, more = contents(tmp_path / "few"), contents(tmp_path / "more")

@@ -13,7 +13,7 @@ from destseg.config import DataSettings
 from destseg.data.depth import depth_note, is_dim
 from destseg.data.images import as_image, decode_image, read_image, read_many
 from destseg.errors import ImageError
-from destseg.training.loaders import GoodPictures
+from destseg.training.loaders import GoodImages
 
 DEPTHS = (8, 10, 12, 14, 16)
 
@@ -133,7 +133,7 @@ def written(folder, *bits: int) -> list:
 def told(paths, caplog, **changes) -> list[str]:
     caplog.clear()
     with caplog.at_level(logging.WARNING, "destseg"):
-        GoodPictures(paths, DataSettings(image_size=64, **changes))
+        GoodImages(paths, DataSettings(image_size=64, **changes))
     return [record.getMessage() for record in caplog.records]
 
 
@@ -150,8 +150,6 @@ def test_training_reads_by_the_setting_cached_or_not(tmp_path, caplog):
     paths = written(tmp_path, 12, 12)
     assert told(paths, caplog, bit_depth=12) == []
     for cache in (4.0, 0.0):
-        pictures = GoodPictures(paths, DataSettings(image_size=64, bit_depth=12, cache_gib=cache))
+        images = GoodImages(paths, DataSettings(image_size=64, bit_depth=12, cache_gib=cache))
         for index in range(2):
-            np.testing.assert_array_equal(
-                pictures[index], literal(noise(12, 64, 64, seed=index), 12)
-            )
+            np.testing.assert_array_equal(images[index], literal(noise(12, 64, 64, seed=index), 12))

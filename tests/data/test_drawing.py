@@ -42,7 +42,7 @@ def test_an_overlay_mixes_by_the_maps_value(heat, opacity):
     assert np.abs(drawn - expected).max() <= 0.51
 
 
-def test_an_overlay_leaves_the_picture_where_the_map_is_zero_and_does_not_change_its_input():
+def test_an_overlay_leaves_the_image_where_the_map_is_zero_and_does_not_change_its_input():
     image, heat = noise(6, 8, 3), np.zeros((6, 8), np.float32)
     heat[2, 3] = 1
     before = image.copy()
@@ -80,7 +80,7 @@ def test_sizes_that_differ_are_refused():
         outline(noise(4, 5, 3), np.zeros((5, 4), bool))
 
 
-def test_a_contact_sheet_puts_every_picture_into_its_cell():
+def test_a_contact_sheet_puts_every_image_into_its_cell():
     first, second, grey = noise(32, 32, 3), 255 - noise(32, 32, 3), noise(32, 32)
     sheet = contact_sheet([[first, second], [grey]], cell=32, gap=4)
     assert sheet.shape == (4 + 2 * 36, 4 + 2 * 36, 3)
@@ -91,7 +91,7 @@ def test_a_contact_sheet_puts_every_picture_into_its_cell():
     assert (sheet == 255).all()
 
 
-def test_pictures_keep_their_aspect_and_are_centred():
+def test_images_keep_their_aspect_and_are_centred():
     sheet = contact_sheet([[np.zeros((20, 40, 3), np.uint8), np.zeros((8, 4), np.uint8)]], cell=16)
     black = (sheet == 0).all(axis=-1)
     expected = np.zeros_like(black)
@@ -101,8 +101,8 @@ def test_pictures_keep_their_aspect_and_are_centred():
 
 
 def test_headings_are_written_above_their_columns_and_stay_inside():
-    pictures = [np.full((64, 64, 3), 255, np.uint8)] * 2
-    sheet = contact_sheet([pictures], cell=64, gap=8, captions=["a very long heading", ""])
+    images = [np.full((64, 64, 3), 255, np.uint8)] * 2
+    sheet = contact_sheet([images], cell=64, gap=8, captions=["a very long heading", ""])
     ink = (sheet < 128).any(axis=-1)
     rows, columns = np.nonzero(ink)
     assert ink.sum() > 20
@@ -113,9 +113,9 @@ def test_headings_are_written_above_their_columns_and_stay_inside():
     assert sheet.shape[0] == 8 + 16 + 72
 
 
-def test_sheets_without_pictures_or_with_other_headings_are_refused():
+def test_sheets_without_images_or_with_other_headings_are_refused():
     for rows in ([], [[]]):
-        with pytest.raises(ValueError, match="at least one picture"):
+        with pytest.raises(ValueError, match="at least one image"):
             contact_sheet(rows)
     with pytest.raises(ValueError, match="expected 1 captions, one a column, got 2"):
         contact_sheet([[noise(4, 4, 3)]], captions=["a", "b"])

@@ -27,7 +27,7 @@ from destseg.data.images import (
     resize_map,
     write_image,
 )
-from destseg.data.kinds import PICTURE_SUFFIXES
+from destseg.data.kinds import IMAGE_SUFFIXES
 from destseg.errors import DataError, ImageError
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -68,7 +68,7 @@ def png_rows(values: np.ndarray) -> bytes:
 # What is read
 
 
-@pytest.mark.parametrize("suffix", sorted(PICTURE_SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
 def test_every_suffix_is_read_as_pil_reads_it(tmp_path, suffix):
     path = tmp_path / f"a{suffix.upper()}"
     Image.fromarray(noise(9, 13, 3)).save(path)
@@ -110,10 +110,10 @@ def test_grey_with_alpha_keeps_its_grey(tmp_path):
 @pytest.mark.parametrize("transparency", [None, 3, bytes(range(200))])
 def test_a_palette_gives_its_colours_with_and_without_transparency(tmp_path, transparency):
     indices, palette = noise(7, 5), noise(256, 3)
-    picture = Image.fromarray(indices, "P")
-    picture.putpalette(palette.tobytes())
+    image = Image.fromarray(indices, "P")
+    image.putpalette(palette.tobytes())
     options = {} if transparency is None else {"transparency": transparency}
-    picture.save(tmp_path / "a.png", **options)
+    image.save(tmp_path / "a.png", **options)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), palette[indices])
 
 
@@ -127,20 +127,20 @@ def test_cmyk_becomes_rgb(tmp_path, suffix):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
-def test_pictures_are_upright(tmp_path, orientation, suffix):
+def test_images_are_upright(tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     path = tmp_path / f"a{suffix}"
     Image.fromarray(noise(8, 16, 3)).save(path, exif=exif)
-    with Image.open(path) as picture:
-        expected = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-        lazily = as_image(picture)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        lazily = as_image(image)
     assert expected.shape == ((16, 8, 3) if orientation > 4 else (8, 16, 3))
     np.testing.assert_array_equal(read_image(path), expected)
     np.testing.assert_array_equal(lazily, expected)
 
 
-def test_damaged_exif_does_not_lose_the_picture(tmp_path):
+def test_damaged_exif_does_not_lose_the_image(tmp_path):
     Image.fromarray(noise(8, 8, 3)).save(tmp_path / "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), noise(8, 8, 3))
 
@@ -294,7 +294,7 @@ def test_truncated_16_bit_colour_is_an_error(tmp_path, suffix):
         (b"RIFF\0\0\0\0WEBP", "damaged"),
     ],
 )
-def test_what_is_no_picture_says_so(tmp_path, content, reason):
+def test_what_is_no_image_says_so(tmp_path, content, reason):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(ImageError, match=reason):
         read_image(tmp_path / "a.png")
@@ -342,7 +342,7 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
         read_image(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("suffix", sorted(PICTURE_SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
 def test_the_limit_counts_pixels_exactly(tmp_path, suffix):
     Image.fromarray(noise(8, 10, 3)).save(tmp_path / f"a{suffix}")
     assert read_image(tmp_path / f"a{suffix}", max_pixels=80).shape == (8, 10, 3)
@@ -405,7 +405,7 @@ def test_a_webp_beyond_pils_limit_is_refused_with_what_helps(tmp_path, monkeypat
         read_image(tmp_path / "a.webp")
 
 
-# Pictures in memory
+# Images in memory
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, ">u2"])
@@ -420,7 +420,7 @@ def test_arrays_of_both_depths_and_all_layouts(dtype, shape):
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         (np.zeros((4, 5, 3), np.float32), r"float32 \[4, 5, 3\]; multiply by 255"),
         (np.zeros((4, 5), np.int16), r"int16 \[4, 5\]$"),
@@ -435,34 +435,34 @@ def test_arrays_of_both_depths_and_all_layouts(dtype, shape):
         (Image.new("RGB", (0, 3)), "none of them 0"),
     ],
 )
-def test_other_objects_are_refused_by_name(picture, message):
+def test_other_objects_are_refused_by_name(image, message):
     with pytest.raises(ImageError, match=message):
-        as_image(picture)
+        as_image(image)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"])
-def test_pil_pictures_of_any_mode(mode):
+def test_pil_images_of_any_mode(mode):
     grey = mode in ("L", "LA", "La", "PA")
-    picture = Image.fromarray(noise(6, 7) if grey else noise(6, 7, 3))
+    given = Image.fromarray(noise(6, 7) if grey else noise(6, 7, 3))
     for step in {"La": ["LA"], "RGBa": ["RGBA"], "PA": ["P"]}.get(mode, []):
-        picture = picture.convert(step)
-    image = as_image(picture.convert(mode))
-    opaque = picture.convert(mode) if mode in ("1", "P") else picture
+        given = given.convert(step)
+    image = as_image(given.convert(mode))
+    opaque = given.convert(mode) if mode in ("1", "P") else given
     np.testing.assert_array_equal(image, np.asarray(opaque.convert("RGB")))
 
 
-def test_a_pil_picture_of_16_bits_follows_the_rule():
+def test_a_pil_image_of_16_bits_follows_the_rule():
     values = noise(6, 7, dtype=np.uint16)
     for mode in ("I;16", "I"):
-        picture = Image.fromarray(values).convert(mode)
-        np.testing.assert_array_equal(as_image(picture), grey_to_rgb(rounded(values)))
+        image = Image.fromarray(values).convert(mode)
+        np.testing.assert_array_equal(as_image(image), grey_to_rgb(rounded(values)))
 
 
-def test_a_pil_picture_of_a_damaged_file_names_the_file(tmp_path):
+def test_a_pil_image_of_a_damaged_file_names_the_file(tmp_path):
     Image.fromarray(noise(64, 64, 3)).save(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:5000])
-    with Image.open(tmp_path / "a.png") as picture, pytest.raises(ImageError, match=r"a\.png: "):
-        as_image(picture)
+    with Image.open(tmp_path / "a.png") as image, pytest.raises(ImageError, match=r"a\.png: "):
+        as_image(image)
 
 
 # Resizing
@@ -509,7 +509,7 @@ def test_resizing_a_map_is_bilinear_with_half_pixel_centres_and_does_not_clip():
 # Writing
 
 
-@pytest.mark.parametrize("suffix", sorted(PICTURE_SUFFIXES - {".jpg", ".jpeg", ".jpe", ".jfif"}))
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES - {".jpg", ".jpeg", ".jpe", ".jfif"}))
 @pytest.mark.parametrize("shape", [(6, 5, 3), (6, 5)])
 def test_what_is_written_without_loss_is_read_again(tmp_path, suffix, shape):
     path = tmp_path / "new" / "folder" / f"a{suffix}"
@@ -558,7 +558,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
 
 
 def test_every_suffix_that_is_read_can_be_written():
-    assert images._FORMATS.keys() == PICTURE_SUFFIXES
+    assert images._FORMATS.keys() == IMAGE_SUFFIXES
 
 
 # Many files
@@ -574,7 +574,7 @@ def some_files(folder: Path, count: int) -> list[Path]:
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_many_are_read_in_order_with_their_errors(tmp_path, threads):
     paths = some_files(tmp_path, 13)
-    paths[3].write_bytes(b"no picture")
+    paths[3].write_bytes(b"no image")
     paths[12].unlink()
     outcomes = list(read_many(paths, size=None, threads=threads))
     for index, (path, outcome) in enumerate(zip(paths, outcomes, strict=True)):
@@ -621,7 +621,7 @@ def test_stopping_early_ends_the_threads(tmp_path, stop):
 
 @pytest.mark.data
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not there")
-def test_real_pictures_are_read_as_opencv_reads_them():
+def test_real_images_are_read_as_opencv_reads_them():
     paths = [
         *sorted((DATA / "mvtec/bottle/train/good").iterdir())[:3],
         *sorted((DATA / "mvtec/grid/test/bent").iterdir())[:3],

@@ -23,7 +23,7 @@ masks = arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))).f
 
 
 @pytest.mark.parametrize("value", [1, 255])
-def test_a_pictures_pixels_that_are_not_0_are_inspected(value, tmp_path):
+def test_an_images_pixels_that_are_not_0_are_inspected(value, tmp_path):
     mask = np.random.default_rng(0).random((30, 50)) > 0.5
     Image.fromarray((mask * value).astype(np.uint8)).save(tmp_path / "roi.png")
     np.testing.assert_array_equal(read_roi(tmp_path / "roi.png").mask, mask)
@@ -65,7 +65,7 @@ def test_polygons_are_shares_of_width_and_height(tmp_path):
     assert mask.mean() == pytest.approx(literal.mean(), abs=0.01)
 
 
-def test_the_whole_square_is_the_whole_picture_and_halves_are_halves(tmp_path):
+def test_the_whole_square_is_the_whole_image_and_halves_are_halves(tmp_path):
     square = [[0, 0], [1, 0], [1, 1], [0, 1]]
     assert read_roi(write(tmp_path / "a.json", {"polygons": [square]})).mask.all()
     left = [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]

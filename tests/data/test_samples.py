@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from destseg.data import folders, samples
 from destseg.data.images import read_image
-from destseg.data.samples import Sample, find_pictures, good_samples, split_held_out
+from destseg.data.samples import Sample, find_images, good_samples, split_calibration
 from destseg.errors import DataError, ImageError
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -34,13 +34,13 @@ def test_a_folder_is_searched_to_any_depth_in_natural_order(tmp_path):
     touch(tmp_path, "10.png", "2.PNG", "b/c/1.tiff", "a/1.jpg", "a.webp", "notes.txt", "x.json")
     touch(tmp_path, ".hidden.png", ".git/1.png", "a/.thumbs/1.png")
     expected = ["2.PNG", "10.png", "a/1.jpg", "a.webp", "b/c/1.tiff"]
-    assert below(tmp_path, find_pictures(tmp_path)) == expected
-    assert below(tmp_path, find_pictures(str(tmp_path))) == expected
+    assert below(tmp_path, find_images(tmp_path)) == expected
+    assert below(tmp_path, find_images(str(tmp_path))) == expected
 
 
 def test_a_hidden_folder_that_is_named_is_searched(tmp_path):
     touch(tmp_path, ".cache/1.png")
-    assert below(tmp_path, find_pictures(tmp_path / ".cache")) == [".cache/1.png"]
+    assert below(tmp_path, find_images(tmp_path / ".cache")) == [".cache/1.png"]
 
 
 def test_links_are_followed_but_never_in_circles_nor_twice(tmp_path):
@@ -49,12 +49,12 @@ def test_links_are_followed_but_never_in_circles_nor_twice(tmp_path):
     (root / "up").symlink_to(root)
     (root / "away").symlink_to(tmp_path / "elsewhere")
     (root / "again").symlink_to(tmp_path / "elsewhere")
-    assert below(root, find_pictures(root)) == ["1.png", "again/2.png"]
+    assert below(root, find_images(root)) == ["1.png", "again/2.png"]
 
 
-def test_a_single_picture_is_a_source(tmp_path):
+def test_a_single_image_is_a_source(tmp_path):
     touch(tmp_path, "one.BMP")
-    assert find_pictures(tmp_path / "one.BMP") == [tmp_path / "one.BMP"]
+    assert find_images(tmp_path / "one.BMP") == [tmp_path / "one.BMP"]
 
 
 def test_a_text_list_keeps_its_order_and_starts_at_its_own_folder(tmp_path):
@@ -63,7 +63,7 @@ def test_a_text_list_keeps_its_order_and_starts_at_its_own_folder(tmp_path):
     lines = ["\ufeff../far.png", "", "# a comment", "  near.png  ", str(tmp_path / "abs.png")]
     listing.write_text("\n".join(lines), encoding="utf-8")
     expected = [tmp_path / "far.png", tmp_path / "lists/near.png", tmp_path / "abs.png"]
-    assert [path.resolve() for path in find_pictures(listing)] == expected
+    assert [path.resolve() for path in find_images(listing)] == expected
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_text_list_keeps_its_order_and_starts_at_its_own_folder(tmp_path):
 def test_a_csv_list_has_a_path_column_or_one_column(tmp_path, text):
     touch(tmp_path, "a.png", "b.png")
     (tmp_path / "list.csv").write_text(text)
-    assert below(tmp_path, find_pictures(tmp_path / "list.csv")) == ["b.png", "a.png"]
+    assert below(tmp_path, find_images(tmp_path / "list.csv")) == ["b.png", "a.png"]
 
 
 def test_missing_files_of_a_list_are_named_up_to_ten(tmp_path):
@@ -86,7 +86,7 @@ def test_missing_files_of_a_list_are_named_up_to_ten(tmp_path):
     names = ["here.png", *(f"gone{number:02}.png" for number in range(12))]
     (tmp_path / "list.txt").write_text("\n".join(names))
     with pytest.raises(DataError, match="12 of 13") as caught:
-        find_pictures(tmp_path / "list.txt")
+        find_images(tmp_path / "list.txt")
     message = str(caught.value)
     assert [name in message for name in names] == [False] + [True] * 10 + [False] * 2
     assert "and 2 more" in message
@@ -104,20 +104,20 @@ def test_missing_files_of_a_list_are_named_up_to_ten(tmp_path):
         ("model.onnx", b"x", r"ending in '\.onnx'"),
     ],
 )
-def test_sources_that_are_no_list_of_pictures_are_refused(tmp_path, name, content, message):
+def test_sources_that_are_no_list_of_images_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
-        find_pictures(tmp_path / name)
+        find_images(tmp_path / name)
 
 
-def test_folders_without_pictures_say_what_they_hold(tmp_path):
+def test_folders_without_images_say_what_they_hold(tmp_path):
     with pytest.raises(DataError, match="nothing there"):
-        find_pictures(tmp_path / "missing")
+        find_images(tmp_path / "missing")
     with pytest.raises(DataError, match=r"\.bmp, .*\.webp.*no files"):
-        find_pictures(tmp_path)
+        find_images(tmp_path)
     touch(tmp_path, "a.db", "deep/b.txt", "README")
     with pytest.raises(DataError, match=r"other files only: README, a\.db, deep/b\.txt"):
-        find_pictures(tmp_path)
+        find_images(tmp_path)
 
 
 def test_train_good_is_what_a_folder_in_mvtec_layout_trains_on(tmp_path):
@@ -126,7 +126,7 @@ def test_train_good_is_what_a_folder_in_mvtec_layout_trains_on(tmp_path):
     assert good_samples(tmp_path) == expected
 
 
-def test_a_plain_folder_and_a_list_and_a_picture_are_good(tmp_path):
+def test_a_plain_folder_and_a_list_and_an_image_are_good(tmp_path):
     touch(tmp_path / "parts", "a.png", "more/b.png")
     (tmp_path / "list.txt").write_text("parts/more/b.png\n")
     expected = [Sample(tmp_path / "parts" / name, "good") for name in ("a.png", "more/b.png")]
@@ -179,7 +179,7 @@ def test_a_list_without_good_rows_is_refused(tmp_path):
         (["1_OK.png", "2_OK.png", "3_NG.png"], "1_OK.png, 3_NG.png"),
     ],
 )
-def test_defective_pictures_never_get_into_training_unseen(tmp_path, names, message):
+def test_defective_images_never_get_into_training_unseen(tmp_path, names, message):
     touch(tmp_path, *names)
     with pytest.raises(DataError, match=message):
         good_samples(tmp_path)
@@ -361,7 +361,7 @@ def test_a_data_set_without_a_split_is_not_evaluated_on_what_it_trains(tmp_path)
         samples.test_samples(tmp_path)
 
 
-def test_test_pictures_come_with_their_kind_and_mask(tmp_path):
+def test_test_images_come_with_their_kind_and_mask(tmp_path):
     touch(tmp_path, "test/good/1.png", "test/dent/10.jpg", "test/dent/2.png", "test/cut/1.png")
     touch(tmp_path, "test/cut/3.png", "test/cut/set/1.png", "ground_truth/cut/set/1_mask.png")
     touch(tmp_path, "ground_truth/good/1_mask.png", "ground_truth/dent/10_mask.png")
@@ -396,19 +396,19 @@ def test_test_folders_that_cannot_be_used_are_refused(tmp_path):
     seed=st.integers(0, 2**32 - 1),
 )
 def test_the_split_keeps_every_sample_once_in_order(count, fraction, minimum, seed):
-    pictures = [Sample(Path(f"{index:03}.png"), "good") for index in range(count)]
-    training, held = split_held_out(pictures, fraction=fraction, minimum=minimum, seed=seed)
+    images = [Sample(Path(f"{index:03}.png"), "good") for index in range(count)]
+    training, held = split_calibration(images, fraction=fraction, minimum=minimum, seed=seed)
     expected = max(int(count * fraction + 0.5), minimum)
     assert abs(len(held) - min(expected, count // 2)) <= (count * fraction % 1 == 0.5)
-    assert sorted([*training, *held], key=lambda sample: sample.path) == pictures
+    assert sorted([*training, *held], key=lambda sample: sample.path) == images
     for part in (training, held):
         assert part == sorted(part, key=lambda sample: sample.path)
 
 
 def test_the_split_depends_on_the_seed_and_not_on_the_folder():
     def names(root: str, seed: int) -> list[str]:
-        pictures = [Sample(Path(root, f"{index}.png"), "good") for index in range(100)]
-        _, held = split_held_out(pictures, fraction=0.1, minimum=10, seed=seed)
+        images = [Sample(Path(root, f"{index}.png"), "good") for index in range(100)]
+        _, held = split_calibration(images, fraction=0.1, minimum=10, seed=seed)
         return [sample.path.name for sample in held]
 
     assert names("/a", 0) == names("/somewhere/else", 0)
@@ -421,7 +421,7 @@ def test_a_folder_that_may_not_be_read_is_an_error_not_a_gap(tmp_path):
     (tmp_path / "closed").chmod(0)
     try:
         with pytest.raises(DataError, match="closed: expected a readable folder"):
-            find_pictures(tmp_path)
+            find_images(tmp_path)
     finally:
         (tmp_path / "closed").chmod(0o700)
         shutil.rmtree(tmp_path / "closed")
@@ -461,7 +461,7 @@ def test_an_image_is_what_its_name_or_else_its_content_says_is_one(tmp_path, cap
     (tmp_path / "14.png").symlink_to(tmp_path / "gone.png")
     (tmp_path / "15").symlink_to(tmp_path / "gone folder")
     (tmp_path / "e.txt").symlink_to(tmp_path / "gone.txt")
-    found = below(tmp_path, find_pictures(tmp_path))
+    found = below(tmp_path, find_images(tmp_path))
     images = [*list(contents)[:13], "14.png", "15"]
     assert sorted(found) == sorted(images)
     # What no name explains is told, in one line.
@@ -470,14 +470,14 @@ def test_an_image_is_what_its_name_or_else_its_content_says_is_one(tmp_path, cap
     ]
     # By its name each is what it is in the folder.
     for name in images[:13]:
-        assert find_pictures(tmp_path / name) == [tmp_path / name]
+        assert find_images(tmp_path / name) == [tmp_path / name]
 
 
 def test_what_cannot_be_read_in_a_folder_says_what_it_is(tmp_path):
     (tmp_path / "1.heic").write_bytes(HEIC_HEAD)
     (tmp_path / "2.png").symlink_to(tmp_path / "gone.png")
     reasons = []
-    for path in find_pictures(tmp_path):
+    for path in find_images(tmp_path):
         with pytest.raises(ImageError) as caught:
             read_image(path)
         reasons.append(caught.value.reason)
@@ -492,4 +492,4 @@ def test_files_whose_suffix_is_known_are_not_opened(tmp_path, monkeypatch):
         raise AssertionError(f"{path} was opened")
 
     monkeypatch.setattr(folders, "head_of", refuse)
-    assert below(tmp_path, find_pictures(tmp_path)) == ["1.png", "2.jfif", "3.heic"]
+    assert below(tmp_path, find_images(tmp_path)) == ["1.png", "2.jfif", "3.heic"]

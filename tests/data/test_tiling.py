@@ -15,7 +15,7 @@ overlaps = st.floats(0, 0.75)
 
 
 @given(size=sizes, overlap=overlaps)
-def test_every_pixel_is_covered_by_whole_tiles_inside_the_picture(size, overlap):
+def test_every_pixel_is_covered_by_whole_tiles_inside_the_image(size, overlap):
     height, width, tile = size
     tiles = plan(height, width, tile, overlap)
     covered = np.zeros((height, width), int)
@@ -39,7 +39,7 @@ def test_neighbours_overlap_by_the_share_asked_for_at_least(size, overlap):
         assert (steps <= max(1, round(tile * (1 - overlap)))).all()
 
 
-def test_a_large_picture_takes_as_few_tiles_as_its_overlap_allows():
+def test_a_large_image_takes_as_few_tiles_as_its_overlap_allows():
     assert len(plan(1024, 1024, 256, 0)) == 16
     assert len(plan(1000, 256, 256, 0)) == 4
     assert len(plan(1024, 1024, 256, 0.25)) == 25
@@ -47,7 +47,7 @@ def test_a_large_picture_takes_as_few_tiles_as_its_overlap_allows():
 
 
 @pytest.mark.parametrize("size", [(31, 40, 32, 0.1), (40, 31, 32, 0.1), (9, 9, 0, 0.1)])
-def test_a_picture_smaller_than_a_tile_is_refused(size):
+def test_an_image_smaller_than_a_tile_is_refused(size):
     with pytest.raises(ValueError, match="at least"):
         plan(*size)
 
@@ -97,18 +97,18 @@ def test_it_is_the_weighted_mean_of_what_the_tiles_say(tile, more, overlap, seed
 @given(size=sizes, overlap=overlaps, seed=st.integers(0, 99))
 def test_a_backend_that_looks_at_single_pixels_is_given_back_exactly(size, overlap, seed):
     height, width, tile = size
-    picture = np.random.default_rng(seed).random((height, width), np.float32)
-    merged = whole(height, width, tile, overlap, lambda each: picture[each.window])
-    np.testing.assert_allclose(merged, picture, rtol=1e-5, atol=1e-6)
+    image = np.random.default_rng(seed).random((height, width), np.float32)
+    merged = whole(height, width, tile, overlap, lambda each: image[each.window])
+    np.testing.assert_allclose(merged, image, rtol=1e-5, atol=1e-6)
 
 
 @given(size=sizes, overlap=overlaps, seed=st.integers(0, 99))
 def test_the_order_of_the_tiles_does_not_matter(size, overlap, seed):
     height, width, tile = size
-    picture = np.random.default_rng(seed).random((height, width), np.float32)
+    image = np.random.default_rng(seed).random((height, width), np.float32)
 
     def say(each):
-        return np.sqrt(picture[each.window]) * (0.5 + 0.5 / (1 + each.y + each.x))
+        return np.sqrt(image[each.window]) * (0.5 + 0.5 / (1 + each.y + each.x))
 
     shuffled = whole(height, width, tile, overlap, say, np.random.default_rng(seed))
     np.testing.assert_allclose(shuffled, whole(height, width, tile, overlap, say), atol=1e-6)
@@ -131,9 +131,9 @@ def test_a_tile_that_is_left_out_counts_as_zeros():
     np.testing.assert_allclose(merged, expected, atol=1e-7)
 
 
-def blurred(picture, reach=7):
+def blurred(image, reach=7):
     """A small network's stand-in: every pixel from its neighbourhood, zeros beyond the border."""
-    return cv2.blur(picture, (reach, reach), borderType=cv2.BORDER_CONSTANT)
+    return cv2.blur(image, (reach, reach), borderType=cv2.BORDER_CONSTANT)
 
 
 @pytest.mark.parametrize("overlap", [0.25, 0.5])
@@ -143,12 +143,12 @@ def test_a_defect_on_a_seam_looks_as_in_the_middle_of_a_tile(overlap):
     seams = [step, tile, 2 * step, step + tile // 2, tile // 2]
     peaks = []
     for at in seams:
-        picture = np.zeros((side, side), np.float32)
-        picture[at - 3 : at + 4, at - 3 : at + 4] = 1
-        merged = whole(side, side, tile, overlap, lambda each, p=picture: blurred(p[each.window]))
+        image = np.zeros((side, side), np.float32)
+        image[at - 3 : at + 4, at - 3 : at + 4] = 1
+        merged = whole(side, side, tile, overlap, lambda each, p=image: blurred(p[each.window]))
         peaks.append(merged.max())
         # Everywhere, not only at its peak.
-        np.testing.assert_allclose(merged, blurred(picture), atol=0.02)
+        np.testing.assert_allclose(merged, blurred(image), atol=0.02)
     assert min(peaks) > 0.98
     assert max(peaks) <= 1
 
@@ -173,7 +173,7 @@ def test_no_seam_shows_where_tiles_disagree():
         ((63, 64), (64, 65)),
     ],
 )
-def test_small_pictures_are_scaled_up_and_keep_their_aspect(size, expected):
+def test_small_images_are_scaled_up_and_keep_their_aspect(size, expected):
     assert size_for_tiles(*size, 64) == expected
 
 

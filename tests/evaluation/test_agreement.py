@@ -1,4 +1,4 @@
-"""Two fake models on made pictures: one's map is the red channel, the other's the green one."""
+"""Two fake models on made images: one's map is the red channel, the other's the green one."""
 
 import math
 from pathlib import Path
@@ -27,7 +27,7 @@ def channel(number, scores=(0.25, 0.5, 0.75), rate=0.25):
 
 
 def flat(*values):
-    """Pictures of one colour each, from pairs of red and green."""
+    """Images of one colour each, from pairs of red and green."""
     return [np.full((SIDE, SIDE, 3), (red, green, 0), np.uint8) for red, green in values]
 
 
@@ -45,19 +45,19 @@ def test_figures_are_those_of_scipy_and_scikit_learn(steps):
     # Of three steps many scores are equal, between the classes too.
     scores = (random.integers(0, steps, (20, 2)) * (255 // (steps - 1))).tolist()
     masks = where(*[number % 3 == 0 for number in range(20)])
-    pictures = flat(*scores)
-    for picture, mask in zip(pictures, masks, strict=True):
-        picture[mask] = random.integers(0, 256, 3)
-    maps = np.stack(pictures)[..., :2].astype(np.float32) / 255
-    image = maps.mean((1, 2), dtype=np.float64)
+    images = flat(*scores)
+    for image, mask in zip(images, masks, strict=True):
+        image[mask] = random.integers(0, 256, 3)
+    maps = np.stack(images)[..., :2].astype(np.float32) / 255
+    means = maps.mean((1, 2), dtype=np.float64)
     if steps == 3:
-        assert len(np.unique(image[:, 0])) < 20
-    agreed = agreement(channel(0), channel(1), pictures, masks)
+        assert len(np.unique(means[:, 0])) < 20
+    agreed = agreement(channel(0), channel(1), images, masks)
     labels = [mask.any() for mask in masks]
-    assert agreed.score_correlation == pytest.approx(spearmanr(image[:, 0], image[:, 1])[0])
+    assert agreed.score_correlation == pytest.approx(spearmanr(means[:, 0], means[:, 1])[0])
     truth = np.stack(masks).ravel()
     for number in range(2):
-        expected = roc_auc_score(labels, image[:, number].round(9))
+        expected = roc_auc_score(labels, means[:, number].round(9))
         assert agreed.image_auroc[number] == pytest.approx(expected)
         expected = average_precision_score(truth, maps[..., number].ravel())
         assert agreed.pixel_ap[number] == pytest.approx(expected)
@@ -70,8 +70,8 @@ def test_figures_are_those_of_scipy_and_scikit_learn(steps):
 
 def test_p_values_and_decisions_in_closed_form():
     # Held out are 64, 128 and 191 of 255: p-values 1, 3/4, 2/4 and 1/4, defective is the last.
-    pictures = flat((0, 0), (100, 150), (150, 200), (250, 10))
-    agreed = agreement(channel(0), channel(1), pictures, where(False, False, True, True))
+    images = flat((0, 0), (100, 150), (150, 200), (250, 10))
+    agreed = agreement(channel(0), channel(1), images, where(False, False, True, True))
     assert agreed.p_value_difference == (0 + 1 / 4 + 1 / 4 + 3 / 4) / 4
     assert agreed.other_decisions == 2 / 4
     # Defective are 150 and 250 by red, against 0 and 100; by green 200 and 10, against 0 and 150.
@@ -80,9 +80,9 @@ def test_p_values_and_decisions_in_closed_form():
 
 
 def test_each_model_is_asked_with_its_own_calibration():
-    pictures = flat((100, 100), (150, 150))
+    images = flat((100, 100), (150, 150))
     after = channel(1, scores=(0.3, 0.35, 0.38))
-    agreed = agreement(channel(0), after, pictures, where(False, True))
+    agreed = agreement(channel(0), after, images, where(False, True))
     # By red no score is above 0.75; by green both are above 0.38.
     assert agreed.other_decisions == 1.0
     assert agreed.p_value_difference == ((3 / 4 - 1 / 4) + (2 / 4 - 1 / 4)) / 2
@@ -90,8 +90,8 @@ def test_each_model_is_asked_with_its_own_calibration():
 
 def test_the_same_model_loses_nothing():
     random = np.random.default_rng(0)
-    pictures = list(random.integers(0, 256, (6, SIDE, SIDE, 3), dtype=np.uint8))
-    agreed = agreement(channel(0), channel(0), pictures, where(*[True, False] * 3))
+    images = list(random.integers(0, 256, (6, SIDE, SIDE, 3), dtype=np.uint8))
+    agreed = agreement(channel(0), channel(0), images, where(*[True, False] * 3))
     assert agreed.drop == agreed.p_value_difference == agreed.other_decisions == 0
     assert agreed.score_correlation == pytest.approx(1)
     values = agreed.to_json()
@@ -114,17 +114,17 @@ def test_a_drop_that_is_not_known_is_not_0(unknown):
 
 
 def test_without_damage_nothing_is_known():
-    pictures = flat((1, 1), (2, 2))
-    assert math.isnan(agreement(channel(0), channel(0), pictures, where(False, False)).drop)
+    images = flat((1, 1), (2, 2))
+    assert math.isnan(agreement(channel(0), channel(0), images, where(False, False)).drop)
 
 
 def test_a_model_that_says_the_same_of_everything_correlates_with_nothing():
-    pictures = flat((1, 7), (2, 7), (3, 7), (4, 7))
-    agreed = agreement(channel(0), channel(1), pictures, where(False, False, True, True))
+    images = flat((1, 7), (2, 7), (3, 7), (4, 7))
+    agreed = agreement(channel(0), channel(1), images, where(False, False, True, True))
     assert math.isnan(agreed.score_correlation)
     assert agreed.image_auroc == (1.0, 0.5)
 
 
-def test_a_picture_that_is_none_is_refused():
-    with pytest.raises(BundleError, match="made picture"):
+def test_an_image_that_is_none_is_refused():
+    with pytest.raises(BundleError, match="made image"):
         agreement(channel(0), channel(1), [np.zeros((4, 4, 7), np.uint8)], where(True))

@@ -49,7 +49,7 @@ def predictor() -> Predictor:
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    """Test pictures of several sizes whose defects are somewhat brighter than the noise."""
+    """Test images of several sizes whose defects are somewhat brighter than the noise."""
     rng = np.random.default_rng(4)
     for kind, count in KINDS.items():
         for number in range(count):
@@ -70,8 +70,8 @@ def test_the_figures_are_scikit_learns_on_maps_and_masks_made_by_hand(predictor,
     labels, scores, masks, maps = [], [], [], []
     for kind, count in KINDS.items():
         for number in range(count):
-            picture = Image.open(data / f"test/{kind}/{number:03}.png")
-            small = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+            image = Image.open(data / f"test/{kind}/{number:03}.png")
+            small = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
             anomaly_map = np.asarray(small)[..., 0].astype(np.float32) / 255
             mask = np.zeros((SIDE, SIDE), bool)
             if kind != "good":
@@ -120,7 +120,7 @@ def test_a_mask_that_marks_nothing_is_an_error_that_names_it(predictor, data):
     assert "got 0 everywhere" in record.error
 
 
-def test_only_one_kind_of_picture_gives_nan_where_nothing_can_be_told_apart(predictor, data):
+def test_only_one_kind_of_image_gives_nan_where_nothing_can_be_told_apart(predictor, data):
     good = [sample for sample in test_samples(data) if not sample.is_defective]
     figures = evaluate(predictor, good)
     assert (len(figures.records), figures.misses.total) == (5, 0)
@@ -144,7 +144,7 @@ def test_a_mask_is_resized_bilinearly_and_cut_at_one_half(size, tmp_path):
     assert found.mean() == pytest.approx((21 / 64) ** 2, abs=0.05)
 
 
-def test_a_good_picture_needs_no_mask_and_one_that_it_has_does_not_count(tmp_path):
+def test_a_good_image_needs_no_mask_and_one_that_it_has_does_not_count(tmp_path):
     path = write(tmp_path / "mask.png", np.full((8, 8), 255, np.uint8))
     for mask in (None, path):
         assert not mask_of(Sample(Path("part.png"), "good", mask), (8, 8)).any()
@@ -184,43 +184,43 @@ def test_an_unreadable_mask_costs_the_pixels_of_its_image(predictor, data):
     mask.write_bytes(b"words")
     seen = []
     figures = evaluate(
-        predictor, test_samples(data), on_picture=lambda *each: seen.append(each[2] is None)
+        predictor, test_samples(data), on_image=lambda *each: seen.append(each[2] is None)
     )
     assert figures.image == whole.image
     assert figures.coverage == Coverage(given=12, images=12, with_mask=11, unreadable_masks=1)
     (failed,) = figures.failures
-    assert failed.picture == str(data / "test/hole/001.png")
+    assert failed.image == str(data / "test/hole/001.png")
     assert failed.score is not None
     assert str(mask) in failed.error
     assert seen.count(True) == 1
 
 
 def test_an_unreadable_image_costs_its_row(predictor, data):
-    picture = data / "test/scratch/002.png"
-    rest = [sample for sample in test_samples(data) if sample.path != picture]
+    image = data / "test/scratch/002.png"
+    rest = [sample for sample in test_samples(data) if sample.path != image]
     expected = evaluate(predictor, rest)
-    picture.write_bytes(b"words")
+    image.write_bytes(b"words")
     seen = []
-    figures = evaluate(predictor, test_samples(data), on_picture=lambda *each: seen.append(each))
+    figures = evaluate(predictor, test_samples(data), on_image=lambda *each: seen.append(each))
     assert (figures.image, figures.pixel) == (expected.image, expected.pixel)
     assert (figures.misses, figures.false_alarms) == (expected.misses, expected.false_alarms)
     assert figures.coverage == Coverage(given=12, images=11, with_mask=11, unreadable_masks=0)
     (failed,) = figures.failures
-    assert failed.picture == str(picture)
+    assert failed.image == str(image)
     assert (failed.kind, failed.score, failed.is_defective) == ("scratch", None, None)
     assert failed.outcome == "unreadable"
-    assert [record.picture for record in figures.records] == [
+    assert [record.image for record in figures.records] == [
         str(sample.path) for sample in test_samples(data)
     ]
     assert len(seen) == 12
     values = figures.to_json()
-    assert values["failures"] == [{"picture": str(picture), "error": failed.error}]
-    assert values["pictures"] == 12
+    assert values["failures"] == [{"path": str(image), "error": failed.error}]
+    assert values["images"] == 12
 
 
 def test_nothing_readable_gives_no_figure_and_every_reason(predictor, data):
-    for picture in (data / "test").rglob("*.png"):
-        picture.write_bytes(b"words")
+    for image in (data / "test").rglob("*.png"):
+        image.write_bytes(b"words")
     figures = evaluate(predictor, test_samples(data))
     assert np.isnan([figures.image.auroc, figures.pixel.auroc]).all()
     assert len(figures.failures) == 12
@@ -240,7 +240,7 @@ def test_files_that_the_listing_shows_to_be_missing_are_told_before_the_first_im
     def look(*_):
         told.append([record.getMessage() for record in caplog.records])
 
-    figures = evaluate(predictor, samples, on_picture=look)
+    figures = evaluate(predictor, samples, on_image=look)
     (message,) = told[0]
     assert told[0] == told[-1]
     assert "3 of the files to be read cannot be" in message
@@ -250,13 +250,13 @@ def test_files_that_the_listing_shows_to_be_missing_are_told_before_the_first_im
     assert figures.coverage == Coverage(given=12, images=10, with_mask=9, unreadable_masks=1)
 
 
-def test_pictures_of_which_nothing_is_known_are_refused(predictor, data):
+def test_images_of_which_nothing_is_known_are_refused(predictor, data):
     known = test_samples(data)
     unknown = Sample(known[0].path, None)
     with pytest.raises(DataError, match="without a kind") as caught:
         evaluate(predictor, [*known, unknown])
     assert str(unknown.path) in str(caught.value)
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         evaluate(predictor, [])
 
 
@@ -282,7 +282,7 @@ def test_a_rate_of_nothing_is_not_defined():
     assert np.isnan([Rate(0, 0).value, *Rate(0, 0).interval]).all()
 
 
-def test_kinds_are_measured_with_the_good_pictures(predictor, data):
+def test_kinds_are_measured_with_the_good_images(predictor, data):
     samples = test_samples(data)
     figures = evaluate(predictor, samples)
     assert [each.kind for each in figures.kinds] == ["good", "hole", "scratch"]
@@ -333,9 +333,9 @@ def test_a_mask_at_another_scale_is_taken_and_one_of_another_shape_refused(predi
     assert re.search(r"001_mask\.png: expected a mask with the proportions", failed.error)
 
 
-def test_every_picture_is_handed_over_with_its_mask(predictor, data):
+def test_every_image_is_handed_over_with_its_mask(predictor, data):
     samples, seen = test_samples(data), []
-    evaluate(predictor, samples, on_picture=lambda *each: seen.append(each))
+    evaluate(predictor, samples, on_image=lambda *each: seen.append(each))
     assert [sample for sample, _, _ in seen] == samples
     assert [result.name for _, result, _ in seen] == [str(sample.path) for sample in samples]
     assert [mask.any() for _, _, mask in seen] == [sample.is_defective for sample in samples]
@@ -357,15 +357,15 @@ def test_tiled_maps_of_mixed_sizes_are_compared_at_their_own_size(data, tmp_path
         tiled_predictor(tmp_path / "model"),
         samples,
         exact=exact,
-        on_picture=lambda sample, result, mask: seen.append((sample, result, mask)),
+        on_image=lambda sample, result, mask: seen.append((sample, result, mask)),
     )
     masks, maps = [], []
     for sample, result, mask in seen:
-        picture = Image.open(sample.path)
-        height, width = picture.height, picture.width
+        image = Image.open(sample.path)
+        height, width = image.height, image.width
         scale = max(1, SIDE / min(height, width))
         size = max(SIDE, round(width * scale)), max(SIDE, round(height * scale))
-        seen_at = picture.resize(size, Image.Resampling.BILINEAR)
+        seen_at = image.resize(size, Image.Resampling.BILINEAR)
         anomaly_map = np.asarray(seen_at)[..., 0] / np.float32(255)
         np.testing.assert_allclose(result.anomaly_map, anomaly_map, atol=1e-6)
         assert mask.shape == anomaly_map.shape
@@ -376,9 +376,9 @@ def test_tiled_maps_of_mixed_sizes_are_compared_at_their_own_size(data, tmp_path
         np.testing.assert_array_equal(mask, true)
         masks.append(true.ravel())
         maps.append(anomaly_map.ravel())
-        entry = make_entry(sample, result, np.asarray(picture), mask)
+        entry = make_entry(sample, result, np.asarray(image), mask)
         drawn_size = Image.open(io.BytesIO(entry.heatmap)).size
-        assert drawn_size == Image.open(io.BytesIO(entry.picture)).size == picture.size
+        assert drawn_size == Image.open(io.BytesIO(entry.image)).size == image.size
     assert len({mask.shape for mask in masks}) > 5
     auroc = roc_auc_score(np.concatenate(masks), np.concatenate(maps))
     assert figures.pixel.auroc == pytest.approx(auroc, abs=1e-4)
@@ -391,7 +391,7 @@ def test_defects_outside_of_the_region_of_interest_are_not_asked_for(data, tmp_p
     evaluate(
         tiled_predictor(tmp_path / "model", Roi(left)),
         test_samples(data),
-        on_picture=lambda _, result, mask: masks.append((result, mask)),
+        on_image=lambda _, result, mask: masks.append((result, mask)),
     )
     assert any(mask.any() for _, mask in masks)
     for result, mask in masks:
@@ -400,7 +400,7 @@ def test_defects_outside_of_the_region_of_interest_are_not_asked_for(data, tmp_p
         assert not result.anomaly_map[~inspected].any()
 
 
-def test_a_mask_of_the_maps_size_may_have_as_many_pixels_as_its_picture(tmp_path, monkeypatch):
+def test_a_mask_of_the_maps_size_may_have_as_many_pixels_as_its_image(tmp_path, monkeypatch):
     monkeypatch.setattr("destseg.evaluation.evaluate.DataSettings.max_pixels", 100)
     mask = np.zeros((30, 30), np.uint8)
     mask[4:9, 4:9] = 255

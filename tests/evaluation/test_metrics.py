@@ -154,9 +154,9 @@ def test_image_metrics_equal_scikit_learn(case):
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        ([0, 0], "there is no defective picture"),
-        ([1, 1], "there is no good picture"),
-        ([], "there is no defective and no good picture"),
+        ([0, 0], "there is no defective image"),
+        ([1, 1], "there is no good image"),
+        ([], "there is no defective and no good image"),
     ],
 )
 def test_image_metrics_of_one_class_are_nan_with_a_reason(labels, reason):

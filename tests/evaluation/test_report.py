@@ -53,7 +53,7 @@ def entry(name="good/1.png", kind="good", score=0.2, **changes):
         "regions": () if kind == "good" else (region,),
         "height": 60,
         "width": 120,
-        "picture": jpeg(),
+        "image": jpeg(),
         "heatmap": jpeg(seed=1),
         "mask": None,
     }
@@ -66,11 +66,11 @@ def report_of(entries, **changes):
         "facts": {"model": "bottle1"},
         "metrics": {"image AUROC": 0.991, "pixel AP": None},
         "reasons": {"pixel AP": "there are no masks"},
-        "kinds": [{"kind": "good", "pictures": 3, "flagged": 1, "image AP": None, "pixel AP": 0.5}],
+        "kinds": [{"kind": "good", "images": 3, "flagged": 1, "image AP": None, "pixel AP": 0.5}],
         "curves": {"pixel ROC": ([0.0, 0.1, 1.0], [0.0, 0.9, 1.0])},
         "threshold": 0.5123456789,
-        "promised_rate": 0.25,
-        "held_out": [0.5123456789, 0.1, 0.3],
+        "guaranteed_false_alarm_rate": 0.25,
+        "calibration_scores": [0.5123456789, 0.1, 0.3],
         "training": {"denoise": [(10, 2.0), (20, 1.0)]},
         "settings": Settings.from_preset("fast").to_dict(),
         "entries": entries,
@@ -104,7 +104,7 @@ def data_of(page):
 # What goes in
 
 
-def test_an_entry_has_small_pictures_of_the_pictures_proportions():
+def test_an_entry_has_small_images_of_the_images_proportions():
     rng = np.random.default_rng(0)
     anomaly_map = np.zeros((64, 64), np.float32)
     anomaly_map[:, 32:] = 1
@@ -113,7 +113,7 @@ def test_an_entry_has_small_pictures_of_the_pictures_proportions():
     made = make_entry(Sample(Path("a/test/crack/7.png"), "crack"), result, image, anomaly_map > 0.5)
     assert (made.name, made.kind, made.is_defective) == ("crack/7.png", "crack", True)
     assert (made.score, made.p_value, made.height, made.width) == (0.5, 0.1, 300, 600)
-    opened = [Image.open(io.BytesIO(part)) for part in (made.picture, made.heatmap, made.mask)]
+    opened = [Image.open(io.BytesIO(part)) for part in (made.image, made.heatmap, made.mask)]
     assert [(part.format, part.size) for part in opened] == [
         ("JPEG", (192, 96)),
         ("JPEG", (192, 96)),
@@ -128,17 +128,17 @@ def test_an_entry_has_small_pictures_of_the_pictures_proportions():
     assert (mask[:, 98:] == 255).all()
 
 
-def test_small_pictures_are_not_enlarged_and_good_ones_have_no_mask():
+def test_small_images_are_not_enlarged_and_good_ones_have_no_mask():
     result = Result("x", 0.5, 0.1, True, 0.4, 0.4, np.zeros((64, 64), np.float32), 20, 1, ())
     made = make_entry(
         Sample(Path("good/1.png"), "good"), result, np.zeros((20, 1, 3), np.uint8), None
     )
-    assert Image.open(io.BytesIO(made.picture)).size == (1, 20)
+    assert Image.open(io.BytesIO(made.image)).size == (1, 20)
     assert made.mask is None
     assert not made.is_defective
 
 
-def test_a_picture_of_unknown_kind_is_refused():
+def test_an_image_of_unknown_kind_is_refused():
     result = Result("x", 0.5, 0.1, True, 0.4, 0.4, np.zeros((8, 8), np.float32), 8, 8, ())
     with pytest.raises(DataError, match="good or defective"):
         make_entry(Sample(Path("a.png"), None), result, np.zeros((8, 8, 3), np.uint8), None)
@@ -209,14 +209,14 @@ def test_long_curves_become_short_and_stay_where_they_were():
     assert max(x for x, _ in data["pixel PR"]) < 0.5
 
 
-def test_two_hundred_noisy_pictures_stay_below_20_mb():
+def test_two_hundred_noisy_images_stay_below_20_mb():
     rng = np.random.default_rng(0)
     anomaly_map = rng.random((192, 192), np.float32)
     result = Result("x", 0.5, 0.1, True, 0.4, 0.4, anomaly_map, 192, 192, ())
     image = rng.integers(0, 256, (192, 192, 3), np.uint8)
     mask = np.hypot(*(np.mgrid[:192, :192] - 96)) < 60
     worst = make_entry(Sample(Path("c/1.png"), "c"), result, image, mask)
-    assert min(len(worst.picture), len(worst.heatmap)) > 20_000
+    assert min(len(worst.image), len(worst.heatmap)) > 20_000
     assert 8e6 < len(render(report_of([worst] * 200)).encode()) < 20e6
 
 
@@ -472,7 +472,7 @@ def test_the_larger_view_goes_by_keyboard_through_what_is_shown(show):
 
 
 @pytest.mark.browser
-def test_pictures_load_when_near_and_boxes_lie_where_the_regions_are(show):
+def test_images_load_when_near_and_boxes_lie_where_the_regions_are(show):
     entries = [entry(f"crack/{n:04}.png", "crack", n / 1000) for n in range(600)]
     page = show(report_of(entries))
     page.locator("#gallery > li").first.scroll_into_view_if_needed()
@@ -521,10 +521,10 @@ def test_hostile_text_is_shown_as_it_is(show):
     "report",
     [
         report_of([entry()], curves={}, training={}, kinds=[], metrics={}, facts={}, settings={}),
-        report_of([entry("c/1.png", "c", 0.9)] * 3, held_out=[]),
+        report_of([entry("c/1.png", "c", 0.9)] * 3, calibration_scores=[]),
         report_of([entry("c/1.png", "c", 0.5), entry(score=0.5)], threshold=0.5),
         report_of([entry("c/1.png", "c", 1.0), entry(score=0.0, mask=jpeg())], threshold=1.0),
-        report_of([], held_out=[]),
+        report_of([], calibration_scores=[]),
     ],
     ids=["one good", "no good", "equal scores", "extremes", "nothing"],
 )

@@ -98,13 +98,13 @@ def calls(settings, parts, folder):
         destseg.train(parts, output=model, settings=changed, quiet=True, **options)
 
     def export(to):
-        from destseg.export.export import export
+        from destseg.exporting.export import export
         from destseg.inference.bundle import load_bundle
 
         export(load_bundle(model), to)
 
     def quantize(to):
-        from destseg.export.quantize import quantize
+        from destseg.exporting.quantize import quantize
         from destseg.inference.bundle import load_bundle
 
         quantize(load_bundle(model), parts, to, count=4, max_drop=2)

@@ -13,15 +13,15 @@ from destseg.inference.calibration import Calibration
 from destseg.inference.predictor import Predictor
 
 
-def brightness(pictures: np.ndarray) -> np.ndarray:
-    """The map of a picture is its red channel, of 0 to 1."""
-    assert pictures.dtype == np.uint8
-    assert pictures.ndim == 4
-    return pictures[..., 0].astype(np.float32) / 255
+def brightness(images: np.ndarray) -> np.ndarray:
+    """The map of an image is its red channel, of 0 to 1."""
+    assert images.dtype == np.uint8
+    assert images.ndim == 4
+    return images[..., 0].astype(np.float32) / 255
 
 
 def make_bundle(scores: tuple[float, ...] = (0.1, 0.2, 0.3), **changes: Any) -> Bundle:
-    """A bundle that is nowhere on the disk, with held-out scores."""
+    """A bundle that is nowhere on the disk, with calibration scores."""
     settings = Settings.from_preset(**{"image_size": 64, "max_false_alarm_rate": 0.25, **changes})
     names = [str(number) for number in range(len(scores))]
     calibration = Calibration.fit(scores, scores, names, settings, "abc")

@@ -107,10 +107,10 @@ import openvino
 from destseg.inference.backends import Runtime
 from destseg.inference.backends.openvino_ import OpenvinoBackend
 
-pictures = openvino.opset13.parameter([-1, -1, -1, 3], np.uint8, name="pictures")
-floats = openvino.opset13.convert(pictures, np.float32)
+images = openvino.opset13.parameter([-1, -1, -1, 3], np.uint8, name="images")
+floats = openvino.opset13.convert(images, np.float32)
 maps = openvino.opset13.reduce_mean(floats, openvino.opset13.constant(3), False)
-openvino.save_model(openvino.Model([maps], [pictures]), sys.argv[1])
+openvino.save_model(openvino.Model([maps], [images]), sys.argv[1])
 kept = [OpenvinoBackend(Path(sys.argv[1]), Runtime("openvino", "cpu"))]
 assert kept[0](np.full((1, 4, 4, 3), 9, np.uint8)).mean() == 9
 thread = threading.Thread(target=kept.clear)
@@ -141,8 +141,8 @@ def test_openvino_pins_no_thread_to_a_core(quantisable_bundle):
     if len(everywhere) < 2:
         pytest.skip("there is one core")
     backend = open_backend(quantisable_bundle, Runtime("openvino", threads=1))
-    pictures = np.zeros((4, 256, 256, 3), np.uint8)
-    running = threading.Thread(target=lambda: [backend(pictures) for _ in range(10)])
+    images = np.zeros((4, 256, 256, 3), np.uint8)
+    running = threading.Thread(target=lambda: [backend(images) for _ in range(10)])
     running.start()
     seen = set()
     while running.is_alive():

@@ -45,7 +45,7 @@ def calibration_of(bundle: Bundle) -> Calibration:
 
 
 def save(folder: Path, weights=ARRAYS, settings: Settings = SETTINGS) -> Bundle:
-    saved = save_bundle(folder, settings, weights, {"minutes": 1.5, "held_out": 2})
+    saved = save_bundle(folder, settings, weights, {"minutes": 1.5, "calibration_images": 2})
     return save_calibration(saved, calibration_of(saved))
 
 
@@ -75,7 +75,7 @@ def test_what_is_saved_is_loaded(tmp_path):
         assert loaded == saved
         assert loaded.settings == SETTINGS
         assert loaded.calibration == calibration_of(saved)
-        assert loaded.training == {"minutes": 1.5, "held_out": 2}
+        assert loaded.training == {"minutes": 1.5, "calibration_images": 2}
 
 
 def test_arrays_of_every_layout_come_back_the_same(folder):
@@ -260,7 +260,7 @@ def test_a_manifest_with_settings_that_make_no_sense_is_refused(settings, folder
         {"max_false_alarm_rate": 0},
         {"max_false_alarm_rate": "1%"},
         {"weights_sha256": ...},
-        {"pictures": 5},
+        {"images": 5},
     ],
     ids=str,
 )

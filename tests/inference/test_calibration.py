@@ -33,10 +33,17 @@ def fitted(scores, rate=0.01, peaks=None, fraction=0.5) -> Calibration:
 scores_with_ties = st.lists(st.sampled_from([0, 0.1, 0.2, 0.3, 0.5, 1]), min_size=1, max_size=40)
 
 
-@given(held_out=scores_with_ties, score=st.floats(0, 1) | st.sampled_from([0.0, 0.1, 0.3, 1.0]))
-def test_a_p_value_counts_the_held_out_scores_that_are_at_least_as_high(held_out, score):
-    literal = (1 + sum(other + TOLERANCE >= score for other in held_out)) / (len(held_out) + 1)
-    assert fitted(held_out).p_value(score) == literal
+@given(
+    calibration_images=scores_with_ties,
+    score=st.floats(0, 1) | st.sampled_from([0.0, 0.1, 0.3, 1.0]),
+)
+def test_a_p_value_counts_the_calibration_scores_that_are_at_least_as_high(
+    calibration_images, score
+):
+    literal = (1 + sum(other + TOLERANCE >= score for other in calibration_images)) / (
+        len(calibration_images) + 1
+    )
+    assert fitted(calibration_images).p_value(score) == literal
     assert 0 < literal <= 1
 
 
@@ -54,32 +61,36 @@ def nudged(value: float, steps: int) -> float:
 
 
 @given(
-    held_out=st.lists(close, min_size=1, max_size=40),
+    calibration_images=st.lists(close, min_size=1, max_size=40),
     rate=st.floats(1e-6, 1),
     score=close,
     steps=st.integers(-2, 2),
 )
-def test_decision_threshold_and_p_value_say_the_same_to_the_last_bit(held_out, rate, score, steps):
-    calibration = fitted(held_out, rate)
+def test_decision_threshold_and_p_value_say_the_same_to_the_last_bit(
+    calibration_images, rate, score, steps
+):
+    calibration = fitted(calibration_images, rate)
     for each in (score, nudged(calibration.threshold, steps), nudged(score, steps)):
         defective = calibration.is_defective(each)
         assert defective == (each > calibration.threshold)
-        assert defective == (calibration.p_value(each) <= calibration.promised_rate)
+        assert defective == (calibration.p_value(each) <= calibration.guaranteed_false_alarm_rate)
 
 
 @given(
-    held_out=st.lists(close, min_size=1, max_size=40),
+    calibration_images=st.lists(close, min_size=1, max_size=40),
     rate=st.floats(1e-6, 1),
     by=st.lists(st.floats(-1, 1), min_size=40, max_size=40),
 )
-def test_ties_within_the_tolerance_count_for_the_part(held_out, rate, by):
+def test_ties_within_the_tolerance_count_for_the_part(calibration_images, rate, by):
     """Another runtime's scores of the very calibration images: no worse than their own place."""
-    calibration = fitted(held_out, rate)
-    rank, _ = threshold_rank(len(held_out), rate)
-    deciding = sorted(held_out, reverse=True)[rank]
-    for score, share in zip(held_out, by, strict=False):
+    calibration = fitted(calibration_images, rate)
+    rank, _ = threshold_rank(len(calibration_images), rate)
+    deciding = sorted(calibration_images, reverse=True)[rank]
+    for score, share in zip(calibration_images, by, strict=False):
         elsewhere = min(1.0, max(0.0, score + share * TOLERANCE))
-        exact = (1 + sum(other >= score for other in held_out)) / (len(held_out) + 1)
+        exact = (1 + sum(other >= score for other in calibration_images)) / (
+            len(calibration_images) + 1
+        )
         assert calibration.p_value(elsewhere) >= exact  # the guarantee is about the exact one
         if score <= deciding:
             assert not calibration.is_defective(elsewhere)
@@ -87,10 +98,14 @@ def test_ties_within_the_tolerance_count_for_the_part(held_out, rate, by):
             assert elsewhere >= calibration.tie_limit or score < deciding
 
 
-@given(held_out=st.lists(close, min_size=1, max_size=40), rate=st.floats(1e-6, 1), score=close)
-def test_what_turns_within_the_tolerance_is_borderline(held_out, rate, score):
+@given(
+    calibration_images=st.lists(close, min_size=1, max_size=40),
+    rate=st.floats(1e-6, 1),
+    score=close,
+)
+def test_what_turns_within_the_tolerance_is_borderline(calibration_images, rate, score):
     """Two runtimes that contradict each other both see that they are near the threshold."""
-    calibration = fitted(held_out, rate)
+    calibration = fitted(calibration_images, rate)
     other = score + TOLERANCE * 0.999
     if calibration.is_defective(score) != calibration.is_defective(other):
         for each in (score, other):
@@ -98,22 +113,22 @@ def test_what_turns_within_the_tolerance_is_borderline(held_out, rate, score):
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_a_picture_is_flagged_exactly_where_its_p_value_keeps_the_promise(rate):
-    """In exact arithmetic, for every n to 60, at, between and beside all held-out scores."""
+def test_an_image_is_flagged_exactly_where_its_p_value_keeps_the_promise(rate):
+    """In exact arithmetic, for every n to 60, at, between and beside all calibration scores."""
     exact = Fraction(rate)
     for n in range(1, 61):
         achievable = exact >= Fraction(1, n + 1)
-        # p = 1 is every picture: the threshold cannot lie below all scores.
-        promised = min(exact, Fraction(n, n + 1)) if achievable else Fraction(1, n + 1)
-        may_count = [Fraction(1 + count, n + 1) <= promised for count in range(n + 1)]
-        for held_out in (
+        # p = 1 is every image: the threshold cannot lie below all scores.
+        guaranteed = min(exact, Fraction(n, n + 1)) if achievable else Fraction(1, n + 1)
+        may_count = [Fraction(1 + count, n + 1) <= guaranteed for count in range(n + 1)]
+        for calibration_images in (
             np.arange(n) / 64,
             np.arange(n) // 3 / 64,  # ties of three
             np.full(n, 0.5),
         ):
-            threshold = fitted(held_out.tolist(), float(rate)).threshold
-            ties = np.minimum(held_out + TOLERANCE, 1)
-            scores = np.union1d(np.arange(-1, 2 * n + 2) / 128, [*held_out, *ties])
+            threshold = fitted(calibration_images.tolist(), float(rate)).threshold
+            ties = np.minimum(calibration_images + TOLERANCE, 1)
+            scores = np.union1d(np.arange(-1, 2 * n + 2) / 128, [*calibration_images, *ties])
             counts = (ties[:, None] >= scores).sum(axis=0)
             keeps = np.array(may_count)[counts]
             assert ((scores > threshold) == keeps).all(), (n, rate, threshold)
@@ -124,20 +139,20 @@ def test_a_picture_is_flagged_exactly_where_its_p_value_keeps_the_promise(rate):
 def test_the_promised_rate_is_the_highest_p_value_that_is_flagged(rate):
     exact = Fraction(rate)
     for n in range(1, 400):
-        rank, promised = threshold_rank(n, float(rate))
+        rank, guaranteed = threshold_rank(n, float(rate))
         achievable = [k for k in range(1, n + 1) if Fraction(k, n + 1) <= exact]
         expected = max(achievable, default=1)
-        assert (rank, promised) == (expected - 1, expected / (n + 1))
-        assert (promised > float(rate)) == (not achievable)
+        assert (rank, guaranteed) == (expected - 1, expected / (n + 1))
+        assert (guaranteed > float(rate)) == (not achievable)
 
 
-def test_the_threshold_is_a_held_out_score_and_the_tolerance_whatever_their_order():
-    held_out = [0.4, 0.1, 0.3, 0.2]
+def test_the_threshold_is_a_calibration_score_and_the_tolerance_whatever_their_order():
+    calibration_images = [0.4, 0.1, 0.3, 0.2]
     for rate, deciding in ((0.2, 0.4), (0.4, 0.3), (0.6, 0.2), (1.0, 0.1), (0.001, 0.4)):
-        calibration = fitted(held_out, rate)
+        calibration = fitted(calibration_images, rate)
         assert calibration.threshold == deciding + TOLERANCE
-        assert calibration.threshold_images == (f"{held_out.index(deciding)}.png",)
-    assert fitted(sorted(held_out), 0.4).threshold == 0.3 + TOLERANCE
+        assert calibration.threshold_images == (f"{calibration_images.index(deciding)}.png",)
+    assert fitted(sorted(calibration_images), 0.4).threshold == 0.3 + TOLERANCE
 
 
 def test_no_threshold_is_above_1():
@@ -163,7 +178,7 @@ def test_scores_peaks_and_names_stay_together():
     calibration = Calibration.fit(scores, peaks, names, settings, "a" * 64)
     assert calibration.scores == (0.1, 0.2, 0.3, 0.3)
     assert calibration.peaks == (0.8, 0.7, 0.6, 0.9)
-    assert calibration.pictures == ("c", "a", "b", "d")  # of equal scores by name
+    assert calibration.images == ("c", "a", "b", "d")  # of equal scores by name
     assert calibration.threshold_images == ("b", "d")
     assert calibration.pixel_threshold_images == ("c",)
     assert calibration.to_dict()["threshold_images"] == ["b", "d"]
@@ -188,72 +203,74 @@ def test_a_calibration_of_older_versions_does_not_say_which_image_it_was():
 @pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (99, 0.01), (30, 0.1), (5, 0.01), (50, 0.02)])
 @pytest.mark.parametrize("levels", [None, 7])
 def test_good_parts_are_flagged_no_more_often_than_promised(n, rate, levels):
-    """Simulated: held-out and new scores from one distribution, with and without ties."""
+    """Simulated: calibration and new scores from one distribution, with and without ties."""
     rng = np.random.default_rng(n)
     trials = 4000
     scores = rng.beta(2, 8, (trials, n + 1))
     if levels:
         scores = np.floor(scores * levels) / levels
-    promised = fitted([0.0] * n, rate).promised_rate
+    guaranteed = fitted([0.0] * n, rate).guaranteed_false_alarm_rate
     alarms = sum(row[-1] > fitted_threshold(row[:-1], rate) for row in scores)
-    noise = 4 * math.sqrt(promised * (1 - promised) / trials)
-    assert alarms / trials <= promised + noise
+    noise = 4 * math.sqrt(guaranteed * (1 - guaranteed) / trials)
+    assert alarms / trials <= guaranteed + noise
     if levels is None:
-        assert alarms / trials >= promised - noise  # neither is it wastefully strict
+        assert alarms / trials >= guaranteed - noise  # neither is it wastefully strict
 
 
-def fitted_threshold(held_out: np.ndarray, rate: float) -> float:
-    rank, _ = threshold_rank(len(held_out), rate)
-    return float(np.sort(held_out)[::-1][rank]) + TOLERANCE
+def fitted_threshold(calibration_images: np.ndarray, rate: float) -> float:
+    rank, _ = threshold_rank(len(calibration_images), rate)
+    return float(np.sort(calibration_images)[::-1][rank]) + TOLERANCE
 
 
 def test_the_simulations_threshold_is_the_calibrations():
     rng = np.random.default_rng(3)
     for n in (1, 5, 40):
-        held_out = rng.random(n)
+        calibration_images = rng.random(n)
         for rate in (0.01, 0.1, 0.5, 1.0):
-            assert fitted(held_out.tolist(), rate).threshold == fitted_threshold(held_out, rate)
+            assert fitted(calibration_images.tolist(), rate).threshold == fitted_threshold(
+                calibration_images, rate
+            )
 
 
 # --- what is said when there are too few
 
 
-def test_enough_held_out_pictures_need_no_note():
-    assert fitted([0.1] * 99, 0.01).shortfall() is None
-    assert fitted([0.1] * 9, 0.1).shortfall() is None
-    assert fitted([0.1], 0.5).shortfall() is None
+def test_enough_calibration_images_need_no_note():
+    assert fitted([0.1] * 99, 0.01).guarantee_note() is None
+    assert fitted([0.1] * 9, 0.1).guarantee_note() is None
+    assert fitted([0.1], 0.5).guarantee_note() is None
 
 
-def test_too_few_held_out_pictures_are_told_with_the_numbers():
-    note = fitted([0.1] * 10, 0.01).shortfall()
+def test_too_few_calibration_images_are_told_with_the_numbers():
+    note = fitted([0.1] * 10, 0.01).guarantee_note()
     assert note is not None
-    assert "with 10 held-out good pictures" in note
-    assert "of 1.00% cannot be promised" in note
-    assert "promises 9.09%" in note
-    assert "It takes 99 held-out pictures" in note
-    assert "--held-out-fraction" in note
+    assert "with 10 calibration images" in note
+    assert "of 1.00% cannot be guaranteed" in note
+    assert "guarantees 9.09%" in note
+    assert "It takes 99 calibration images" in note
+    assert "--calibration-fraction" in note
     assert "--max-false-alarm-rate" in note
-    assert fitted([0.1] * 10, 0.01).promised_rate == 1 / 11
+    assert fitted([0.1] * 10, 0.01).guaranteed_false_alarm_rate == 1 / 11
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.003, 0.01, 0.03, 0.07, 0.1, 1 / 49, 1 / 98, 1 / 3])
 def test_the_number_that_it_takes_is_the_smallest_that_is_enough(rate):
-    note = fitted([0.1], rate).shortfall()
+    note = fitted([0.1], rate).guarantee_note()
     assert note is not None
     takes = int(note.split("It takes ")[1].split()[0])
-    assert fitted([0.1] * takes, rate).promised_rate <= rate * (1 + 1e-12)
-    assert fitted([0.1] * (takes - 1), rate).promised_rate > rate
+    assert fitted([0.1] * takes, rate).guaranteed_false_alarm_rate <= rate * (1 + 1e-12)
+    assert fitted([0.1] * (takes - 1), rate).guaranteed_false_alarm_rate > rate
 
 
 # --- what may be a calibration
 
 
-def test_no_held_out_pictures_is_an_error():
-    with pytest.raises(DataError, match="at least one held-out good picture"):
+def test_no_calibration_images_is_an_error():
+    with pytest.raises(DataError, match="at least one calibration image"):
         fitted([])
 
 
-def test_as_many_scores_as_pictures():
+def test_as_many_scores_as_images():
     with pytest.raises(DataError):
         Calibration.fit([0.1, 0.2], [0.1], ["a", "b"], Settings(), "a")
     with pytest.raises(DataError):
@@ -293,7 +310,7 @@ def test_json_gives_the_very_same_calibration_back(scores, rate, fraction):
     shown = json.loads(text)
     assert shown["threshold"] == calibration.threshold
     assert shown["pixel_threshold"] == calibration.pixel_threshold
-    assert shown["promised_rate"] == calibration.promised_rate
+    assert shown["guaranteed_false_alarm_rate"] == calibration.guaranteed_false_alarm_rate
 
 
 def test_another_model_or_other_settings_are_refused_naming_every_difference():
@@ -355,7 +372,7 @@ def test_a_calibration_for_a_bit_depth_fits_that_only():
         calibration.require_match(Settings(), "a", Path("here"))
 
 
-def test_a_calibration_from_before_there_were_tiles_is_one_of_whole_pictures():
+def test_a_calibration_from_before_there_were_tiles_is_one_of_whole_images():
     values = fitted([0.1, 0.2]).to_dict()
     for name in ("tile", "tile_overlap", "roi_sha256", "bit_depth"):
         del values[name]

@@ -16,7 +16,7 @@ def spotted(tmp_path):
     return tmp_path / "part.png", image
 
 
-def test_a_drawing_is_the_picture_its_heatmap_and_the_outline_of_its_regions(predictor, spotted):
+def test_a_drawing_is_the_image_its_heatmap_and_the_outline_of_its_regions(predictor, spotted):
     path, image = spotted
     result = predictor.predict(path)
     drawn = draw_result(path, result)
@@ -31,7 +31,7 @@ def test_a_drawing_is_the_picture_its_heatmap_and_the_outline_of_its_regions(pre
     assert not red[box.y + box.height // 2, box.x + box.width // 2]
 
 
-def test_a_good_picture_has_no_outline(predictor, tmp_path):
+def test_a_good_image_has_no_outline(predictor, tmp_path):
     image = np.zeros((50, 60, 3), np.uint8)
     Image.fromarray(image).save(tmp_path / "part.png")
     drawn = draw_result(tmp_path / "part.png", predictor.predict(tmp_path / "part.png"))
@@ -39,7 +39,7 @@ def test_a_good_picture_has_no_outline(predictor, tmp_path):
 
 
 def test_the_colours_are_on_a_fixed_scale(make_predictor, spotted):
-    """A weaker map is another drawing: nothing is stretched to the picture's own range."""
+    """A weaker map is another drawing: nothing is stretched to the image's own range."""
     path, _ = spotted
 
     def middle(strength: float) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_the_colours_are_on_a_fixed_scale(make_predictor, spotted):
         assert np.abs(weak - strong).max() > 20
 
 
-def test_lines_are_thicker_on_large_pictures(predictor, tmp_path):
+def test_lines_are_thicker_on_large_images(predictor, tmp_path):
     def red_pixels(scale: int) -> int:
         image = np.zeros((200 * scale, 200 * scale, 3), np.uint8)
         image[50 * scale : 150 * scale, 50 * scale : 150 * scale] = 255
@@ -62,7 +62,7 @@ def test_lines_are_thicker_on_large_pictures(predictor, tmp_path):
     assert red_pixels(6) > 2 * 6 * red_pixels(1)
 
 
-def test_a_picture_beyond_the_default_limit_that_was_allowed_is_drawn(
+def test_an_image_beyond_the_default_limit_that_was_allowed_is_drawn(
     predictor, spotted, monkeypatch
 ):
     path, _ = spotted

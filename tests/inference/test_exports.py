@@ -24,8 +24,10 @@ FILES = {"model.xml": b"<net/>", "model.bin": b"\x00\x01"}
 def bundle(tmp_path):
     settings = Settings.from_preset(image_size=64)
     saved = save_bundle(tmp_path / "model", settings, {}, {})
-    held_out = Calibration.fit([0.1, 0.2], [0.3, 0.4], ["a", "b"], settings, saved.weights_sha256)
-    return save_calibration(saved, held_out)
+    calibration_images = Calibration.fit(
+        [0.1, 0.2], [0.3, 0.4], ["a", "b"], settings, saved.weights_sha256
+    )
+    return save_calibration(saved, calibration_images)
 
 
 def own_calibration(bundle, export, scores=(0.5, 0.6)):

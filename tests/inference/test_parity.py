@@ -5,7 +5,7 @@ import pytest
 
 from destseg.errors import DataError
 from destseg.inference.calibration import TOLERANCE
-from destseg.inference.parity import compare_backends, example_pictures
+from destseg.inference.parity import compare_backends, example_images
 
 
 def grey(value: int) -> np.ndarray:
@@ -13,17 +13,17 @@ def grey(value: int) -> np.ndarray:
 
 
 def shifted(by: float):
-    return lambda pictures: pictures[..., 0].astype(np.float32) / 255 + np.float32(by)
+    return lambda images: images[..., 0].astype(np.float32) / 255 + np.float32(by)
 
 
 def test_differences_and_decisions_are_found(make_predictor):
     predictors = {"one": make_predictor(), "other": make_predictor(shifted(0.05))}
-    pictures = [grey(0), grey(70), grey(200)]  # 0.2745 and 0.3245: on two sides of 0.3
-    first, second = compare_backends(predictors, pictures)
+    images = [grey(0), grey(70), grey(200)]  # 0.2745 and 0.3245: on two sides of 0.3
+    first, second = compare_backends(predictors, images)
     assert (first.map_difference, first.score_difference, first.decisions) == (0, 0, ())
     assert second.map_difference == pytest.approx(0.05, abs=1e-6)
     assert second.score_difference == pytest.approx(0.05, abs=1e-6)
-    assert second.decisions == ("picture 0",)
+    assert second.decisions == ("image 0",)
     assert second.borderline == ()
     assert second.nearest == pytest.approx(70 / 255 + 0.05 - 0.3 - TOLERANCE, abs=1e-6)
     assert first.seconds > 0
@@ -48,11 +48,11 @@ def test_a_decision_differs_only_beyond_the_tolerance(one, other, kind, make_pre
 
     predictors = {"one": make_predictor(level(one)), "other": make_predictor(level(other))}
     _, second = compare_backends(predictors, [grey(0)])
-    assert second.decisions == (("picture 0",) if kind == "decisions" else ())
-    assert second.borderline == (("picture 0",) if kind == "borderline" else ())
+    assert second.decisions == (("image 0",) if kind == "decisions" else ())
+    assert second.borderline == (("image 0",) if kind == "borderline" else ())
 
 
-def test_pictures_that_cannot_be_read_are_passed_over(make_predictor, tmp_path):
+def test_images_that_cannot_be_read_are_passed_over(make_predictor, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"words")
     (only,) = compare_backends({"one": make_predictor()}, [tmp_path / "bad.png", grey(10)])
     assert only.nearest == pytest.approx(0.3 + TOLERANCE - 10 / 255, abs=1e-6)
@@ -60,8 +60,8 @@ def test_pictures_that_cannot_be_read_are_passed_over(make_predictor, tmp_path):
         compare_backends({"one": make_predictor()}, [tmp_path / "bad.png"])
 
 
-def test_example_pictures_are_the_same_every_time_and_no_two_alike():
-    once, again = list(example_pictures(3, 64)), list(example_pictures(3, 64))
-    assert [picture.shape for picture in once] == [(64, 64, 3)] * 3
+def test_example_images_are_the_same_every_time_and_no_two_alike():
+    once, again = list(example_images(3, 64)), list(example_images(3, 64))
+    assert [image.shape for image in once] == [(64, 64, 3)] * 3
     assert all(np.array_equal(a, b) for a, b in zip(once, again, strict=True))
     assert not np.array_equal(once[0], once[1])

@@ -36,7 +36,7 @@ def plain(result: Result) -> dict:
     return {**vars(result), "anomaly_map": result.anomaly_map.tolist()}
 
 
-# --- one picture, step by step
+# --- one image, step by step
 
 
 def test_12_bit_values_mean_the_same_as_files_bytes_arrays_and_pil_images(make_predictor, tmp_path):
@@ -75,13 +75,13 @@ def test_of_12_bit_values_taken_for_16_a_predictor_tells_once(make_predictor, ca
     assert "--bit-depth 12" in record.getMessage()
 
 
-def test_a_picture_goes_through_every_step_once(make_predictor, tmp_path):
+def test_an_image_goes_through_every_step_once(make_predictor, tmp_path):
     path = write(tmp_path / "part.png", noise(90, 130))
     seen = []
 
-    def backend(pictures):
-        seen.append(pictures)
-        return pictures[..., 1].astype(np.float32) / 255
+    def backend(images):
+        seen.append(images)
+        return images[..., 1].astype(np.float32) / 255
 
     predictor = make_predictor(backend, score_fraction=0.01)
     result = predictor.predict(path)
@@ -108,8 +108,8 @@ def test_a_picture_goes_through_every_step_once(make_predictor, tmp_path):
         (255, 0.25, True),
     ],
 )
-def test_the_decision_is_by_the_held_out_scores(red, p_value, defective, predictor):
-    # Held-out scores are 0.1, 0.2 and 0.3; red / 255 is the score.
+def test_the_decision_is_by_the_calibration_scores(red, p_value, defective, predictor):
+    # Calibration scores are 0.1, 0.2 and 0.3; red / 255 is the score.
     result = predictor.predict(np.full((64, 64, 3), red, np.uint8))
     assert result.score == pytest.approx(red / 255)
     assert result.p_value == p_value
@@ -142,7 +142,7 @@ def test_a_score_above_the_tie_is_defective_and_near_it_borderline(make_predicto
         assert result.is_borderline is borderline
 
 
-# --- what a picture may be
+# --- what an image may be
 
 
 @pytest.mark.parametrize("grey", [False, True])
@@ -159,7 +159,7 @@ def test_the_same_pixels_give_the_same_result_in_every_form(grey, size, predicto
         assert result == results[0]
 
 
-def test_a_picture_is_left_as_it_is(make_predictor):
+def test_an_image_is_left_as_it_is(make_predictor):
     image = noise(64, 64)
     image.setflags(write=False)
     held = image.copy()
@@ -170,12 +170,12 @@ def test_a_picture_is_left_as_it_is(make_predictor):
 def test_names_are_the_paths_as_given_or_the_number(predictor, tmp_path, monkeypatch):
     write(tmp_path / "part.png", noise(8, 8))
     monkeypatch.chdir(tmp_path)
-    pictures = ["part.png", Path("part.png"), noise(8, 8), Image.open("part.png"), "./part.png"]
-    names = [result.name for result in predictor.predict(pictures)]
-    assert names == ["part.png", "part.png", "picture 2", "picture 3", "./part.png"]
+    images = ["part.png", Path("part.png"), noise(8, 8), Image.open("part.png"), "./part.png"]
+    names = [result.name for result in predictor.predict(images)]
+    assert names == ["part.png", "part.png", "image 2", "image 3", "./part.png"]
 
 
-def test_one_picture_gives_a_result_and_a_list_gives_a_list(predictor):
+def test_one_image_gives_a_result_and_a_list_gives_a_list(predictor):
     image = noise(64, 64)
     assert isinstance(predictor.predict(image), Result)
     assert predictor.predict([]) == predictor.predict(()) == []
@@ -190,39 +190,39 @@ def test_one_picture_gives_a_result_and_a_list_gives_a_list(predictor):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 7, 100])
 def test_results_do_not_depend_on_the_batch_size(batch_size, make_predictor, tmp_path):
-    pictures = [noise(30 + 7 * k, 90 - 5 * k, seed=k) for k in range(7)]
+    images = [noise(30 + 7 * k, 90 - 5 * k, seed=k) for k in range(7)]
     sizes = []
 
     def backend(batch):
         sizes.append(len(batch))
         return batch[..., 0].astype(np.float32) / 255
 
-    together = make_predictor(backend, batch_size=batch_size).predict(pictures)
+    together = make_predictor(backend, batch_size=batch_size).predict(images)
     assert sizes == [min(batch_size, 7 - start) for start in range(0, 7, batch_size)]
-    for number, (result, picture) in enumerate(zip(together, pictures, strict=True)):
-        alone = plain(make_predictor().predict(picture))
-        assert plain(result) == {**alone, "name": f"picture {number}"}
+    for number, (result, image) in enumerate(zip(together, images, strict=True)):
+        alone = plain(make_predictor().predict(image))
+        assert plain(result) == {**alone, "name": f"image {number}"}
 
 
 def test_order_is_kept_whatever_cannot_be_read(make_predictor, tmp_path):
-    pictures: list = []
+    images: list = []
     for number in range(20):
         if number % 3 == 1:
             path = tmp_path / f"{number}.png"
             path.write_bytes(b"words" if number % 2 else b"")
-            pictures.append(path)
+            images.append(path)
         else:
-            pictures.append(write(tmp_path / f"{number}.png", np.full((9, 9, 3), number, np.uint8)))
-    pictures[7] = tmp_path / "nothing there.png"
-    pictures[9] = np.zeros((4, 4), np.float64)
+            images.append(write(tmp_path / f"{number}.png", np.full((9, 9, 3), number, np.uint8)))
+    images[7] = tmp_path / "nothing there.png"
+    images[9] = np.zeros((4, 4), np.float64)
     broken = {number for number in range(20) if number % 3 == 1} | {9}
     for batch_size in (1, 3, 4, 50):
         predictor = make_predictor(batch_size=batch_size)
-        answers = list(predictor.stream(pictures))
+        answers = list(predictor.stream(images))
         assert len(answers) == 20
         for number, answer in enumerate(answers):
             assert isinstance(answer, Failure) == (number in broken)
-            expected = "picture 9" if number == 9 else str(pictures[number])
+            expected = "image 9" if number == 9 else str(images[number])
             assert answer.name == expected
             if isinstance(answer, Failure):
                 assert answer.error.path == expected
@@ -231,7 +231,7 @@ def test_order_is_kept_whatever_cannot_be_read(make_predictor, tmp_path):
 
 
 def test_a_batch_of_nothing_but_unreadable_files_asks_no_backend(make_predictor, tmp_path):
-    def backend(pictures):
+    def backend(images):
         raise AssertionError("nothing to run")
 
     answers = list(make_predictor(backend).stream([tmp_path / "a.png", tmp_path / "b.png"]))
@@ -251,18 +251,18 @@ def test_several_with_an_unreadable_one_raise_with_the_results_of_the_others(pre
     assert "1 of 3" in str(caught.value)
 
 
-def test_one_unreadable_picture_raises_its_own_error(predictor, tmp_path):
+def test_one_unreadable_image_raises_its_own_error(predictor, tmp_path):
     with pytest.raises(ImageError) as caught:
         predictor.predict(tmp_path / "nothing there.png")
     assert not isinstance(caught.value, BatchError)
     assert str(tmp_path / "nothing there.png") in str(caught.value)
-    with pytest.raises(ImageError, match="picture 0: expected"):
+    with pytest.raises(ImageError, match="image 0: expected"):
         predictor.predict(np.zeros((4, 4, 3), np.float32))
     with pytest.raises(ImageError, match="got int"):
         predictor.predict(5)
 
 
-def test_pictures_beyond_the_limit_of_the_settings_are_refused(make_predictor, tmp_path):
+def test_images_beyond_the_limit_of_the_settings_are_refused(make_predictor, tmp_path):
     path = write(tmp_path / "part.png", noise(30, 30))
     assert make_predictor(max_pixels=900).predict(path).height == 30
     for form in (path, path.read_bytes()):
@@ -279,7 +279,7 @@ def test_a_batch_of_nothing_is_refused(batch_size, make_predictor):
 # --- streams
 
 
-def test_a_stream_takes_pictures_as_they_are_needed(make_predictor):
+def test_a_stream_takes_images_as_they_are_needed(make_predictor):
     taken = itertools.count()
     batch_size = 3
     predictor = make_predictor(batch_size=batch_size)
@@ -297,11 +297,11 @@ def next_value(counter: itertools.count) -> int:
 
 
 def test_nothing_is_taken_before_it_is_asked_for(predictor):
-    def pictures():
+    def images():
         raise AssertionError("asked")
         yield
 
-    stream = predictor.stream(pictures())
+    stream = predictor.stream(images())
     with pytest.raises(AssertionError, match="asked"):
         next(stream)
 
@@ -318,7 +318,7 @@ def test_an_endless_stream_can_be_left_and_leaves_no_thread(predictor):
 
 
 def test_a_failing_backend_is_not_hidden(make_predictor):
-    def backend(pictures):
+    def backend(images):
         raise ValueError("out of memory")
 
     with pytest.raises(ValueError, match="out of memory"):
@@ -352,7 +352,7 @@ def test_loading_opens_the_backend_that_was_asked_for(tmp_path, monkeypatch):
 
     def fake(bundle, runtime):
         opened.append((bundle.folder, runtime))
-        return lambda pictures: pictures[..., 0].astype(np.float32) / 255
+        return lambda images: images[..., 0].astype(np.float32) / 255
 
     monkeypatch.setattr("destseg.inference.predictor.open_backend", fake)
     predictor = load(str(tmp_path), device="cpu", threads=2, cache="c", batch_size=3)

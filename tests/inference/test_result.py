@@ -132,7 +132,7 @@ def result_of(anomaly_map: np.ndarray, height: int, width: int) -> Result:
     height=st.integers(1, 40),
     width=st.integers(1, 40),
 )
-def test_the_heatmap_has_the_pictures_size_and_keeps_the_fixed_scale(anomaly_map, height, width):
+def test_the_heatmap_has_the_images_size_and_keeps_the_fixed_scale(anomaly_map, height, width):
     heatmap = result_of(anomaly_map, height, width).heatmap
     assert heatmap.shape == (height, width)
     assert heatmap.dtype == np.float32
@@ -140,7 +140,7 @@ def test_the_heatmap_has_the_pictures_size_and_keeps_the_fixed_scale(anomaly_map
     assert heatmap.max() <= anomaly_map.max() + 1e-6
 
 
-def test_the_heatmap_lies_on_the_picture_with_half_pixel_centres():
+def test_the_heatmap_lies_on_the_image_with_half_pixel_centres():
     anomaly_map = np.zeros((4, 4), np.float32)
     anomaly_map[:, 2:] = 0.5
     heatmap = result_of(anomaly_map, 8, 16).heatmap
@@ -149,7 +149,7 @@ def test_the_heatmap_lies_on_the_picture_with_half_pixel_centres():
     np.testing.assert_allclose(heatmap, np.tile(np.interp(centres, [6, 10], [0, 0.5]), (8, 1)))
 
 
-def test_the_heatmap_is_not_stretched_to_the_pictures_own_range():
+def test_the_heatmap_is_not_stretched_to_the_images_own_range():
     assert result_of(np.full((4, 4), 0.03, np.float32), 9, 5).heatmap.max() == np.float32(0.03)
 
 
@@ -158,7 +158,7 @@ def test_a_result_as_json_has_all_but_the_map():
     anomaly_map[2:4, 5:7] = 0.75
     result = result_of(anomaly_map, 8, 8)
     assert json.loads(json.dumps(result.to_json(), allow_nan=False)) == {
-        "picture": "a/part.png",
+        "path": "a/part.png",
         "score": 0.5,
         "p_value": 0.25,
         "is_defective": True,
@@ -188,4 +188,4 @@ def test_changing_the_json_does_not_change_the_result():
 
 def test_a_failure_as_json_has_the_reason_alone():
     failure = Failure("a/part.png", ImageError("a/part.png", "expected this, got that"))
-    assert failure.to_json() == {"picture": "a/part.png", "error": "expected this, got that"}
+    assert failure.to_json() == {"path": "a/part.png", "error": "expected this, got that"}

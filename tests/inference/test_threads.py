@@ -29,7 +29,7 @@ SIZES = ((64, 64), (96, 70), (70, 96), (130, 130))
 def forms(quantisable_bundle, tmp_path_factory):
     """A bundle with all five forms and a region of interest; not to be written to."""
     pytest.importorskip("nncf", reason="the extra export is not installed")
-    from destseg.export.int8 import SCOPES, quantized
+    from destseg.exporting.int8 import SCOPES, quantized
 
     bundle = quantisable_bundle
     weights, mask = bundle.weights(), np.zeros((8, 8), bool)

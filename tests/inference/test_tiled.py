@@ -24,8 +24,8 @@ def noise(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def brightness(pictures):
-    return pictures[..., 0].astype(np.float32) / 255
+def brightness(images):
+    return images[..., 0].astype(np.float32) / 255
 
 
 def blurred(tiles):
@@ -46,11 +46,11 @@ def tiled(make_predictor):
     return make
 
 
-# ---- the way of a large picture
+# ---- the way of a large image
 
 
 @pytest.mark.parametrize("size", [(64, 64), (90, 130), (200, 64), (257, 191)])
-def test_a_picture_keeps_its_pixels(size, tiled):
+def test_an_image_keeps_its_pixels(size, tiled):
     image = noise(*size)
     result = tiled(score_fraction=0.01).predict(image)
     assert result.anomaly_map.shape == size
@@ -61,7 +61,7 @@ def test_a_picture_keeps_its_pixels(size, tiled):
     assert result.regions == find_regions(result.anomaly_map, 0.3)
 
 
-def test_a_smaller_picture_is_scaled_up_until_a_tile_fits(tiled):
+def test_a_smaller_image_is_scaled_up_until_a_tile_fits(tiled):
     image = noise(32, 48)
     result = tiled().predict(image)
     assert result.anomaly_map.shape == (64, 96)
@@ -71,13 +71,13 @@ def test_a_smaller_picture_is_scaled_up_until_a_tile_fits(tiled):
     assert (result.height, result.width) == result.heatmap.shape == (32, 48)
 
 
-def test_a_narrow_picture_is_no_decompression_bomb(tiled):
+def test_a_narrow_image_is_no_decompression_bomb(tiled):
     predictor = tiled(max_pixels=100_000)
     assert predictor.predict(noise(16, 250)).anomaly_map.shape == (64, 1000)
     answers = list(predictor.stream([noise(4, 2000), noise(64, 64)]))
     assert isinstance(answers[0], Failure)
     assert not isinstance(answers[1], Failure)
-    with pytest.raises(ImageError, match=r"picture 0: .*got 2000 x 4.*scaled up to 32000 x 64"):
+    with pytest.raises(ImageError, match=r"image 0: .*got 2000 x 4.*scaled up to 32000 x 64"):
         predictor.predict(noise(4, 2000))
 
 
@@ -123,7 +123,7 @@ def test_a_tile_that_is_not_finite_is_refused(value, tiled):
         tiled(broken).predict(noise(150, 150))
 
 
-def test_one_picture_is_read_at_a_time_and_let_go_of_before_it_is_scored(
+def test_one_image_is_read_at_a_time_and_let_go_of_before_it_is_scored(
     tiled, tmp_path, monkeypatch
 ):
     held, at_scoring = [], []
@@ -153,15 +153,15 @@ def test_one_picture_is_read_at_a_time_and_let_go_of_before_it_is_scored(
         assert at_scoring[-1] == [True] * (number + 1)
 
 
-def test_pictures_of_several_sizes_come_in_order(tiled, tmp_path):
-    pictures = [noise(70 + 9 * k, 150 - 7 * k, k) for k in range(5)]
-    results = tiled().predict(pictures)
-    for result, picture in zip(results, pictures, strict=True):
-        assert result.anomaly_map.shape == picture.shape[:2]
-        assert result.score == tiled().predict(picture).score
+def test_images_of_several_sizes_come_in_order(tiled, tmp_path):
+    images = [noise(70 + 9 * k, 150 - 7 * k, k) for k in range(5)]
+    results = tiled().predict(images)
+    for result, image in zip(results, images, strict=True):
+        assert result.anomaly_map.shape == image.shape[:2]
+        assert result.score == tiled().predict(image).score
 
 
-def test_overlays_of_tiled_results_have_the_pictures_size(tiled, tmp_path):
+def test_overlays_of_tiled_results_have_the_images_size(tiled, tmp_path):
     for size in [(300, 64), (32, 48)]:
         image = noise(*size)
         Image.fromarray(image).save(tmp_path / "part.png")
@@ -207,7 +207,7 @@ def test_only_the_region_is_scored(tile, tmp_path):
         assert predictor.predict(everywhere_else).score == result.score
     bright = np.full((150, 210, 3), 255, np.uint8)
     (box,) = predictor.predict(bright).regions
-    near = 0 if tile else 4  # in a small map, a pixel is several of the picture's
+    near = 0 if tile else 4  # in a small map, a pixel is several of the image's
     assert box.x >= 21 - near
     assert box.y >= 30 - near
     assert box.x + box.width <= 105 + near
@@ -250,7 +250,7 @@ def test_a_region_that_was_changed_lost_or_swapped_is_refused(tmp_path):
         load_bundle(tmp_path)
     path.write_bytes(content)
     load_bundle(tmp_path)
-    # Taken out of the manifest, the threshold would be one of whole pictures.
+    # Taken out of the manifest, the threshold would be one of whole images.
     manifest = tmp_path / "manifest.json"
     manifest.write_text(manifest.read_text().replace("roi_sha256", "other"))
     with pytest.raises(BundleError, match="roi_sha256: calibrated for"):

@@ -7,7 +7,7 @@ from destseg.errors import SettingsError
 from destseg.model.backbone import Backbone, whole_network_keys
 from destseg.model.destseg import build_model
 
-# name, picture side, whether timm's own features have their channels last; random weights
+# name, image side, whether timm's own features have their channels last; random weights
 NETWORKS = [
     ("resnet18", 64, False),
     ("convnext_atto", 64, False),
@@ -121,7 +121,7 @@ def test_whole_network_keys_are_all_but_the_classifiers(name, classifier):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "test_maxvit"])
-def test_networks_with_windows_take_the_default_picture_size(name):
+def test_networks_with_windows_take_the_default_image_size(name):
     """By its name alone any network with the strides works at the default 256 x 256."""
     settings = Settings().model
     teacher = Backbone(name, (4, 8, 16))

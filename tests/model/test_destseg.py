@@ -14,7 +14,7 @@ def tiny_model(tiny_settings, seed=0):
     return build_model(tiny_settings.model).eval()
 
 
-def pictures(n=2, h=64, w=64, seed=0):
+def images(n=2, h=64, w=64, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (n, 3, h, w), dtype=torch.uint8, generator=generator)
 
@@ -132,10 +132,10 @@ def test_equal_features_compare_to_one_and_opposite_ones_to_minus_one():
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 64), (64, 160)])
-def test_the_map_has_the_pictures_size_and_lies_between_0_and_1(tiny_settings, size):
+def test_the_map_has_the_images_size_and_lies_between_0_and_1(tiny_settings, size):
     model = tiny_model(tiny_settings)
     with torch.no_grad():
-        anomaly_map = model(pictures(3, *size))
+        anomaly_map = model(images(3, *size))
     assert anomaly_map.shape == (3, 1, *size)
     assert anomaly_map.dtype == torch.float32
     assert 0 <= anomaly_map.min() < anomaly_map.max() <= 1
@@ -144,28 +144,28 @@ def test_the_map_has_the_pictures_size_and_lies_between_0_and_1(tiny_settings, s
 def test_the_map_is_the_upsampled_sigmoid_of_the_logits(tiny_settings):
     model = tiny_model(tiny_settings.replace(surface_width=0))
     with torch.no_grad():
-        logits = model.segment(pictures())
+        logits = model.segment(images())
         assert logits.shape == (2, 1, 16, 16)
         expected = F.interpolate(1 / (1 + torch.exp(-logits)), size=(64, 64), mode="bilinear")
-        torch.testing.assert_close(model(pictures()), expected)
+        torch.testing.assert_close(model(images()), expected)
 
 
 def test_the_surface_head_can_only_add_and_never_more_than_its_weight(tiny_settings):
     model = tiny_model(tiny_settings)
     with torch.no_grad():
-        taps, made = model.features(model.normalize(pictures()))
+        taps, made = model.features(model.normalize(images()))
         described = describe(taps, compare(taps, made))
         # Both shall be the larger one somewhere.
         model.surface.classify.weight *= 2 / model.surface(described).std()
         model.surface.classify.bias -= model.surface(described).mean() - 1
         broad = torch.sigmoid(model.surface(described))
-        main = torch.sigmoid(model.segment(pictures()))
+        main = torch.sigmoid(model.segment(images()))
         assert (broad.shape, main.shape) == ((2, 1, 8, 8), (2, 1, 16, 16))
         broad = F.interpolate(broad, size=(16, 16), mode="bilinear")
         expected = torch.where(main > 0.9 * broad, main, 0.9 * broad)
         assert 0 < (main > 0.9 * broad).float().mean() < 1  # both are seen
         expected = F.interpolate(expected, size=(64, 64), mode="bilinear")
-        torch.testing.assert_close(model(pictures()), expected)
+        torch.testing.assert_close(model(images()), expected)
 
 
 def test_without_the_surface_head_all_other_weights_are_the_same(tiny_settings):
@@ -178,16 +178,16 @@ def test_without_the_surface_head_all_other_weights_are_the_same(tiny_settings):
     assert all(name.startswith("surface.") for name in whole.keys() - without.keys())
 
 
-def test_bytes_and_floats_of_the_same_picture_are_the_same(tiny_settings):
+def test_bytes_and_floats_of_the_same_image_are_the_same(tiny_settings):
     model = tiny_model(tiny_settings)
     with torch.no_grad():
-        assert torch.equal(model(pictures()), model(pictures().float()))
+        assert torch.equal(model(images()), model(images().float()))
 
 
-def test_a_picture_does_not_depend_on_its_batch(tiny_settings):
+def test_an_image_does_not_depend_on_its_batch(tiny_settings):
     model = tiny_model(tiny_settings)
     with torch.no_grad():
-        together, alone = model(pictures(3)), model(pictures(3)[1:2])
+        together, alone = model(images(3)), model(images(3)[1:2])
     torch.testing.assert_close(together[1:2], alone)
 
 
@@ -198,9 +198,9 @@ def test_a_picture_does_not_depend_on_its_batch(tiny_settings):
         ("tf_efficientnet_lite0", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     ],
 )
-def test_pictures_are_normalised_as_the_teacher_was_trained(tiny_settings, name, mean, std):
+def test_images_are_normalised_as_the_teacher_was_trained(tiny_settings, name, mean, std):
     model = build_model(tiny_settings.replace(teacher=name).model)
-    x = pictures()
+    x = images()
     by_hand = torch.stack(
         [(x[:, c].double() / 255 - mean[c]) / std[c] for c in range(3)], dim=1
     ).float()
@@ -219,14 +219,14 @@ def test_the_teacher_stays_in_eval_and_takes_no_gradient(tiny_settings):
     assert not any(part.training for part in model.teacher.modules())
     assert not any(p.requires_grad for p in model.teacher.parameters())
     before = {name: value.clone() for name, value in model.teacher.state_dict().items()}
-    model(pictures()).sum().backward()
+    model(images()).sum().backward()
     assert all(p.grad is None for p in model.teacher.parameters())
     assert all(torch.equal(v, model.teacher.state_dict()[k]) for k, v in before.items())
     assert not model.eval().student.training
 
 
 @pytest.mark.parametrize("student", ["shared", "test_efficientnet"])
-def test_teacher_and_student_run_once_a_picture(tiny_settings, student):
+def test_teacher_and_student_run_once_an_image(tiny_settings, student):
     model = tiny_model(tiny_settings.replace(student=student))
     seen = {"teacher": [], "student": [], "head": []}
     for name, calls in seen.items():
@@ -236,23 +236,23 @@ def test_teacher_and_student_run_once_a_picture(tiny_settings, student):
             )
         )
     with torch.inference_mode():
-        model(pictures(3))
+        model(images(3))
     assert seen == {"teacher": [3], "student": [3], "head": [3]}
 
 
 @pytest.mark.parametrize("student", ["shared", "test_efficientnet"])
 def test_the_students_read_what_they_say(tiny_settings, student):
     model = tiny_model(tiny_settings.replace(student=student))
-    x = model.normalize(pictures())
+    x = model.normalize(images())
     with torch.no_grad():
         taps = model.teacher(x)
         made = model.student(taps if student == "shared" else x)
-        torch.testing.assert_close(model.segment(pictures()), model.head(compare(taps, made)))
+        torch.testing.assert_close(model.segment(images()), model.head(compare(taps, made)))
 
 
 def test_segmenting_builds_no_graph_through_the_frozen_networks(tiny_settings):
     model = tiny_model(tiny_settings).train()
-    model.segment(pictures()).sum().backward()
+    model.segment(images()).sum().backward()
     assert all(p.grad is None for p in model.student.parameters())
     assert all(p.grad is not None for p in model.head.parameters())
 

@@ -32,9 +32,9 @@ def test_a_folded_backbone_gives_the_same_features_without_norms(name):
     before = {key: value.clone() for key, value in network.state_dict().items()}
     copy = folded(network, torch.randn(1, 3, 64, 64))
     assert norms(network) > norms(copy) == 0
-    pictures = torch.randn(2, 3, 96, 64)
+    images = torch.randn(2, 3, 96, 64)
     with torch.no_grad():
-        for expected, got in zip(network(pictures), copy(pictures), strict=True):
+        for expected, got in zip(network(images), copy(images), strict=True):
             assert torch.allclose(expected, got, rtol=1e-3, atol=1e-4 * expected.abs().max())
     assert not any(parameter.requires_grad for parameter in copy.parameters())
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
@@ -44,9 +44,9 @@ def test_a_student_is_folded_too():
     student = settle(Student("test_efficientnet", (8, 16, 24)))
     copy = folded(student, torch.randn(1, 3, 64, 64))
     assert norms(copy) == 0
-    pictures = torch.randn(1, 3, 64, 64)
+    images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        for expected, got in zip(student(pictures), copy(pictures), strict=True):
+        for expected, got in zip(student(images), copy(images), strict=True):
             assert torch.allclose(expected, got, rtol=1e-3, atol=1e-4 * expected.abs().max())
 
 

@@ -110,7 +110,7 @@ def test_the_light_heads_entrance_is_a_convolution_of_the_joined_features():
 
 
 def test_the_light_head_looks_far():
-    """A change of one corner is felt half a picture away, as with the paper's dilations."""
+    """A change of one corner is felt half an image away, as with the paper's dilations."""
     torch.manual_seed(0)
     head = settled(build_head("light", (6,), 16, ()))
     x = torch.randn(1, 6, 64, 64, requires_grad=True)
@@ -135,7 +135,7 @@ def test_checkpointing_gives_the_same_gradients_and_statistics(kind):
     assert all(torch.equal(value, saving[name]) for name, value in plain.items())
 
 
-def test_the_surface_head_compares_a_place_with_the_whole_picture():
+def test_the_surface_head_compares_a_place_with_the_whole_image():
     """What lies far beyond the reach of its convolutions changes the answer everywhere."""
     torch.manual_seed(0)
     head = settled(SurfaceHead((4, 6, 8), 16)).double()

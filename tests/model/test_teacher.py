@@ -78,9 +78,9 @@ def test_the_renamed_weights_see_what_is_in_photographs():
     """Weights under wrong names or in wrong places would see nothing."""
     network = timm.create_model("tf_efficientnet_lite0")
     network.load_state_dict(rename_lite0(read_state_dict(package_file())))
-    pictures = torch.stack([photograph(n) for n in ("chelsea.png", "coffee.png", "rocket.jpg")])
+    images = torch.stack([photograph(n) for n in ("chelsea.png", "coffee.png", "rocket.jpg")])
     with torch.no_grad():
-        likely = network.eval()(pictures).softmax(1)
+        likely = network.eval()(images).softmax(1)
     cats, cup, rocket = likely[0, 281:286].sum(), likely[1, 967], likely[2]
     assert cats > 0.8  # five kinds of cat
     assert cup > 0.8  # espresso

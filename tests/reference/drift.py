@@ -1,11 +1,11 @@
-"""The drift check as its definitions read: counts in loops, one gambler a starting picture."""
+"""The drift check as its definitions read: counts in loops, one gambler a starting image."""
 
 from fractions import Fraction
 
 
-def p_values(held_out, scores, chances):
+def p_values(calibration_images, scores, chances):
     """The share of the higher scores, and a random part of the equal ones, itself among them."""
-    earlier = list(held_out)
+    earlier = list(calibration_images)
     result = []
     for score, chance in zip(scores, chances, strict=True):
         everything = [*earlier, score]

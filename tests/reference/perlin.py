@@ -24,12 +24,12 @@ def noise_at(gradients, y, x):
 
 
 def perlin(gradients, cells, angle, size, centre=None):
-    """Noise picture [h, w] of one lattice [gy, gx, 2], turned counterclockwise about its centre.
+    """Noise image [h, w] of one lattice [gy, gx, 2], turned counterclockwise about its centre.
 
     With a centre (y, x) on the lattice, the noise goes on as far as the lattice does.
     """
     h, w = size
-    picture = np.zeros(size)
+    image = np.zeros(size)
     for i in range(h):
         for j in range(w):
             # As a complex number with the imaginary axis up, undoing a turn is one product.
@@ -39,10 +39,10 @@ def perlin(gradients, cells, angle, size, centre=None):
             if centre is not None:
                 y = centre[0] - place.imag * cells[0] / h
                 x = centre[1] + place.real * cells[1] / w
-                picture[i, j] = noise_at(gradients, y, x)
+                image[i, j] = noise_at(gradients, y, x)
                 continue
             row, column = (h - 1) / 2 - place.imag, (w - 1) / 2 + place.real
             if -1e-3 <= row <= h - 1 + 1e-3 and -1e-3 <= column <= w - 1 + 1e-3:
                 row, column = min(max(row, 0.0), h - 1), min(max(column, 0.0), w - 1)
-                picture[i, j] = noise_at(gradients, row * cells[0] / h, column * cells[1] / w)
-    return picture
+                image[i, j] = noise_at(gradients, row * cells[0] / h, column * cells[1] / w)
+    return image

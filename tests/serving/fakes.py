@@ -1,4 +1,4 @@
-"""A model of four lines, pictures for it and a port, so that nothing here needs torch."""
+"""A model of four lines, images for it and a port, so that nothing here needs torch."""
 
 import contextlib
 import io
@@ -18,9 +18,9 @@ from destseg.inference.calibration import Calibration
 from destseg.inference.predictor import Predictor
 
 
-def brightness(pictures: np.ndarray) -> np.ndarray:
-    """The map of a picture is its red channel, of 0 to 1."""
-    return pictures[..., 0].astype(np.float32) / 255
+def brightness(images: np.ndarray) -> np.ndarray:
+    """The map of an image is its red channel, of 0 to 1."""
+    return images[..., 0].astype(np.float32) / 255
 
 
 def make_predictor(
@@ -34,8 +34,8 @@ def make_predictor(
     return Predictor(bundle, backend, backend_name="fake", batch_size=batch_size)
 
 
-def picture(red: int, *, side: int = 64, kind: str = "PNG") -> bytes:
-    """The file of a picture of one red; its score is red / 255."""
+def image(red: int, *, side: int = 64, kind: str = "PNG") -> bytes:
+    """The file of an image of one red; its score is red / 255."""
     pixels = np.zeros((side, side, 3), np.uint8)
     pixels[..., 0] = red
     file = io.BytesIO()

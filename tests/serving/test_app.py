@@ -28,7 +28,7 @@ from destseg.serving.app import create_app
 from destseg.serving.guard import Guard
 from destseg.serving.requests import Limits
 from destseg.serving.telemetry import Telemetry
-from serving.fakes import brightness, listening, make_predictor, picture
+from serving.fakes import brightness, image, listening, make_predictor
 
 
 def problem(response, status):
@@ -50,8 +50,8 @@ def app():
 
 
 @pytest.mark.parametrize("form", ["raw", "multipart"])
-def test_a_picture_is_answered_as_the_predictor_answers(client, form):
-    content = picture(204, side=50)
+def test_an_image_is_answered_as_the_predictor_answers(client, form):
+    content = image(204, side=50)
     if form == "raw":
         response = client.post("/v1/inspect", content=content)
     else:
@@ -60,8 +60,8 @@ def test_a_picture_is_answered_as_the_predictor_answers(client, form):
     assert response.status_code == 200
     said = response.json()
     expected = make_predictor().predict(content).to_json()
-    name = "a part.png" if form == "multipart" else "picture"
-    assert {key: said[key] for key in expected} == {**expected, "picture": name}
+    name = "a part.png" if form == "multipart" else "image"
+    assert {key: said[key] for key in expected} == {**expected, "path": name}
     assert said["is_defective"]
     assert said["score"] == pytest.approx(0.8)
     assert (said["model"], said["weights_sha256"]) == ("part", "abc")
@@ -71,7 +71,7 @@ def test_a_picture_is_answered_as_the_predictor_answers(client, form):
 
 
 def test_the_heatmap_is_a_grey_png_on_the_fixed_scale(client):
-    said = client.post("/v1/inspect?heatmap=true", content=picture(77, side=40)).json()
+    said = client.post("/v1/inspect?heatmap=true", content=image(77, side=40)).json()
     with Image.open(io.BytesIO(base64.b64decode(said["heatmap"]))) as heatmap:
         assert (heatmap.format, heatmap.mode, heatmap.size) == ("PNG", "L", (64, 64))
         assert (np.asarray(heatmap) == 77).all()
@@ -79,12 +79,12 @@ def test_the_heatmap_is_a_grey_png_on_the_fixed_scale(client):
 
 def test_whoever_accepts_png_gets_the_drawing(client):
     headers = {"Accept": "image/png"}
-    response = client.post("/v1/inspect", content=picture(204, side=50), headers=headers)
+    response = client.post("/v1/inspect", content=image(204, side=50), headers=headers)
     assert response.headers["Content-Type"] == "image/png"
     with Image.open(io.BytesIO(response.content)) as drawn:
         assert drawn.size == (50, 50)
         assert drawn.getpixel((0, 20)) == (255, 0, 0)  # the region's outline
-        assert drawn.getpixel((20, 20)) != (204, 0, 0)  # the heatmap over the picture
+        assert drawn.getpixel((20, 20)) != (204, 0, 0)  # the heatmap over the image
 
 
 def test_answers_and_errors_are_what_openapi_says(client):
@@ -94,7 +94,7 @@ def test_answers_and_errors_are_what_openapi_says(client):
     resolved = json.loads(json.dumps(schema).replace("#/components/schemas/", "#/$defs/"))
     definitions = resolved["components"]["schemas"]
     cases = [
-        (client.post("/v1/inspect", content=picture(204)), "Inspection"),
+        (client.post("/v1/inspect", content=image(204)), "Inspection"),
         (client.get("/v1/models"), "ModelList"),
     ]
     for response, name in cases:
@@ -133,25 +133,25 @@ def test_models_tell_what_their_threshold_rests_on(serve):
     assert (second["name"], second["default"]) == ("other", False)
     assert second["weights_sha256"] == "def"
     assert first["threshold"] == first["pixel_threshold"] == 0.3 + TOLERANCE
-    assert first["held_out"] == {
+    assert first["calibration"] == {
         "count": 3,
         "scores": [0.1, 0.2, 0.3],
         "tolerance": TOLERANCE,
     }
-    assert first["promised_rate"] == first["max_false_alarm_rate"] == 0.25
-    assert first["shortfall"] is None
+    assert first["guaranteed_false_alarm_rate"] == first["max_false_alarm_rate"] == 0.25
+    assert first["guarantee_note"] is None
 
 
 def test_the_model_that_is_named_answers(serve):
-    def inverted(pictures):
-        return 1 - brightness(pictures)
+    def inverted(images):
+        return 1 - brightness(images)
 
     client = serve({"part": make_predictor, "other": lambda: make_predictor(inverted)})
     asked = {name: f"/v1/inspect?model={name}" for name in ("part", "other")}
-    got = {name: client.post(url, content=picture(255)).json() for name, url in asked.items()}
+    got = {name: client.post(url, content=image(255)).json() for name, url in asked.items()}
     assert (got["part"]["score"], got["other"]["score"]) == (1, 0)
     assert "served models (part, other), got 'nix'" in problem(
-        client.post("/v1/inspect?model=nix", content=picture(1)), 404
+        client.post("/v1/inspect?model=nix", content=image(1)), 404
     )
 
 
@@ -163,18 +163,18 @@ def test_the_model_that_is_named_answers(serve):
     [
         (b"", "got none"),
         (b"hello", "starts with b'hello'"),
-        (picture(1)[:60], "damaged"),
+        (image(1)[:60], "damaged"),
     ],
 )
-def test_what_is_no_picture_is_refused_with_the_reason(client, content, reason):
+def test_what_is_no_image_is_refused_with_the_reason(client, content, reason):
     assert reason in problem(client.post("/v1/inspect", content=content), 422)
     if content:
         files = {"image": ("x.png", content)}
         assert reason in problem(client.post("/v1/inspect", files=files), 422)
 
 
-def test_forms_without_the_picture_are_refused(client):
-    wrong = client.post("/v1/inspect", files={"photo": ("x.png", picture(1))})
+def test_forms_without_the_image_are_refused(client):
+    wrong = client.post("/v1/inspect", files={"photo": ("x.png", image(1))})
     assert "got the fields: photo" in problem(wrong, 422)
     text = client.post("/v1/inspect", files={"image": (None, "text")})
     assert "a file in the field image" in problem(text, 422)
@@ -186,14 +186,14 @@ def test_forms_without_the_picture_are_refused(client):
 
 def test_too_many_pixels_are_refused_by_the_header(serve):
     client = serve({"part": lambda: make_predictor(max_pixels=900)})
-    assert client.post("/v1/inspect", content=picture(1, side=30)).status_code == 200
-    refused = client.post("/v1/inspect", content=picture(1, side=31))
+    assert client.post("/v1/inspect", content=image(1, side=30)).status_code == 200
+    refused = client.post("/v1/inspect", content=image(1, side=31))
     assert "expected at most 900 pixels" in problem(refused, 422)
 
 
 @pytest.mark.parametrize("declared", [True, False])
 def test_too_many_bytes_are_refused(serve, declared):
-    content = picture(1)
+    content = image(1)
     client = serve(limits=Limits(max_bytes=len(content)))
     assert client.post("/v1/inspect", content=content).status_code == 200
     more = content + b"."
@@ -232,13 +232,13 @@ class Closed:
     def __init__(self):
         self.began, self.open, self.warm = threading.Event(), threading.Event(), True
 
-    def __call__(self, pictures):
-        if self.warm:  # the picture that every model inspects when it is loaded
+    def __call__(self, images):
+        if self.warm:  # the image that every model inspects when it is loaded
             self.warm = False
         else:
             self.began.set()
             assert self.open.wait(30)
-        return brightness(pictures)
+        return brightness(images)
 
 
 def test_a_full_queue_is_told_before_anything_is_read(serve):
@@ -246,17 +246,17 @@ def test_a_full_queue_is_told_before_anything_is_read(serve):
     client = serve({"part": lambda: make_predictor(backend)}, limits=Limits(queue=1))
     answers = []
     first = threading.Thread(
-        target=lambda: answers.append(client.post("/v1/inspect", content=picture(51)))
+        target=lambda: answers.append(client.post("/v1/inspect", content=image(51)))
     )
     first.start()
     assert backend.began.wait(30)
-    refused = client.post("/v1/inspect", content=picture(1))
+    refused = client.post("/v1/inspect", content=image(1))
     assert "room in the queue" in problem(refused, 503)
     assert int(refused.headers["Retry-After"]) >= 1
     backend.open.set()
     first.join(30)
     assert answers[0].json()["score"] == pytest.approx(0.2)
-    assert client.post("/v1/inspect", content=picture(1)).status_code == 200
+    assert client.post("/v1/inspect", content=image(1)).status_code == 200
 
 
 def test_a_deadline_that_passes_is_told(serve):
@@ -264,27 +264,27 @@ def test_a_deadline_that_passes_is_told(serve):
     client = serve({"part": lambda: make_predictor(backend)})
     headers = {"X-Deadline-Ms": "50"}
     began = time.monotonic()
-    late = client.post("/v1/inspect", content=picture(1), headers=headers)
+    late = client.post("/v1/inspect", content=image(1), headers=headers)
     assert "within 0.05 s" in problem(late, 504)
     assert time.monotonic() - began < 9
     backend.open.set()
-    assert client.post("/v1/inspect", content=picture(1)).status_code == 200
-    wrong = client.post("/v1/inspect", content=picture(1), headers={"X-Deadline-Ms": "soon"})
+    assert client.post("/v1/inspect", content=image(1)).status_code == 200
+    wrong = client.post("/v1/inspect", content=image(1), headers={"X-Deadline-Ms": "soon"})
     assert "X-Deadline-Ms" in problem(wrong, 422)
 
 
 def test_a_broken_model_is_a_problem_and_not_the_end(serve):
     class Breaks(Closed):
-        def __call__(self, pictures):
-            maps = brightness(pictures)
+        def __call__(self, images):
+            maps = brightness(images)
             return maps if self.warm and not setattr(self, "warm", False) else maps * np.nan
 
     client = serve({"part": lambda: make_predictor(Breaks())})
-    assert "finite numbers" in problem(client.post("/v1/inspect", content=picture(1)), 500)
+    assert "finite numbers" in problem(client.post("/v1/inspect", content=image(1)), 500)
     assert client.get("/healthz").status_code == 200
 
 
-def test_what_stops_at_a_picture_of_many_pixels_is_its_header(serve):
+def test_what_stops_at_an_image_of_many_pixels_is_its_header(serve):
     """A bomb: 400 million pixels in a few hundred bytes, refused without decoding any."""
     header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
 
@@ -307,7 +307,7 @@ def test_what_stops_at_a_picture_of_many_pixels_is_its_header(serve):
 def test_every_deadline_is_a_deadline_or_refused(client):
     for asked in ("soon", "", "9" * 400, "1e400", "nan", "-5", "0x10"):
         headers = {"X-Deadline-Ms": asked}
-        answer = client.post("/v1/inspect", content=picture(1), headers=headers)
+        answer = client.post("/v1/inspect", content=image(1), headers=headers)
         assert answer.status_code in (200, 422, 504), asked
 
 
@@ -318,7 +318,7 @@ def test_any_form_is_answered(app, content, charset):
     line = b'--x\r\nContent-Disposition: form-data; name="image"; filename="'
     kind = {"Content-Type": f"multipart/form-data; boundary=x{charset}"}
     client = TestClient(app)
-    for body in (content, line + content + b'"\r\n\r\n' + picture(1) + b"\r\n--x--\r\n"):
+    for body in (content, line + content + b'"\r\n\r\n' + image(1) + b"\r\n--x--\r\n"):
         answer = client.post("/v1/inspect", content=body, headers=kind)
         assert answer.status_code in (200, 422), answer.text
 
@@ -345,19 +345,19 @@ def exchange(app, body, *, after):
 def test_who_hangs_up_while_waiting_is_not_inspected(serve):
     backend = Closed()
     client = serve({"part": lambda: make_predictor(backend)})
-    first = threading.Thread(target=lambda: client.post("/v1/inspect", content=picture(51)))
+    first = threading.Thread(target=lambda: client.post("/v1/inspect", content=image(51)))
     first.start()
     assert backend.began.wait(30)
 
     async def hang_up():
         return {"type": "http.disconnect"}
 
-    sent = exchange(client.app, picture(1), after=hang_up)
+    sent = exchange(client.app, image(1), after=hang_up)
     assert sent[0]["status"] == 400
     backend.open.set()
     first.join(30)
-    client.post("/v1/inspect", content=picture(1))
-    batches = 'destseg_batch_pictures_sum{model="part"} '
+    client.post("/v1/inspect", content=image(1))
+    batches = 'destseg_batch_images_sum{model="part"} '
     assert f"{batches}2.0" in client.get("/metrics").text  # first and last
     assert 'destseg_errors_total{status="400"} 1.0' in client.get("/metrics").text
 
@@ -370,7 +370,7 @@ def test_probes_say_when_the_server_is_closing(serve):
     assert "closing" in problem(client.get("/readyz"), 503)
     assert client.get("/v2/health/ready").status_code == 503
     assert client.get("/healthz").status_code == client.get("/v2/health/live").status_code == 200
-    problem(client.post("/v1/inspect", content=picture(1)), 503)
+    problem(client.post("/v1/inspect", content=image(1)), 503)
 
 
 def test_probes_may_ask_for_the_head_alone(serve):
@@ -405,12 +405,12 @@ def test_without_the_token_only_page_and_probes_answer(serve):
         assert client.get(path).status_code == 401, path
     for shown in ("", "Bearer", "Bearer nix", "Basic geheim", "Bearer geheimer", "geheim"):
         headers = {"Authorization": shown}
-        refused = client.post("/v1/inspect", content=picture(1), headers=headers)
+        refused = client.post("/v1/inspect", content=image(1), headers=headers)
         assert "Authorization" in problem(refused, 401)
         assert refused.headers["WWW-Authenticate"] == "Bearer"
     for shown in ("Bearer geheim", "bearer geheim"):
         headers = {"Authorization": shown}
-        assert client.post("/v1/inspect", content=picture(1), headers=headers).status_code == 200
+        assert client.post("/v1/inspect", content=image(1), headers=headers).status_code == 200
 
 
 # --- reload and metrics
@@ -428,7 +428,7 @@ def test_a_reload_replaces_the_model_and_a_failed_one_keeps_it(serve):
     client = serve({"part": opener})
 
     def inspected():
-        return client.post("/v1/inspect", content=picture(1)).json()["weights_sha256"]
+        return client.post("/v1/inspect", content=image(1)).json()["weights_sha256"]
 
     models = client.app.state.service.models
     assert inspected() == "first"
@@ -456,28 +456,28 @@ def test_a_reload_that_fails_in_any_way_keeps_the_model(serve, error, caplog):
     client = serve({"part": opener})
     client.app.state.service.models.reload()
     assert "not reloaded, the model of before goes on" in caplog.text
-    said = client.post("/v1/inspect", content=picture(1)).json()
+    said = client.post("/v1/inspect", content=image(1)).json()
     assert said["weights_sha256"] == "first"
     assert client.get("/readyz").status_code == 200
 
 
-def test_a_model_that_fails_at_its_first_picture_is_not_put_in_place(serve):
-    def broken(pictures):
+def test_a_model_that_fails_at_its_first_image_is_not_put_in_place(serve):
+    def broken(images):
         raise RuntimeError("wrong shape")
 
     found = iter([make_predictor(), make_predictor(broken)])
     client = serve({"part": lambda: next(found)})
     client.app.state.service.models.reload()
-    assert client.post("/v1/inspect", content=picture(1)).status_code == 200
+    assert client.post("/v1/inspect", content=image(1)).status_code == 200
 
 
-def test_a_reload_loses_no_picture(serve):
+def test_a_reload_loses_no_image(serve):
     client = serve({"part": make_predictor})
     models, answers = client.app.state.service.models, []
 
     def ask():
         for red in range(40):
-            said = client.post("/v1/inspect", content=picture(red))
+            said = client.post("/v1/inspect", content=image(red))
             answers.append((said.status_code, round(said.json()["score"] * 255) == red))
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
@@ -492,9 +492,9 @@ def test_a_reload_loses_no_picture(serve):
 
 def test_metrics_count_what_happened(client):
     for red in (10, 20, 250):
-        client.post("/v1/inspect", content=picture(red))
+        client.post("/v1/inspect", content=image(red))
     client.post("/v1/inspect", content=b"x")
-    client.post("/v1/inspect?model=nix", content=picture(1))
+    client.post("/v1/inspect?model=nix", content=image(1))
     client.get("/nix")
     lines = dict(
         line.rsplit(" ", 1)
@@ -509,11 +509,11 @@ def test_metrics_count_what_happened(client):
     assert float(lines['destseg_score_sum{model="part"}']) == pytest.approx(280 / 255)
     assert float(lines['destseg_queue_depth{model="part"}']) == 0
     assert float(lines['destseg_threshold{model="part"}']) == 0.3 + TOLERANCE
-    assert lines['destseg_batch_pictures_count{model="part"}'] == "4.0"
+    assert lines['destseg_batch_images_count{model="part"}'] == "4.0"
 
 
 def test_the_metrics_that_deployment_speaks_of_are_there(client):
-    client.post("/v1/inspect", content=picture(1))
+    client.post("/v1/inspect", content=image(1))
     page = client.get("/metrics").text
     text = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\b(?:destseg|process)_[a-z_]+", text))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from destseg.serving.batching import Batcher, DeadlinePassed, QueueFull
-from serving.fakes import brightness, make_predictor, picture
+from serving.fakes import brightness, image, make_predictor
 
 LATER = 1e9
 
@@ -27,11 +27,11 @@ class Gate:
         self.began = threading.Event()
         self.sizes = []
 
-    def __call__(self, pictures):
+    def __call__(self, images):
         self.began.set()
         assert self.open.wait(30)
-        self.sizes.append(len(pictures))
-        return brightness(pictures)
+        self.sizes.append(len(images))
+        return brightness(images)
 
 
 @pytest.fixture
@@ -54,25 +54,25 @@ def scores(futures):
 def test_answers_come_in_the_order_of_the_questions(batcher, gate):
     gate.open.set()
     reds = [5, 200, 17, 90, 255, 0, 3, 128, 64, 32]
-    futures = batcher.submit([picture(red) for red in reds], time.monotonic() + LATER)
+    futures = batcher.submit([image(red) for red in reds], time.monotonic() + LATER)
     np.testing.assert_allclose(scores(futures), np.array(reds) / 255, atol=1e-6)
 
 
 def test_what_waits_goes_together_and_a_single_one_waits_for_nobody(batcher, gate):
-    first = batcher.submit([picture(1)], time.monotonic() + LATER)
+    first = batcher.submit([image(1)], time.monotonic() + LATER)
     assert gate.began.wait(30)  # alone, although more could come
-    rest = batcher.submit([picture(red) for red in range(10)], time.monotonic() + LATER)
+    rest = batcher.submit([image(red) for red in range(10)], time.monotonic() + LATER)
     gate.open.set()
     scores(first + rest)
     # Two batches of the predictor at a time: 8 of the 10, then 2.
     assert gate.sizes == [1, 4, 4, 2]
 
 
-def test_an_unreadable_picture_fails_alone(batcher, gate):
+def test_an_unreadable_image_fails_alone(batcher, gate):
     gate.open.set()
-    futures = batcher.submit([picture(9), b"no picture", picture(8)], time.monotonic() + LATER)
+    futures = batcher.submit([image(9), b"no image", image(8)], time.monotonic() + LATER)
     said = [future.result(30).said for future in futures]
-    assert "starts with b'no picture'" in said[1].error.reason
+    assert "starts with b'no image'" in said[1].error.reason
     assert (said[0].score, said[2].score) == pytest.approx((9 / 255, 8 / 255))
 
 
@@ -84,10 +84,10 @@ def test_room_is_bounded_and_given_back(batcher):
 
 
 def test_whose_deadline_has_passed_is_not_inspected(batcher, gate):
-    blocking = batcher.submit([picture(1)], time.monotonic() + LATER)
+    blocking = batcher.submit([image(1)], time.monotonic() + LATER)
     assert gate.began.wait(30)
     late, fine = (
-        batcher.submit([picture(2)], time.monotonic() + seconds)[0] for seconds in (0, LATER)
+        batcher.submit([image(2)], time.monotonic() + seconds)[0] for seconds in (0, LATER)
     )
     time.sleep(0.01)
     gate.open.set()
@@ -98,9 +98,9 @@ def test_whose_deadline_has_passed_is_not_inspected(batcher, gate):
 
 
 def test_who_gave_up_is_not_inspected(batcher, gate):
-    blocking = batcher.submit([picture(1)], time.monotonic() + LATER)
+    blocking = batcher.submit([image(1)], time.monotonic() + LATER)
     assert gate.began.wait(30)
-    gone, fine = batcher.submit([picture(2), picture(3)], time.monotonic() + LATER)
+    gone, fine = batcher.submit([image(2), image(3)], time.monotonic() + LATER)
     assert gone.cancel()
     gate.open.set()
     scores([*blocking, fine])
@@ -110,28 +110,28 @@ def test_who_gave_up_is_not_inspected(batcher, gate):
 
 
 def test_a_broken_model_is_told_and_its_successor_answers():
-    def broken(pictures):
+    def broken(images):
         raise RuntimeError("out of order")
 
     batcher = Batcher(make_predictor(broken), capacity=9)
-    (future,) = batcher.submit([picture(1)], time.monotonic() + LATER)
+    (future,) = batcher.submit([image(1)], time.monotonic() + LATER)
     with pytest.raises(RuntimeError, match="out of order"):
         future.result(30)
     batcher.predictor = make_predictor()
-    assert scores(batcher.submit([picture(51)], time.monotonic() + LATER)) == pytest.approx([0.2])
+    assert scores(batcher.submit([image(51)], time.monotonic() + LATER)) == pytest.approx([0.2])
     batcher.close()
 
 
-def test_a_picture_that_breaks_the_model_takes_no_other_with_it(gate):
-    """Seven callers must not be told of a fault that the eighth one's picture made."""
+def test_an_image_that_breaks_the_model_takes_no_other_with_it(gate):
+    """Seven callers must not be told of a fault that the eighth one's image made."""
 
-    def breaks_at_white(pictures):
-        if gate.open.wait(30) and (pictures == 255).any():
+    def breaks_at_white(images):
+        if gate.open.wait(30) and (images == 255).any():
             raise RuntimeError("white")
-        return brightness(pictures)
+        return brightness(images)
 
     batcher = Batcher(make_predictor(breaks_at_white), capacity=9)
-    futures = batcher.submit([picture(red) for red in (10, 20, 255, 30)], time.monotonic() + LATER)
+    futures = batcher.submit([image(red) for red in (10, 20, 255, 30)], time.monotonic() + LATER)
     gate.open.set()
     with pytest.raises(RuntimeError, match="white"):
         futures[2].result(30)
@@ -140,10 +140,10 @@ def test_a_picture_that_breaks_the_model_takes_no_other_with_it(gate):
 
 
 def test_a_predictor_that_was_replaced_is_let_go_while_nobody_asks():
-    """Else two models would be held from a reload until the next picture."""
+    """Else two models would be held from a reload until the next image."""
     old = make_predictor()
     batcher = Batcher(old, capacity=9)
-    scores(batcher.submit([picture(1)], time.monotonic() + LATER))
+    scores(batcher.submit([image(1)], time.monotonic() + LATER))
     held, batcher.predictor = weakref.ref(old), make_predictor()
     del old
     deadline = time.monotonic() + 30
@@ -154,7 +154,7 @@ def test_a_predictor_that_was_replaced_is_let_go_while_nobody_asks():
 
 
 def test_closing_finishes_what_was_accepted_and_takes_nothing_more(batcher, gate):
-    futures = batcher.submit([picture(red) for red in range(12)], time.monotonic() + LATER)
+    futures = batcher.submit([image(red) for red in range(12)], time.monotonic() + LATER)
     closing = threading.Thread(target=batcher.close)
     closing.start()
     refused = False
@@ -175,12 +175,12 @@ def test_closing_finishes_what_was_accepted_and_takes_nothing_more(batcher, gate
 # A server that loads its models first and forks its workers then.
 FORKED = """
 import os, signal, warnings
-from serving.fakes import make_predictor, picture
+from serving.fakes import make_predictor, image
 from destseg.serving.batching import Batcher
 
 def ask(batcher, red):
     with batcher.room():
-        (answer,) = batcher.submit([picture(red)], 1e9)
+        (answer,) = batcher.submit([image(red)], 1e9)
         return round(255 * answer.result(30).said.score)
 
 warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of forks beside threads

@@ -23,7 +23,7 @@ import destseg.serving
 from destseg.data.drawing import colour_map
 from destseg.inference.calibration import TOLERANCE
 from destseg.serving.app import create_app
-from serving.fakes import listening, make_predictor, picture
+from serving.fakes import image, listening, make_predictor
 
 PAGE = Path(destseg.serving.__file__).parent / "page"
 POLICY = (
@@ -42,17 +42,17 @@ HELD_OUT = [0.1, 0.2, 0.3]
 PIXEL_THRESHOLD = 0.5
 REFUSALS = {
     401: "expected the header Authorization: Bearer TOKEN, got none or another",
-    413: "expected a body of at most 1000 bytes, got more; send a smaller picture",
-    422: "expected a JPEG, PNG, BMP, TIFF or WebP picture, got a file that starts with b'no'",
+    413: "expected a body of at most 1000 bytes, got more; send a smaller image",
+    422: "expected a JPEG, PNG, BMP, TIFF or WebP image, got a file that starts with b'no'",
     503: "expected room in the queue, got none: try again",
 }
 
 
-# Pictures, and a server that inspects them
+# Images, and a server that inspects them
 
 
 def part(level=0.9, *, size=(60, 40), box=(10, 8, 20, 12), kind="PNG", **options):
-    """A dark picture with a box (x, y, width, height) whose red is the level; the bytes."""
+    """A dark image with a box (x, y, width, height) whose red is the level; the bytes."""
     pixels = np.full((size[1], size[0], 3), (10, 40, 60), np.uint8)
     x, y, width, height = box
     pixels[y : y + height, x : x + width, 0] = round(255 * level)
@@ -62,7 +62,7 @@ def part(level=0.9, *, size=(60, 40), box=(10, 8, 20, 12), kind="PNG", **options
 
 
 def map_of(content):
-    """The map is a picture's red in fewer pixels, in levels of 0 to 255."""
+    """The map is an image's red in fewer pixels, in levels of 0 to 255."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
     red = image.getchannel(0)
     return red, red.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
@@ -72,7 +72,7 @@ def inspected(content, model):
     red, small = map_of(content)
     pixels = np.asarray(red) / 255
     score = float(pixels.max())
-    scores = model["held_out"]["scores"]
+    scores = model["calibration"]["scores"]
     regions = []
     if score > PIXEL_THRESHOLD:
         rows, columns = np.nonzero(pixels > PIXEL_THRESHOLD)
@@ -84,7 +84,7 @@ def inspected(content, model):
     small.save(file, "PNG")
     return {
         "model": model["name"],
-        "picture": "picture",
+        "path": "path",
         "score": score,
         "p_value": (1 + sum(held + TOLERANCE >= score for held in scores)) / (1 + len(scores)),
         "is_defective": score > model["threshold"],
@@ -105,9 +105,13 @@ def model(name="bottle", scores=HELD_OUT, **changes):
         "threshold": max(scores) + TOLERANCE,
         "pixel_threshold": PIXEL_THRESHOLD,
         "max_false_alarm_rate": 1 / (1 + len(scores)),
-        "promised_rate": 1 / (1 + len(scores)),
-        "shortfall": None,
-        "held_out": {"count": len(scores), "scores": list(scores), "tolerance": TOLERANCE},
+        "guaranteed_false_alarm_rate": 1 / (1 + len(scores)),
+        "guarantee_note": None,
+        "calibration": {
+            "count": len(scores),
+            "scores": list(scores),
+            "tolerance": TOLERANCE,
+        },
     }
     return values | changes
 
@@ -298,7 +302,7 @@ def drop_all(page, files):
 
 
 def finished(page, number):
-    """Wait until so many pictures of the list have a verdict or a reason."""
+    """Wait until so many images of the list have a verdict or a reason."""
     page.locator("#entries button:not(.running)").nth(number - 1).wait_for(state="attached")
 
 
@@ -307,7 +311,7 @@ def named(page):
 
 
 def colour_of(page, x, y):
-    """What is seen of the picture at a share of its width and height."""
+    """What is seen of the image at a share of its width and height."""
     shown = Image.open(io.BytesIO(page.locator("#frame").screenshot())).convert("RGB")
     return np.array(shown.getpixel((int(x * shown.width), int(y * shown.height))), int)
 
@@ -330,13 +334,13 @@ def test_the_page_has_nothing_inline_and_nothing_from_elsewhere():
     assert parts | {"page.html"} == {file.name for file in PAGE.iterdir()}
 
 
-# A picture
+# An image
 
 
 @pytest.mark.browser
-def test_a_dropped_picture_gets_a_verdict_with_its_map_regions_and_p_value(visit, server):
+def test_a_dropped_image_gets_a_verdict_with_its_map_regions_and_p_value(visit, server):
     page = visit()
-    see(page, "#empty", "Drop pictures")
+    see(page, "#empty", "Drop images")
     content = part(0.9)
     drop(page, crack=content)
     see(page, "#verdict-word", "Defective")
@@ -369,7 +373,7 @@ def test_the_real_server_and_its_page_fit_each_other(visit):
         page.keyboard.type(TOKEN)
         page.keyboard.press("Enter")
         see(page, "#only-model", "part")
-        drop_all(page, {"crack.png": picture(230), "bad.png": b"no", "part.png": picture(20)})
+        drop_all(page, {"crack.png": image(230), "bad.png": b"no", "part.png": image(20)})
         finished(page, 3)
         see(page, "#verdict-word", "Defective")
         see(page, "#heat")
@@ -377,7 +381,7 @@ def test_the_real_server_and_its_page_fit_each_other(visit):
         assert page.locator("#boxes .line").count() == 1
         see(page, "#progress-text", "1 defective, 1 good, 1 without a verdict")
         page.keyboard.press("ArrowRight")
-        see(page, "#reason", "Expected a JPEG, PNG, BMP, TIFF or WebP picture")
+        see(page, "#reason", "Expected a JPEG, PNG, BMP, TIFF or WebP image")
 
 
 @pytest.mark.browser
@@ -393,13 +397,13 @@ def test_the_map_has_the_colours_of_our_drawings(visit):
         "canvas => [...canvas.getContext('2d').getImageData(0, 0, 256, 1).data]"
     )
     drawn = np.array(drawn).reshape(256, 4)
-    assert (drawn[:, 3] == np.arange(256)).all()  # the picture stays as it is where the map is 0
+    assert (drawn[:, 3] == np.arange(256)).all()  # the image stays as it is where the map is 0
     true = colour_map(np.arange(256, dtype=np.float32)[None] / 255)[0].astype(int)
     assert abs(drawn[128:, :3] - true[128:]).max() < 8  # below, transparency rounds colours
 
 
 @pytest.mark.browser
-def test_the_opacity_goes_by_keyboard_from_the_picture_to_the_map(visit):
+def test_the_opacity_goes_by_keyboard_from_the_image_to_the_map(visit):
     page = visit()
     drop(page, crack=part(0.9))
     see(page, "#heat")
@@ -418,8 +422,8 @@ def test_the_opacity_goes_by_keyboard_from_the_picture_to_the_map(visit):
 
 
 @pytest.mark.browser
-def test_boxes_lie_on_the_upright_picture(visit):
-    """A camera's picture lies on its side and says so; sizes are those of the upright one."""
+def test_boxes_lie_on_the_upright_image(visit):
+    """A camera's image lies on its side and says so; sizes are those of the upright one."""
     page = visit()
     rotation = Image.Exif()
     rotation[0x0112] = 6  # turn clockwise to see it
@@ -440,11 +444,11 @@ def test_boxes_lie_on_the_upright_picture(visit):
 
 
 @pytest.mark.browser
-def test_of_a_picture_that_browsers_cannot_show_the_map_is_shown_alone(visit):
+def test_of_an_image_that_browsers_cannot_show_the_map_is_shown_alone(visit):
     page = visit()
     drop_all(page, {"part.tif": part(0.9, kind="TIFF")})
     see(page, "#verdict-word", "Defective")
-    see(page, "#picture-note", "cannot show this kind of picture; here is its heatmap alone")
+    see(page, "#image-note", "cannot show this kind of image; here is its heatmap alone")
     expected = colour_map(np.array([[10 / 255, 0.902]], np.float32))[0].astype(int)
     page.locator("#boxes-shown").uncheck()
     assert abs(colour_of(page, 0.8, 0.8) - expected[0]).max() < 8
@@ -452,12 +456,12 @@ def test_of_a_picture_that_browsers_cannot_show_the_map_is_shown_alone(visit):
     see(page, "#entries img")
     drop(page, after=part(0.1))
     see(page, "#verdict-word", "Good")
-    see(page, "#picture")
-    assert not page.locator("#picture-note").is_visible()
+    see(page, "#image")
+    assert not page.locator("#image-note").is_visible()
 
 
 @pytest.mark.browser
-def test_pictures_are_pasted_too(visit):
+def test_images_are_pasted_too(visit):
     page = visit()
     data = transfer(page, {"image.png": part(0.2)})
     page.evaluate(
@@ -474,10 +478,10 @@ def test_pictures_are_pasted_too(visit):
 @pytest.mark.browser
 def test_a_bad_file_shows_the_reason_and_the_others_go_on(visit, server):
     page = visit()
-    drop(page, a=part(0.9), b=b"no picture", c=part(0.1))
+    drop(page, a=part(0.9), b=b"no image", c=part(0.1))
     finished(page, 3)
     assert named(page) == ["a.png", "b.png", "c.png"]
-    see(page, "#progress-text", "3 pictures inspected: 1 defective, 1 good, 1 without a verdict")
+    see(page, "#progress-text", "3 images inspected: 1 defective, 1 good, 1 without a verdict")
     page.locator("#entries button").nth(1).click()
     see(page, "#verdict-word", "No verdict")
     assert page.locator("#reason").text_content() == f"E{REFUSALS[422][1:]}."
@@ -562,7 +566,7 @@ def test_the_token_is_asked_for_once_and_kept(visit, server):
 @pytest.mark.browser
 def test_a_hostile_name_is_text(visit, server):
     name = "<img src=x onerror=alert(1)>.png"
-    server.models[0]["name"] = server.models[0]["shortfall"] = "<b>bottle</b>"
+    server.models[0]["name"] = server.models[0]["guarantee_note"] = "<b>bottle</b>"
     page = visit()
     drop_all(page, {name: part(0.9)})
     see(page, "#verdict-word", "Defective")
@@ -607,8 +611,10 @@ def test_the_words_hold_at_the_edges(visit):
 
     def told(score, scores, rank=1, **changes):
         count = len(scores)
-        used = model(scores=sorted(scores), promised_rate=rank / (count + 1), **changes)
-        used["threshold"] = min(1, used["held_out"]["scores"][-rank] + TOLERANCE)
+        used = model(
+            scores=sorted(scores), guaranteed_false_alarm_rate=rank / (count + 1), **changes
+        )
+        used["threshold"] = min(1, used["calibration"]["scores"][-rank] + TOLERANCE)
         result = {
             "score": score,
             "threshold": used["threshold"],
@@ -652,8 +658,8 @@ def test_the_words_hold_at_the_edges(visit):
     assert p == "0.5"
     assert "The one good part kept aside from training scored lower." in said
     assert "That is the score of the one good part" in meant
-    _, _, meant = told(0.5, [0.4] * 21, shortfall="with 21 held-out good pictures it cannot")
-    assert "at most 1 in 22 (about 4.5 %). With 21 held-out good pictures it cannot. " in meant
+    _, _, meant = told(0.5, [0.4] * 21, guarantee_note="with 21 calibration images it cannot")
+    assert "at most 1 in 22 (about 4.5 %). With 21 calibration images it cannot. " in meant
     assert "asked for" not in meant
 
 
@@ -661,10 +667,10 @@ def test_the_words_hold_at_the_edges(visit):
 
 
 @pytest.mark.browser
-def test_many_pictures_keep_their_order_and_are_gone_through_by_keyboard(visit, server):
+def test_many_images_keep_their_order_and_are_gone_through_by_keyboard(visit, server):
     levels = [0.9, 0.1, 0.8, 0.2, 0.7, 0.6]
     page = visit()
-    server.gate.clear()  # the first answer waits until a second picture is there
+    server.gate.clear()  # the first answer waits until a second image is there
     drop(page, **{f"p{n}": part(level) for n, level in enumerate(levels)})
     deadline = time.monotonic() + 20
     while server.at_once < 2 and time.monotonic() < deadline:
@@ -673,7 +679,7 @@ def test_many_pictures_keep_their_order_and_are_gone_through_by_keyboard(visit, 
     finished(page, 6)
     assert named(page) == [f"p{n}.png" for n in range(6)]
     assert server.most_at_once == 2
-    assert page.locator("#history-count").text_content() == "6 pictures, 4 defective"
+    assert page.locator("#history-count").text_content() == "6 images, 4 defective"
     name = page.locator("#verdict-name")
     assert name.text_content() == "p0.png"
     page.keyboard.press("ArrowRight")
@@ -703,7 +709,7 @@ def test_a_long_queue_can_be_stopped(visit, server):
     see(page, "#progress-text", "0 of 9 inspected")
     page.locator("#stop").click()
     server.gate.set()
-    see(page, "#progress-text", "2 pictures inspected: 2 defective")
+    see(page, "#progress-text", "2 images inspected: 2 defective")
     assert len(server.posted) == 2
 
 
@@ -719,14 +725,14 @@ def test_results_are_saved(visit):
         return Path(download.value.path()).read_bytes().decode()
 
     lines = [json.loads(line) for line in saved("#save-lines").splitlines()]
-    assert [line["picture"] for line in lines] == ['=a,"b".png', "bad", "good.png"]
+    assert [line["path"] for line in lines] == ['=a,"b".png', "bad", "good.png"]
     assert [line.get("is_defective") for line in lines] == [True, None, False]
     assert lines[0]["score"] == round(0.9 * 255) / 255
     assert lines[0]["regions"][0]["area"] == 240
     assert "heatmap" not in lines[0]
     assert lines[1]["error"] == REFUSALS[422]
     rows = list(csv.DictReader(io.StringIO(saved("#save-table"), newline="")))
-    assert [row["picture"] for row in rows] == ['\'=a,"b".png', "bad", "good.png"]
+    assert [row["path"] for row in rows] == ['\'=a,"b".png', "bad", "good.png"]
     assert [row["regions"] for row in rows] == ["1", "", "0"]
     assert [row["p_value"] for row in rows] == ["0.25", "", "0.75"]
 
@@ -736,19 +742,19 @@ def test_memory_is_bounded_and_what_was_let_go_is_told(visit):
     page = visit()
     page.evaluate(
         "import('/page/session.js').then(({ KEPT }) => Object.assign(KEPT, "
-        "{ pictures: 2, entries: 4, lines: 5 }))"
+        "{ images: 2, entries: 4, lines: 5 }))"
     )
     drop(page, **{f"p{n}": part(0.9) for n in range(7)})
-    see(page, "#progress-text", "7 pictures inspected")
+    see(page, "#progress-text", "7 images inspected")
     kept = named(page)
     assert len(kept) == 4
     assert kept[0] == "p0.png"  # is shown
     assert kept[-1] == "p6.png"
     see(page, "#history-note", "The last 4 are listed; what is saved has the last 5.")
     page.locator("#entries button").nth(1).click()
-    see(page, "#picture-note", "were let go to save memory")
+    see(page, "#image-note", "were let go to save memory")
     see(page, "#verdict-word", "Defective")
-    assert page.locator("#picture").evaluate("image => image.naturalWidth") == 60
+    assert page.locator("#image").evaluate("image => image.naturalWidth") == 60
     assert not page.locator("#heat").is_visible()
     page.locator("#entries button").nth(3).click()
     see(page, "#heat")
@@ -811,14 +817,14 @@ def test_all_of_it_works_with_the_keyboard_and_there_is_no_trap(visit, tmp_path)
     assert "help-open" in stops[len(order) :]  # and round again
     tab_to("help-open")
     page.keyboard.press("Enter")
-    see(page, "#help", "previous, next picture")
+    see(page, "#help", "previous, next image")
     page.keyboard.press("Escape")
     assert not page.locator("#help").is_visible()
     assert focused() == "help-open"
 
 
 @pytest.mark.browser
-def test_space_takes_a_picture_with_the_camera(visit, server):
+def test_space_takes_an_image_with_the_camera(visit, server):
     page = visit(camera=True)
     page.locator("#camera-open").click()
     page.locator("#camera-take:not([disabled])").wait_for()

@@ -18,7 +18,7 @@ from destseg.serving.app import create_app
 from destseg.serving.problems import Problem
 from destseg.serving.protocol import _read
 from destseg.serving.requests import Limits
-from serving.fakes import listening, make_predictor, picture
+from serving.fakes import image, listening, make_predictor
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_pixels_in_arrays_out(client, binary):
 
 
 def test_files_in_the_default_outputs_out(client):
-    files = np.array([picture(51), picture(204, side=30, kind="JPEG")], dtype=object)
+    files = np.array([image(51), image(204, side=30, kind="JPEG")], dtype=object)
     answer = client.infer("part", [tensor("image_bytes", files, "BYTES")])
     results = make_predictor().predict(list(files))
     np.testing.assert_array_equal(answer.as_numpy("score"), [each.score for each in results])
@@ -76,7 +76,7 @@ def test_files_in_the_default_outputs_out(client):
     assert answer.as_numpy("anomaly_map") is None
 
 
-def test_one_picture_needs_no_batch_axis(client):
+def test_one_image_needs_no_batch_axis(client):
     pixels = noise(40, 40, 3)
     answer = client.infer("part", [tensor("image", pixels, "UINT8")])
     assert answer.as_numpy("score") == [make_predictor().predict(pixels).score]
@@ -91,9 +91,9 @@ def test_one_picture_needs_no_batch_axis(client):
         ([tensor("image", np.zeros((4, 4, 3), np.float32), "FP32")], "got float32"),
         ([tensor("image", np.array([b"x"], object), "BYTES")], "image as UINT8"),
         ([tensor("image_bytes", noise(1, 4, 4, 3), "UINT8")], "image_bytes as BYTES"),
-        ([tensor("image", noise(0, 4, 4, 3), "UINT8")], "at least one picture"),
-        ([tensor("image", noise(17, 4, 4, 3), "UINT8")], "at most 16 pictures, got 17"),
-        ([tensor("image_bytes", np.array([picture(1), b"x"], object), "BYTES")], "picture 1: "),
+        ([tensor("image", noise(0, 4, 4, 3), "UINT8")], "at least one image"),
+        ([tensor("image", noise(17, 4, 4, 3), "UINT8")], "at most 16 images, got 17"),
+        ([tensor("image_bytes", np.array([image(1), b"x"], object), "BYTES")], "image 1: "),
     ],
 )
 def test_what_cannot_be_answered_says_why(client, inputs, message):
@@ -104,7 +104,7 @@ def test_what_cannot_be_answered_says_why(client, inputs, message):
 
 
 @given(st.lists(st.integers(0, 5), max_size=5), st.binary(max_size=300))
-def test_any_shape_and_any_bytes_are_pictures_or_a_problem(shape, raw):
+def test_any_shape_and_any_bytes_are_images_or_a_problem(shape, raw):
     size = math.prod(shape)
     for name, datatype in (("image", "UINT8"), ("image_bytes", "BYTES")):
         values = raw[:size].ljust(size, b".") if name == "image" else raw
@@ -112,9 +112,9 @@ def test_any_shape_and_any_bytes_are_pictures_or_a_problem(shape, raw):
         one["parameters"] = {"binary_data_size": len(values)}
         text = json.dumps({"inputs": [one]}).encode()
         with contextlib.suppress(Problem):
-            _, pictures = _read(text + values, str(len(text)))
+            _, images = _read(text + values, str(len(text)))
             with contextlib.suppress(BatchError):
-                assert len(make_predictor().predict(pictures)) == len(pictures)
+                assert len(make_predictor().predict(images)) == len(images)
 
 
 def test_unknown_models_and_outputs_are_refused(client):
@@ -127,7 +127,7 @@ def test_unknown_models_and_outputs_are_refused(client):
 
 def test_maps_of_several_sizes_are_not_one_tensor():
     app = create_app({"part": lambda: make_predictor(tile=True)})
-    files = [picture(1, side=64), picture(1, side=96)]
+    files = [image(1, side=64), image(1, side=96)]
     inputs = [tensor("image_bytes", np.array(files, object), "BYTES")]
     with (
         TestClient(app),
@@ -136,12 +136,12 @@ def test_maps_of_several_sizes_are_not_one_tensor():
     ):
         assert len(client.infer("part", inputs).as_numpy("score")) == 2
         wanted = [triton.InferRequestedOutput("anomaly_map")]
-        with pytest.raises(triton.InferenceServerException, match="pictures of one size"):
+        with pytest.raises(triton.InferenceServerException, match="images of one size"):
             client.infer("part", inputs, outputs=wanted)
 
 
-def test_a_picture_is_the_same_as_file_and_as_pixels(client):
-    content = picture(90, side=77)
+def test_an_image_is_the_same_as_file_and_as_pixels(client):
+    content = image(90, side=77)
     with Image.open(io.BytesIO(content)) as opened:
         pixels = np.asarray(opened)
     by_file = client.infer("part", [tensor("image_bytes", np.array([content], object), "BYTES")])

@@ -16,7 +16,7 @@ RANK = os.environ["RANK"]
 
 
 def refuse(*_args, **_keywords):
-    raise DataError("bad.png: expected a picture, got words")
+    raise DataError("bad.png: expected an image, got words")
 
 
 def fill_disk(*_args, **_keywords):
@@ -44,7 +44,7 @@ def slowly(loss):
 
 
 def break_it(fault):
-    if fault == "picture" and RANK == "1":
+    if fault == "image" and RANK == "1":
         GoodParts.read = refuse
     if fault == "state" and RANK == "0":
         train_module.save_checkpoint = fill_disk

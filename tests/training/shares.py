@@ -25,8 +25,8 @@ def batch():
     return images * torch.linspace(0.1, 3, 6)[:, None, None, None]
 
 
-def learn(module, pictures):
-    module(pictures).sigmoid().mean().backward()
+def learn(module, images):
+    module(images).sigmoid().mean().backward()
     gradients = {f"{name}/gradient": value.grad for name, value in module.named_parameters()}
     return {**module.state_dict(), **gradients}
 

@@ -23,7 +23,7 @@ def checkpoint(step=7):
         phase="segment",
         step=step,
         settings={"preset": "fast", "data": {"image_size": 64}},
-        pictures=["good/1.png", "good/ü.png"],
+        images=["good/1.png", "good/ü.png"],
         teacher="file weights.pth",
         model={
             "head.weight": torch.randn(3, 2).t(),  # not contiguous
@@ -37,7 +37,7 @@ def checkpoint(step=7):
 
 
 def assert_same(one, other):
-    for name in ("phase", "step", "settings", "pictures", "scaler", "seconds"):
+    for name in ("phase", "step", "settings", "images", "scaler", "seconds"):
         assert getattr(one, name) == getattr(other, name)
     for name in ("model", "optimizer"):
         ours, theirs = getattr(one, name), getattr(other, name)

@@ -10,20 +10,20 @@ from PIL import Image
 from destseg.config import DamageSettings, DataSettings
 from destseg.data.roi import Roi
 from destseg.errors import DataError
-from destseg.training.loaders import Batches, GoodPictures, batch_indices
+from destseg.training.loaders import Batches, GoodImages, batch_indices
 
 SMALL = DataSettings(image_size=64)
 
 
-def pictures_of(folder):
+def images_of(folder):
     return sorted(folder.glob("*.png"))
 
 
-# ---- which pictures a step sees
+# ---- which images a step sees
 
 
 @pytest.mark.parametrize(("n", "batch"), [(7, 3), (10, 10), (3, 8), (5, 1)])
-def test_every_picture_is_seen_equally_often(n, batch):
+def test_every_image_is_seen_equally_often(n, batch):
     drawn = [i for step in range(n) for i in batch_indices(n, batch, step, seed=0, phase="denoise")]
     assert Counter(drawn) == dict.fromkeys(range(n), batch)
     for epoch in range(batch):
@@ -47,21 +47,21 @@ def test_batches_depend_on_seed_phase_and_step_only():
     assert first != second
 
 
-# ---- pictures in memory
+# ---- images in memory
 
 
-def test_pictures_are_read_at_the_settings_size(parts):
-    paths = pictures_of(parts)
-    pictures = GoodPictures(paths, DataSettings(image_size=96))
-    assert pictures.paths == paths
-    assert len(pictures) == 12
+def test_images_are_read_at_the_settings_size(parts):
+    paths = images_of(parts)
+    images = GoodImages(paths, DataSettings(image_size=96))
+    assert images.paths == paths
+    assert len(images) == 12
     expected = Image.open(paths[3]).resize((96, 96), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(pictures[3], np.array(expected))
+    np.testing.assert_array_equal(images[3], np.array(expected))
 
 
-def test_progress_is_told_for_every_picture(parts):
+def test_progress_is_told_for_every_image(parts):
     told = []
-    GoodPictures(pictures_of(parts), SMALL, on_progress=told.append)
+    GoodImages(images_of(parts), SMALL, on_progress=told.append)
     assert told == list(range(1, 13))
 
 
@@ -69,64 +69,64 @@ def test_progress_is_told_for_every_picture(parts):
 def some_unreadable(parts, tmp_path):
     folder = tmp_path / "mixed"
     shutil.copytree(parts, folder)
-    (folder / "000.png").write_bytes(b"no picture")
+    (folder / "000.png").write_bytes(b"no image")
     half = (folder / "005.png").read_bytes()[:2000]
     (folder / "005.png").write_bytes(half)
     return folder
 
 
-def test_unreadable_pictures_are_listed_together(some_unreadable):
+def test_unreadable_images_are_listed_together(some_unreadable):
     with pytest.raises(DataError) as caught:
-        GoodPictures(pictures_of(some_unreadable), SMALL)
+        GoodImages(images_of(some_unreadable), SMALL)
     message = str(caught.value)
-    assert "2 of 12 pictures cannot be read" in message
+    assert "2 of 12 images cannot be read" in message
     assert str(some_unreadable / "000.png") in message
     assert str(some_unreadable / "005.png") in message
     assert "--skip-unreadable" in message
 
 
-def test_unreadable_pictures_can_be_skipped(some_unreadable):
-    paths = pictures_of(some_unreadable)
-    pictures = GoodPictures(paths, DataSettings(image_size=64, skip_unreadable=True))
+def test_unreadable_images_can_be_skipped(some_unreadable):
+    paths = images_of(some_unreadable)
+    images = GoodImages(paths, DataSettings(image_size=64, skip_unreadable=True))
     readable = [path for path in paths if path.name not in ("000.png", "005.png")]
-    assert pictures.paths == readable
-    assert [Path(error.path).name for error in pictures.unreadable] == ["000.png", "005.png"]
+    assert images.paths == readable
+    assert [Path(error.path).name for error in images.unreadable] == ["000.png", "005.png"]
     for index, path in enumerate(readable):
-        np.testing.assert_array_equal(pictures[index], np.array(Image.open(path)))
+        np.testing.assert_array_equal(images[index], np.array(Image.open(path)))
 
 
 THREE_FIT = 3.5 * 64 * 64 * 3 / 2**30
 
 
-def test_a_small_cache_gives_the_same_pictures(parts, caplog):
-    everything = GoodPictures(pictures_of(parts), SMALL)
+def test_a_small_cache_gives_the_same_images(parts, caplog):
+    everything = GoodImages(images_of(parts), SMALL)
     assert not caplog.records
-    few = GoodPictures(pictures_of(parts), DataSettings(image_size=64, cache_gib=THREE_FIT))
-    assert "3 of 12 pictures fit into --cache-gib" in caplog.text
-    none = GoodPictures(pictures_of(parts), DataSettings(image_size=64, cache_gib=0))
+    few = GoodImages(images_of(parts), DataSettings(image_size=64, cache_gib=THREE_FIT))
+    assert "3 of 12 images fit into --cache-gib" in caplog.text
+    none = GoodImages(images_of(parts), DataSettings(image_size=64, cache_gib=0))
     for index in range(12):
         np.testing.assert_array_equal(few[index], everything[index])
         np.testing.assert_array_equal(none[index], everything[index])
 
 
 @pytest.mark.parametrize("cache_gib", [4.0, THREE_FIT, 0.0])
-def test_a_part_of_the_pictures_keeps_them_in_order(parts, cache_gib):
-    paths = pictures_of(parts)
+def test_a_part_of_the_images_keeps_them_in_order(parts, cache_gib):
+    paths = images_of(parts)
     chosen = [paths[9], paths[1], paths[2], paths[6]]
-    part = GoodPictures(paths, DataSettings(image_size=64, cache_gib=cache_gib)).only(chosen)
+    part = GoodImages(paths, DataSettings(image_size=64, cache_gib=cache_gib)).only(chosen)
     assert part.paths == sorted(chosen)
     for index, path in enumerate(sorted(chosen)):
         np.testing.assert_array_equal(part[index], np.array(Image.open(path)))
 
 
-def test_cached_pictures_are_not_read_again(parts, tmp_path):
+def test_cached_images_are_not_read_again(parts, tmp_path):
     folder = tmp_path / "gone"
     shutil.copytree(parts, folder)
-    pictures = GoodPictures(pictures_of(folder), DataSettings(image_size=64, cache_gib=THREE_FIT))
+    images = GoodImages(images_of(folder), DataSettings(image_size=64, cache_gib=THREE_FIT))
     shutil.rmtree(folder)
-    assert [pictures[index].shape for index in range(3)] == [(64, 64, 3)] * 3
+    assert [images[index].shape for index in range(3)] == [(64, 64, 3)] * 3
     with pytest.raises(DataError, match=r"003\.png"):
-        pictures[3]
+        images[3]
 
 
 # ---- batches
@@ -135,7 +135,7 @@ def test_cached_pictures_are_not_read_again(parts, tmp_path):
 def batches(parts, *, cache_gib=4.0, seed=0, rotation="turn", batch_size=4, **options):
     random = np.random.default_rng(5)
     return Batches(
-        GoodPictures(pictures_of(parts), DataSettings(image_size=64, cache_gib=cache_gib)),
+        GoodImages(images_of(parts), DataSettings(image_size=64, cache_gib=cache_gib)),
         torch.from_numpy(random.integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)),
         rotation=rotation,
         damage_settings=DamageSettings(damage=options.pop("damage", "cells")),
@@ -150,15 +150,15 @@ def equal(one, other):
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_a_batch_is_pictures_damage_and_masks(parts):
+def test_a_batch_is_images_damage_and_masks(parts):
     made = batches(parts, rotation="none")
     clean, damaged, masks = made.make("denoise", 2)
     assert (clean.dtype, damaged.dtype, masks.dtype) == (torch.uint8, torch.float32, torch.float32)
     assert clean.shape == damaged.shape == (4, 3, 64, 64)
     assert masks.shape == (4, 1, 64, 64)
-    paths = pictures_of(parts)
-    for picture, index in zip(clean, batch_indices(12, 4, 2, seed=0, phase="denoise"), strict=True):
-        np.testing.assert_array_equal(picture.permute(1, 2, 0), np.array(Image.open(paths[index])))
+    paths = images_of(parts)
+    for image, index in zip(clean, batch_indices(12, 4, 2, seed=0, phase="denoise"), strict=True):
+        np.testing.assert_array_equal(image.permute(1, 2, 0), np.array(Image.open(paths[index])))
     assert set(masks.unique().tolist()) == {0, 1}
     hit = masks.bool().expand_as(clean)
     assert torch.equal(damaged[~hit], clean[~hit].float())
@@ -196,7 +196,7 @@ def test_shares_of_a_batch_are_its_parts(parts, phase, damage, processes):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_phase_3_damages_some_pictures_with_other_good_ones(parts, share):
+def test_phase_3_damages_some_images_with_other_good_ones(parts, share):
     """The textures are red, the parts grey: what is damaged without red comes from a part."""
     made = batches(parts, batch_size=12)
     made._damage = DamageSettings(transplant_share=share, opacity=(1.0, 1.0))
@@ -215,7 +215,7 @@ def test_phase_3_damages_some_pictures_with_other_good_ones(parts, share):
     assert sum(found) / len(found) == pytest.approx(share, abs=0.12)
 
 
-def test_the_same_picture_is_turned_and_damaged_differently_each_time(parts):
+def test_the_same_image_is_turned_and_damaged_differently_each_time(parts):
     made = batches(parts, batch_size=12)
     first, second = made.make("denoise", 0), made.make("denoise", 1)
     order = [batch_indices(12, 12, step, seed=0, phase="denoise").index(0) for step in (0, 1)]
@@ -248,7 +248,7 @@ def test_the_stream_is_the_batches_one_by_one(parts, steps):
         assert equal(batch, made.make("segment", step))
 
 
-def test_a_picture_that_vanishes_while_streaming_is_an_error(parts, tmp_path):
+def test_an_image_that_vanishes_while_streaming_is_an_error(parts, tmp_path):
     folder = tmp_path / "vanishing"
     shutil.copytree(parts, folder)
     stream = batches(folder, cache_gib=0.0).stream("denoise", range(5))
@@ -258,7 +258,7 @@ def test_a_picture_that_vanishes_while_streaming_is_an_error(parts, tmp_path):
         list(stream)
 
 
-# ---- crops of large pictures
+# ---- crops of large images
 
 
 TILES = DataSettings(image_size=64, tile=True)
@@ -266,7 +266,7 @@ TILES = DataSettings(image_size=64, tile=True)
 
 @pytest.fixture
 def large(tmp_path):
-    """Good pictures of several sizes, one of them narrower than a tile."""
+    """Good images of several sizes, one of them narrower than a tile."""
     folder = tmp_path / "large"
     folder.mkdir()
     for number, size in enumerate([(64, 64), (100, 90), (200, 70), (40, 80), (96, 160)]):
@@ -275,41 +275,39 @@ def large(tmp_path):
     return folder
 
 
-def test_with_tiles_pictures_keep_their_size(large):
-    pictures = GoodPictures(pictures_of(large), TILES)
-    shapes = [pictures[k].shape[:2] for k in range(5)]
+def test_with_tiles_images_keep_their_size(large):
+    images = GoodImages(images_of(large), TILES)
+    shapes = [images[k].shape[:2] for k in range(5)]
     assert shapes == [(64, 64), (100, 90), (200, 70), (64, 128), (96, 160)]
-    np.testing.assert_array_equal(pictures[1], np.array(Image.open(large / "1.png")))
+    np.testing.assert_array_equal(images[1], np.array(Image.open(large / "1.png")))
     enlarged = Image.open(large / "3.png").resize((128, 64), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(pictures[3], np.array(enlarged))
+    np.testing.assert_array_equal(images[3], np.array(enlarged))
 
 
-def test_the_cache_counts_what_pictures_really_take(large, caplog):
+def test_the_cache_counts_what_images_really_take(large, caplog):
     room = (64 * 64 + 100 * 90 + 200 * 70) * 3
     for spare, held in ((-1, 2), (0, 3), (64 * 128 * 3 - 1, 3), (64 * 128 * 3, 4)):
         caplog.clear()
         settings = DataSettings(image_size=64, tile=True, cache_gib=(room + spare) / 2**30)
-        few = GoodPictures(pictures_of(large), settings)
-        assert f"{held} of 5 pictures fit" in caplog.text
+        few = GoodImages(images_of(large), settings)
+        assert f"{held} of 5 images fit" in caplog.text
         for index in range(5):
-            np.testing.assert_array_equal(
-                few[index], GoodPictures(pictures_of(large), TILES)[index]
-            )
+            np.testing.assert_array_equal(few[index], GoodImages(images_of(large), TILES)[index])
 
 
-def test_a_picture_too_narrow_for_tiles_is_listed(large):
+def test_an_image_too_narrow_for_tiles_is_listed(large):
     pixels = np.zeros((3, 300, 3), np.uint8)
     Image.fromarray(pixels).save(large / "narrow.png")
     settings = DataSettings(image_size=64, tile=True, max_pixels=100_000)
     with pytest.raises(DataError, match=r"1 of 6 .*\n.*narrow\.png: .*scaled up"):
-        GoodPictures(pictures_of(large), settings)
+        GoodImages(images_of(large), settings)
 
 
 def crops(folder, *, rotation="none", roi=None, **options):
     made = DataSettings(image_size=64, tile=True, **options)
     random = np.random.default_rng(5)
     return Batches(
-        GoodPictures(pictures_of(folder), made),
+        GoodImages(images_of(folder), made),
         torch.from_numpy(random.integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)),
         rotation=rotation,
         damage_settings=DamageSettings(),
@@ -321,21 +319,21 @@ def crops(folder, *, rotation="none", roi=None, **options):
     )
 
 
-def found_in(crop, picture):
-    """Whether a crop is a window of a picture."""
-    windows = np.lib.stride_tricks.sliding_window_view(picture[..., 0], (64, 64))
+def found_in(crop, image):
+    """Whether a crop is a window of an image."""
+    windows = np.lib.stride_tricks.sliding_window_view(image[..., 0], (64, 64))
     return bool((windows == crop[..., 0]).all(axis=(2, 3)).any())
 
 
-def test_a_batch_is_crops_of_pictures_of_mixed_sizes(large):
-    made, pictures = crops(large), GoodPictures(pictures_of(large), TILES)
+def test_a_batch_is_crops_of_images_of_mixed_sizes(large):
+    made, images = crops(large), GoodImages(images_of(large), TILES)
     for step in range(2):
         clean, damaged, masks = made.make("denoise", step)
         assert clean.shape == damaged.shape == (5, 3, 64, 64)
         assert masks.shape == (5, 1, 64, 64)
         order = batch_indices(5, 5, step, seed=0, phase="denoise")
         for crop, index in zip(clean, order, strict=True):
-            assert found_in(crop.permute(1, 2, 0).numpy(), pictures[index])
+            assert found_in(crop.permute(1, 2, 0).numpy(), images[index])
     assert not torch.equal(made.make("denoise", 0)[0], made.make("denoise", 1)[0])
 
 
@@ -359,7 +357,7 @@ def left_half(side=16):
 def test_nothing_is_damaged_outside_of_the_region(parts):
     everywhere, inside = batches(parts, rotation="none"), batches(parts, rotation="none")
     inside = Batches(
-        inside._pictures,
+        inside._images,
         inside._textures,
         rotation="none",
         damage_settings=DamageSettings(),
@@ -385,12 +383,12 @@ def test_nothing_is_damaged_outside_of_the_region(parts):
 
 
 @pytest.mark.parametrize("rotation", ["tilt", "turn"])
-def test_the_region_turns_with_the_picture(tmp_path, rotation):
+def test_the_region_turns_with_the_image(tmp_path, rotation):
     """The inspected part is white and the rest black: damage lies on white alone."""
-    picture = np.zeros((160, 120, 3), np.uint8)
-    picture[:, :60] = 255
+    image = np.zeros((160, 120, 3), np.uint8)
+    image[:, :60] = 255
     for number in range(5):
-        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
     made = crops(tmp_path, rotation=rotation, roi=left_half())
     hit = 0
     for step in range(6):

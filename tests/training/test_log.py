@@ -41,7 +41,7 @@ def test_every_line_is_json_with_its_facts(tmp_path):
         "step": 3,
         "steps": 4,
         "loss": 0.123457,
-        "pictures_per_s": 8.123,
+        "images_per_s": 8.123,
         "lr": 0.4,
     }
     assert second["loss"] == 0.25
@@ -72,7 +72,7 @@ def test_without_a_terminal_there_are_plain_lines_on_stderr(tmp_path, capfd):
     out, err = capfd.readouterr()
     assert out == ""
     assert "teacher: [bold] ü\n" in err
-    assert "phase 1, student: step 4/4, loss 0.2500, 16.0 pictures/s, 0:00:00 left\n" in err
+    assert "phase 1, student: step 4/4, loss 0.2500, 16.0 images/s, 0:00:00 left\n" in err
     assert "\x1b" not in err
 
 
@@ -91,7 +91,7 @@ def test_the_time_left_is_what_the_rate_says(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("destseg.training.log.SECONDS_BETWEEN_LINES", -1.0)
     with TrainingLog(tmp_path, tensorboard=False, quiet=False) as log:
         log.start_phase("segment", 0, 1000)
-        # 900 steps of 16 pictures at 2 a second are 7200 seconds.
+        # 900 steps of 16 images at 2 a second are 7200 seconds.
         log.report("segment", 100, 1000, loss=1.0, rate=2.0, batch=16, lr=0.1)
     assert "2:00:00 left" in capfd.readouterr().err
 
@@ -121,7 +121,7 @@ def test_tensorboard_has_the_same_numbers(tmp_path):
     events.Reload()
     assert set(events.Tags()["scalars"]) == {
         "denoise/loss",
-        "denoise/pictures_per_s",
+        "denoise/images_per_s",
         "denoise/lr",
     }
     losses = [(each.step, each.value) for each in events.Scalars("denoise/loss")]

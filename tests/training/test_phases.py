@@ -195,7 +195,7 @@ def test_the_papers_phase_1_steps_are_the_public_recipes_at_any_batch_size(tiny_
         size = gradient.abs().max().clamp_min(1e-4)
         assert (ours[name] - gradient).abs().max() <= 2e-3 * size, name
 
-    # The same pictures twice: the published sum would double its steps.
+    # The same images twice: the published sum would double its steps.
     model.zero_grad()
     phase(*(torch.cat([each, each]) for each in (clean, damaged, masks))).backward()
     for name, gradient in student_gradients(model).items():

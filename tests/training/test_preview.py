@@ -23,14 +23,14 @@ def settings(tiny_settings):
 
 
 @pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 3), (4, 2, 6), (5, 3, 6)])
-def test_two_pictures_a_row(parts, settings, count, rows, columns):
+def test_two_images_a_row(parts, settings, count, rows, columns):
     sheet = damage_sheet(parts, settings, count)
     assert sheet.dtype == np.uint8
     assert sheet.shape == (GAP + HEADING + rows * (CELL + GAP), GAP + columns * (CELL + GAP), 3)
     assert (sheet[:HEADING] < 128).any()  # captions
 
 
-def test_each_picture_is_beside_its_damage_and_mask(parts, settings):
+def test_each_image_is_beside_its_damage_and_mask(parts, settings):
     originals = {
         path.name: np.array(Image.open(path).resize((256, 256), Image.Resampling.BILINEAR))
         for path in parts.glob("*.png")
@@ -46,18 +46,18 @@ def test_each_picture_is_beside_its_damage_and_mask(parts, settings):
     assert len(set(shown)) == 6
 
 
-def test_the_seed_chooses_pictures_and_damage(parts, settings):
+def test_the_seed_chooses_images_and_damage(parts, settings):
     first = damage_sheet(parts, settings, 4)
     assert np.array_equal(first, damage_sheet(parts, settings, 4))
     assert not np.array_equal(first, damage_sheet(parts, settings.replace(seed=1), 4))
 
 
-def test_more_pictures_than_there_are(parts, settings):
+def test_more_images_than_there_are(parts, settings):
     assert len(cells(damage_sheet(parts, settings, 14))) == 7
 
 
-def test_pictures_that_cannot_be_read(tmp_path, settings):
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+def test_images_that_cannot_be_read(tmp_path, settings):
+    (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"bad\.png"):
         damage_sheet(tmp_path, settings, 2)
     with pytest.raises(DataError):

@@ -121,7 +121,7 @@ def assert_same_model(one, other, parts):
     for name, value in ours.items():
         np.testing.assert_allclose(theirs[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
     first, second = (load(each, backend="torch", device="cpu") for each in (one, other))
-    assert first.calibration.pictures == second.calibration.pictures
+    assert first.calibration.images == second.calibration.images
     for path in sorted(parts.iterdir())[:4]:
         a, b = first.predict(path), second.predict(path)
         np.testing.assert_allclose(a.anomaly_map, b.anomaly_map, atol=1e-4)
@@ -194,9 +194,9 @@ def test_a_fault_in_one_ends_all_and_leaves_the_run_that_was_to_be_replaced(
 ):
     folder = tmp_path / "run"
     shutil.copytree(alone, folder)
-    done = run(*faulty("picture", parts, folder, settings, "--overwrite"))
+    done = run(*faulty("image", parts, folder, settings, "--overwrite"))
     assert done.returncode == 1
-    assert "destseg (process 1): error: bad.png: expected a picture, got words" in spoken(done)
+    assert "destseg (process 1): error: bad.png: expected an image, got words" in spoken(done)
     assert "Traceback" not in done.stderr.partition("torch/distributed/elastic")[0]
     assert (folder / WEIGHTS).read_bytes() == (alone / WEIGHTS).read_bytes()
     assert load(folder, backend="torch", device="cpu").calibration is not None

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 import torch
 
-from conftest import write_pictures
+from conftest import write_images
 from destseg.config import Settings
 from destseg.errors import (
     BundleError,
@@ -93,16 +93,16 @@ def test_a_run_leaves_a_model_that_loads(parts, settings, finished):
     result = predictor.predict(parts / "000.png")
     assert 0 <= result.score <= 1
     assert predictor.calibration.image_size == 64
-    assert len(predictor.calibration.scores) == 3  # of 12, held_out_minimum
-    assert 0 < len(set(predictor.calibration.pictures) & {p.name for p in parts.iterdir()}) == 3
+    assert len(predictor.calibration.scores) == 3  # of 12, calibration_minimum
+    assert 0 < len(set(predictor.calibration.images) & {p.name for p in parts.iterdir()}) == 3
 
 
 def test_the_settings_that_were_used_are_written(settings, finished):
     assert Settings.from_yaml(finished / "settings.yaml") == settings
     manifest = json.loads((finished / "manifest.json").read_text())
     assert Settings.from_dict(manifest["settings"]) == settings
-    assert manifest["training"]["pictures"] == 9
-    assert manifest["training"]["held_out"] == 3
+    assert manifest["training"]["images"] == 9
+    assert manifest["training"]["calibration_images"] == 3
     assert manifest["training"]["teacher"].startswith("file tiny.safetensors sha256:")
 
 
@@ -115,7 +115,7 @@ def test_the_log_tells_every_step(settings, finished):
     ]
     for each in steps:
         assert each["steps"] == 3
-        assert each["pictures_per_s"] > 0
+        assert each["images_per_s"] > 0
         assert np.isfinite(each["loss"])
     # Two steps of warm-up under a cosine over three.
     student, head = settings.training.lr_student, settings.training.lr_head
@@ -137,8 +137,8 @@ def test_the_teacher_is_left_as_it_was(settings, finished, tiny_teacher_weights)
 def test_the_returned_predictor_is_the_saved_one(parts, settings, tmp_path):
     predictor = run(parts, tmp_path / "run", settings)
     saved = load(tmp_path / "run", device="cpu")
-    picture = parts / "004.png"
-    assert predictor.predict(picture).score == saved.predict(picture).score
+    image = parts / "004.png"
+    assert predictor.predict(image).score == saved.predict(image).score
     assert predictor.calibration == saved.calibration
 
 
@@ -387,7 +387,7 @@ def test_settings_that_do_not_change_the_weights_may_change(
     assert predictor.bundle.settings.flat()[name] == HARMLESS[name]
 
 
-def test_other_pictures_are_refused(parts, settings, interrupted, tmp_path):
+def test_other_images_are_refused(parts, settings, interrupted, tmp_path):
     more = shutil.copytree(parts, tmp_path / "more")
     shutil.copy(more / "000.png", more / "extra.png")
     with pytest.raises(TrainingError, match="not those of the run to be resumed"):
@@ -642,7 +642,7 @@ def test_the_rate_counts_the_steps_of_all_phases(
     changed = settings.replace(surface_width=surface_width)
     training = run(parts, tmp_path / "run", changed).bundle.training
     assert training["minutes"] == 2
-    assert training["pictures_per_s"] == pytest.approx(steps * 4 / 120)
+    assert training["images_per_s"] == pytest.approx(steps * 4 / 120)
 
 
 def test_resume_and_overwrite_exclude_each_other(parts, settings, finished):
@@ -650,31 +650,31 @@ def test_resume_and_overwrite_exclude_each_other(parts, settings, finished):
         run(parts, finished, settings, resume=True, overwrite=True)
 
 
-# ---- pictures
+# ---- images
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 6])
-def test_too_few_pictures(settings, tmp_path, count):
-    folder = write_pictures(tmp_path / "few", count)
-    with pytest.raises(DataError, match="expected at least 4 good pictures"):
+def test_too_few_images(settings, tmp_path, count):
+    folder = write_images(tmp_path / "few", count)
+    with pytest.raises(DataError, match="expected at least 4 good images"):
         run(folder, tmp_path / "run", settings)
 
 
 def test_as_many_as_a_batch_are_enough(settings, tmp_path):
-    run(write_pictures(tmp_path / "few", 7), tmp_path / "run", settings)
-    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["training"]["pictures"] == 4
+    run(write_images(tmp_path / "few", 7), tmp_path / "run", settings)
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["training"]["images"] == 4
 
 
-def test_a_folder_without_pictures(settings, tmp_path):
+def test_a_folder_without_images(settings, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="expected images"):
         run(tmp_path / "empty", tmp_path / "run", settings)
 
 
-def test_unreadable_pictures_stop_or_are_left_out(settings, tmp_path):
-    folder = write_pictures(tmp_path / "some", 12)
-    (folder / "bad1.png").write_bytes(b"no picture")
-    (folder / "bad2.png").write_bytes(b"no picture")
+def test_unreadable_images_stop_or_are_left_out(settings, tmp_path):
+    folder = write_images(tmp_path / "some", 12)
+    (folder / "bad1.png").write_bytes(b"no image")
+    (folder / "bad2.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"(?s)2 of 14.*bad1\.png.*bad2\.png.*--skip-unreadable"):
         run(folder, tmp_path / "run", settings)
     assert not (tmp_path / "run" / STATE).exists()
@@ -684,23 +684,23 @@ def test_unreadable_pictures_stop_or_are_left_out(settings, tmp_path):
 
 
 @pytest.mark.parametrize("repeats", [1, 2])
-def test_held_out_pictures_are_never_trained_on(parts, settings, tmp_path, monkeypatch, repeats):
-    """Nor where a list names pictures twice."""
+def test_calibration_images_are_never_trained_on(parts, settings, tmp_path, monkeypatch, repeats):
+    """Nor where a list names images twice."""
     trained = set()
 
     class Watched(train_module.Batches):
-        def __init__(self, pictures, *args, **kwargs):
-            trained.update(path.name for path in pictures.paths)
-            super().__init__(pictures, *args, **kwargs)
+        def __init__(self, images, *args, **kwargs):
+            trained.update(path.name for path in images.paths)
+            super().__init__(images, *args, **kwargs)
 
     monkeypatch.setattr(train_module, "Batches", Watched)
     everything = [str(path) for path in sorted(parts.glob("*.png"))]
     (tmp_path / "list.txt").write_text("\n".join(everything * repeats))
     predictor = run(tmp_path / "list.txt", tmp_path / "run", settings)
-    held_out = {Path(name).name for name in predictor.calibration.pictures}
-    assert len(held_out) == 3
-    assert not trained & held_out
-    assert len(trained | held_out) == 12
+    calibration_images = {Path(name).name for name in predictor.calibration.images}
+    assert len(calibration_images) == 3
+    assert not trained & calibration_images
+    assert len(trained | calibration_images) == 12
 
 
 # ---- what is told
@@ -718,8 +718,8 @@ def test_otherwise_a_run_tells_what_it_does(parts, settings, tmp_path, capfd):
     out, err = capfd.readouterr()
     assert out == ""
     for text in (
-        "checking 12 pictures",
-        "9 pictures to train on, 3 held out",
+        "checking 12 images",
+        "9 images to train on, 3 held out",
         "teacher: file tiny.safetensors",
         "phase 1, student: step 3/3",
         "phase 2, head: step 3/3",
@@ -765,7 +765,7 @@ def test_the_loop_looks_at_losses_only_where_it_must(parts, settings, tmp_path, 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
     """Parts of 150 x 150 with a region of interest, their middle."""
-    folder = write_pictures(tmp_path_factory.mktemp("large") / "parts", 10, side=150)
+    folder = write_images(tmp_path_factory.mktemp("large") / "parts", 10, side=150)
     middle = [[0.2, 0.2], [0.8, 0.2], [0.8, 0.8], [0.2, 0.8]]
     (folder / "roi.json").write_text(json.dumps({"polygons": [middle]}))
     return folder
@@ -805,8 +805,8 @@ def test_training_on_tiles_with_a_region_gives_a_model_that_stands_alone(
     assert inspected[31:119, 31:119].all()
     assert not inspected[:29].any()
     assert not inspected[:, 121:].any()
-    held_out = [predictor.predict(large / name).score for name in calibration.pictures]
-    assert sorted(held_out) == pytest.approx(calibration.scores, abs=1e-6)
+    calibration_images = [predictor.predict(large / name).score for name in calibration.images]
+    assert sorted(calibration_images) == pytest.approx(calibration.scores, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -160,10 +160,10 @@ def test_the_oldest_is_first_and_names_decide_among_equals():
 
 def test_what_cannot_be_read_is_tried_after_twice_the_time_and_then_given_up():
     waiting = Arrivals(2, 20)
-    picture = Arrival("a.png", 1, 0)
+    image = Arrival("a.png", 1, 0)
     tried = []
     for now in range(40):
-        for due in waiting.look([picture], now):
+        for due in waiting.look([image], now):
             tried.append(now)
             if waiting.unreadable(due, now):
                 waiting.done(due)

@@ -23,7 +23,7 @@ def line(file: str, number: int = 1, moved_to: str | None = None, **more: object
     found = {"error": "damaged"} if more.get("error") else RESULT
     stamp = {"file": file, "size": number, "mtime_ns": 10**18 + number}
     when = {"inspected": "2026-01-02T03:04:05.678+00:00", "weights_sha256": "abc"}
-    return {"picture": f"in/{file}", **found, **stamp, **when, "moved_to": moved_to}
+    return {"path": f"in/{file}", **found, **stamp, **when, "moved_to": moved_to}
 
 
 def arrival(file: str, number: int = 1) -> Arrival:
@@ -113,8 +113,8 @@ def test_a_line_torn_at_any_byte_is_cut_off(tmp_path):
     [
         b"notes without an end",
         b"notes\n",
-        b'{"picture": "a.png", "score": 0.5}\n',  # as destseg predict writes it
-        b'{"picture": "a.png", "file": "a.png", "size": "1", "mtime_ns": 1, "moved_to": null}\n',
+        b'{"path": "a.png", "score": 0.5}\n',  # as destseg predict writes it
+        b'{"path": "a.png", "file": "a.png", "size": "1", "mtime_ns": 1, "moved_to": null}\n',
         b"[1]\n",
         b"SQLite format 3\0\x10\0",
     ],

@@ -33,7 +33,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 # --- what is inspected, and when
 
 
-def test_a_picture_gives_what_the_predictor_says_of_it_and_what_it_was(line):
+def test_an_image_gives_what_the_predictor_says_of_it_and_what_it_was(line):
     reds = {"a.png": 20, "deep/b.png": 200, "deep/er/c.PNG": 90}
     for name, red in reds.items():
         drop(line.folder / name, red)
@@ -54,7 +54,7 @@ def test_a_picture_gives_what_the_predictor_says_of_it_and_what_it_was(line):
     assert line.run(end=20) == rows  # after a restart nothing is new
 
 
-def test_pictures_that_come_later_are_seen_when_they_have_settled(line):
+def test_images_that_come_later_are_seen_when_they_have_settled(line):
     line.at = {3: lambda: drop(line.folder / "a.png", 1), 7: lambda: drop(line.folder / "b.png", 2)}
     assert [row["file"] for row in line.run(20)] == ["a.png", "b.png"]
     assert line.times == {"a.png": 5, "b.png": 9}
@@ -67,7 +67,7 @@ def test_the_oldest_is_inspected_first(line):
     assert [row["file"] for row in line.run()] == ["c.png", "a.png", "b.png", "0.png"]
 
 
-def test_a_picture_that_grows_is_inspected_when_it_is_whole(line):
+def test_an_image_that_grows_is_inspected_when_it_is_whole(line):
     path, content = line.folder / "a.png", png(150)
     for second in range(8):
         share = content[: len(content) * (second + 1) // 8]
@@ -87,14 +87,14 @@ def test_a_writer_that_makes_pauses_is_waited_for(line):
     assert row.get("error") is None
 
 
-def test_what_was_never_finished_is_an_error_once_and_a_picture_when_it_is(line):
+def test_what_was_never_finished_is_an_error_once_and_an_image_when_it_is(line):
     path = line.folder / "a.png"
     path.write_bytes(png(150)[:-30])
     drop(line.folder / "b.png", 9)
     line.at = {50: lambda: drop(path, 150)}
     rows = line.run(70)
     assert [row["file"] for row in rows] == ["b.png", "a.png", "a.png"]
-    assert "expected a JPEG, PNG, BMP, TIFF or WebP picture" in rows[1]["error"]
+    assert "expected a JPEG, PNG, BMP, TIFF or WebP image" in rows[1]["error"]
     assert rows[1].get("score") is None
     assert rows[2]["score"] == pytest.approx(150 / 255)
     assert isinstance(line.answers[1], Failure)
@@ -110,7 +110,7 @@ def test_temporary_names_wait_for_their_rename_which_can_be_taken_at_once(line):
     assert sorted(line.times.values()) == [4, 5, 6]
 
 
-def test_a_name_that_is_used_again_is_a_new_picture(line):
+def test_a_name_that_is_used_again_is_a_new_image(line):
     path = line.folder / "latest.png"
     reds = [10, 200, 90]
     line.at = {1 + 5 * i: lambda red=red: drop(path, red) for i, red in enumerate(reds)}
@@ -118,15 +118,15 @@ def test_a_name_that_is_used_again_is_a_new_picture(line):
     assert [row["score"] for row in rows] == pytest.approx([red / 255 for red in reds])
 
 
-def test_a_picture_written_anew_while_it_is_inspected_is_never_taken_for_the_other(line):
+def test_an_image_written_anew_while_it_is_inspected_is_never_taken_for_the_other(line):
     path = drop(line.folder / "a.png", 10)
     calls = []
 
-    def backend(pictures):
+    def backend(images):
         if not calls:
             drop(path, 200)
-        calls.append(len(pictures))
-        return brightness(pictures)
+        calls.append(len(images))
+        return brightness(images)
 
     (row,) = line.run(10, backend=backend)
     assert calls == [1, 1]
@@ -134,12 +134,12 @@ def test_a_picture_written_anew_while_it_is_inspected_is_never_taken_for_the_oth
     assert row["mtime_ns"] == path.stat().st_mtime_ns
 
 
-def test_nothing_is_said_of_a_picture_that_is_taken_away_meanwhile(line):
+def test_nothing_is_said_of_an_image_that_is_taken_away_meanwhile(line):
     path = drop(line.folder / "a.png", 10)
 
-    def backend(pictures):
+    def backend(images):
         path.unlink(missing_ok=True)
-        return brightness(pictures)
+        return brightness(images)
 
     assert line.run(10, backend=backend) == []
     assert line.said == []
@@ -157,9 +157,9 @@ def test_what_is_done_stays_done_where_another_model_goes_on(line, monkeypatch):
     assert [row["weights_sha256"] for row in rows] == ["abc", "def"]
 
 
-def test_it_can_be_ended_between_pictures_that_cannot_be_read(line):
+def test_it_can_be_ended_between_images_that_cannot_be_read(line):
     for number in range(50):
-        (line.folder / f"{number}.png").write_bytes(b"no picture")
+        (line.folder / f"{number}.png").write_bytes(b"no image")
     asked = []
 
     def end_after_the_third(seconds: float, end: float) -> bool:
@@ -177,7 +177,7 @@ def test_it_can_be_ended_between_pictures_that_cannot_be_read(line):
 
 def test_once_ends_when_what_was_there_is_done(line):
     drop(line.folder / "a.png", 10)
-    (line.folder / "broken.png").write_bytes(b"no picture")
+    (line.folder / "broken.png").write_bytes(b"no image")
     line.at = {15: lambda: drop(line.folder / "late.png", 10), 21: lambda: pytest.fail("goes on")}
     rows = line.run(1000, once=True)
     # It is given up at 20; what came meanwhile and was ready is done too.
@@ -243,10 +243,10 @@ def test_a_folder_inside_that_cannot_be_read_holds_up_no_other(line, monkeypatch
 # --- moving
 
 
-def test_pictures_are_moved_to_what_they_are(moving):
+def test_images_are_moved_to_what_they_are(moving):
     for name, red in {"a.png": 20, "deep/b.png": 200}.items():
         drop(moving.folder / name, red)
-    (moving.folder / "c.png").write_bytes(b"no picture")
+    (moving.folder / "c.png").write_bytes(b"no image")
     drop(moving.folder / "later.png.part", 3)
     rows = moving.run(30)
     assert {row["file"]: row["moved_to"] for row in rows} == {
@@ -258,7 +258,7 @@ def test_pictures_are_moved_to_what_they_are(moving):
     assert tree(moving.moved) == {
         "good/a.png": png(20),
         "defective/deep/b.png": png(200),
-        "failed/c.png": b"no picture",
+        "failed/c.png": b"no image",
     }
 
 
@@ -331,7 +331,7 @@ def test_nothing_is_moved_over_what_others_put_there(moving):
     assert "is in the way" in moving.said[0]
 
 
-def test_a_picture_that_comes_while_another_of_its_name_is_moved_is_inspected(moving):
+def test_an_image_that_comes_while_another_of_its_name_is_moved_is_inspected(moving):
     path = drop(moving.folder / "a.png", 20)
     rename, replaced = Path.rename, []
 
@@ -348,7 +348,7 @@ def test_a_picture_that_comes_while_another_of_its_name_is_moved_is_inspected(mo
     assert moving.said == []
 
 
-def test_a_picture_that_comes_while_another_of_its_name_is_recorded_stays(moving, monkeypatch):
+def test_an_image_that_comes_while_another_of_its_name_is_recorded_stays(moving, monkeypatch):
     """Also on a file system without hard links, where what was moved cannot be put back."""
     path = drop(moving.folder / "a.png", 20)
     sync, replaced = os.fsync, []
@@ -382,7 +382,7 @@ def test_a_folder_that_would_be_found_again_or_cannot_be_is_refused(moving, tmp_
         with pytest.raises(SettingsError, match="would be found again"):
             Mover(moving.folder, target)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(DataError, match="expected a folder to move pictures to"):
+    with pytest.raises(DataError, match="expected a folder to move images to"):
         Mover(moving.folder, tmp_path / "file/x")
 
 

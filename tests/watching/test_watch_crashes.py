@@ -1,8 +1,8 @@
 """A folder that is written to in every way, and a watch that is ended between any two steps.
 
 A trace sees every line of ``watching``.  At random ones the process "dies" (an exception that
-nothing there catches), or the world goes on meanwhile: a picture comes, grows, is written over,
-renamed or removed.  However that went, once all is quiet every picture must have been recorded
+nothing there catches), or the world goes on meanwhile: an image comes, grows, is written over,
+renamed or removed.  However that went, once all is quiet every image must have been recorded
 exactly once with its own score, or have been destroyed by the world before.
 """
 
@@ -34,14 +34,14 @@ class Killed(BaseException):
 
 
 class World:
-    """What writes to the folder, and remembers every whole picture that it ever put there."""
+    """What writes to the folder, and remembers every whole image that it ever put there."""
 
     def __init__(self, folder: Path, rng: random.Random) -> None:
         self.folder = folder
         self.rng = rng
         self.time = 10**18
-        self.whole: dict[tuple[str, int, int], int] = {}  # every whole picture's score, times 255
-        self.destroyed: set[int] = set()  # of the pictures that it wrote over or removed
+        self.whole: dict[tuple[str, int, int], int] = {}  # every whole image's score, times 255
+        self.destroyed: set[int] = set()  # of the images that it wrote over or removed
         self.growing: dict[str, tuple[bytes, int]] = {}  # what is still to be written, and what
         self.left = list(range(1, 250))
         rng.shuffle(self.left)
@@ -152,7 +152,7 @@ def let_go(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("move", [False, True], ids=["stay", "move"])
 @pytest.mark.parametrize("kind", ["jsonl", "db"])
-def test_every_picture_is_recorded_exactly_once(kind, move, seed, tmp_path, let_go):
+def test_every_image_is_recorded_exactly_once(kind, move, seed, tmp_path, let_go):
     rng = random.Random(f"{kind} {move} {seed}")
     line = Line(tmp_path, kind, move=move)
     world = World(line.folder, rng)
@@ -168,7 +168,7 @@ def test_every_picture_is_recorded_exactly_once(kind, move, seed, tmp_path, let_
             let_go()
             if kind == "jsonl" and line.results.exists() and rng.random() < 0.5:
                 whole = line.results.read_bytes()
-                torn = (whole.splitlines() or [b'{"picture": "in/0.png", "score": 0.1}'])[-1]
+                torn = (whole.splitlines() or [b'{"path": "in/0.png", "score": 0.1}'])[-1]
                 line.results.write_bytes(whole + torn[: rng.randrange(len(torn))])
     world.finish()
     line.now, line.at = 60, {}
@@ -177,19 +177,19 @@ def test_every_picture_is_recorded_exactly_once(kind, move, seed, tmp_path, let_
     assert trace.lines > 1000
     assert deaths > 0
     keys = [(row["file"], row["size"], row["mtime_ns"]) for row in rows]
-    assert len(set(keys)) == len(keys), "a picture was recorded twice"
+    assert len(set(keys)) == len(keys), "an image was recorded twice"
     seen = {}
     for key, row in zip(keys, rows, strict=True):
         if row.get("error"):
-            assert key not in world.whole, "a whole picture was called unreadable"
+            assert key not in world.whole, "a whole image was called unreadable"
         else:
-            assert row["score"] == pytest.approx(world.whole[key] / 255), "of another picture"
+            assert row["score"] == pytest.approx(world.whole[key] / 255), "of another image"
             seen[world.whole[key]] = row
     missed = set(world.whole.values()) - world.destroyed - set(seen)
     assert not missed
     if not move:
         return
-    # Every picture that the world left alone is where its result says, as it was.
+    # Every image that the world left alone is where its result says, as it was.
     kept = set(world.whole.values()) - world.destroyed
     for red in kept:
         assert (line.moved / seen[red]["moved_to"]).read_bytes() == png(red)
@@ -199,7 +199,7 @@ def test_every_picture_is_recorded_exactly_once(kind, move, seed, tmp_path, let_
 
 
 def test_death_before_each_line_in_turn_loses_and_repeats_nothing(tmp_path, let_go):
-    """In a run of one picture, which is recorded and moved."""
+    """In a run of one image, which is recorded and moved."""
     died = 0
     for number in range(10_000):
         root = tmp_path / str(number)

@@ -1,4 +1,4 @@
-"""A folder that pictures are written to, a model of one line, and a clock that tests turn."""
+"""A folder that images are written to, a model of one line, and a clock that tests turn."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from destseg.watching.watch import Timing, Watch
 TIMING = Timing(interval=1, settle=2, give_up=20)
 
 
-def brightness(pictures: np.ndarray) -> np.ndarray:
-    return pictures[..., 0].astype(np.float32) / 255
+def brightness(images: np.ndarray) -> np.ndarray:
+    return images[..., 0].astype(np.float32) / 255
 
 
 def make_predictor(backend: Callable[[np.ndarray], np.ndarray] = brightness) -> Predictor:
@@ -36,7 +36,7 @@ def make_predictor(backend: Callable[[np.ndarray], np.ndarray] = brightness) -> 
 
 
 def png(red: int) -> bytes:
-    """The bytes of a picture whose score is red / 255."""
+    """The bytes of an image whose score is red / 255."""
     image = np.full((8, 8, 3), 50, np.uint8)
     image[..., 0] = red
     buffer = io.BytesIO()

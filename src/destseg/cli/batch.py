@@ -1,4 +1,4 @@
-"""``destseg batch``: stored pictures by the million, on one machine or a Ray cluster."""
+"""``destseg batch``: stored images by the million, on one machine or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from destseg.errors import SettingsError, needs_extra
 from destseg.redaction import without_secrets
 
 if TYPE_CHECKING:
-    from destseg.batch.run import Planned
+    from destseg.batch_inspection.run import Planned
 
-DESCRIPTION = """Inspect very many stored pictures, on this machine or on a Ray cluster.
+DESCRIPTION = """Inspect very many stored images, on this machine or on a Ray cluster.
 
 SOURCE is a folder (searched to any depth), a glob, a list (.txt, .csv), or Parquet with the bytes
-of pictures; a path, or a URI of any file system that Arrow or fsspec knows (s3://, gs://, abfs://,
+of images; a path, or a URI of any file system that Arrow or fsspec knows (s3://, gs://, abfs://,
 hdfs://, ...).  The results are Parquet files in DIR, one a partition, with the columns id,
-partition, score, p_value, is_defective, threshold, width, height, regions, error and model.  A
-picture that cannot be read is a row with its error; the others are done all the same, and the exit
+partition, score, p_value, is_defective, threshold, width, height, regions, error and model.  An
+image that cannot be read is a row with its error; the others are done all the same, and the exit
 code is 1.
 
 After an interruption the same command goes on: finished partitions are not repeated, and every
-picture is in the results once.  Another listing, model or setting is refused.
+image is in the results once.  Another listing, model or setting is refused.
 """
 
 EPILOG = """examples:
   destseg batch runs/parts archive/ --output results/
   destseg batch runs/parts 's3://plant/2026/**/*.png' --output s3://plant/results --address auto
-  destseg batch runs/parts pictures.parquet --id-column serial --output results/
+  destseg batch runs/parts images.parquet --id-column serial --output results/
 """
 
 
@@ -39,8 +39,8 @@ def run(words: list[str]) -> int:
     parsed = _parser().parse_args(words)
     _require_positive(parsed)
     with needs_extra("ray", "destseg batch"):
-        from destseg.batch.cluster import Share
-        from destseg.batch.run import Options, inspect_stored
+        from destseg.batch_inspection.cluster import Share
+        from destseg.batch_inspection.run import Options, inspect_stored
     from destseg.cli.progress import Pace
     from destseg.inference.backends import Runtime
 
@@ -57,7 +57,7 @@ def run(words: list[str]) -> int:
 
     def on_plan(planned: Planned) -> None:
         print(_plan_line(planned), file=sys.stderr)
-        pace.begin(planned.job.pictures, planned.before.pictures)
+        pace.begin(planned.job.images, planned.before.images)
 
     try:
         with pace:
@@ -67,7 +67,7 @@ def run(words: list[str]) -> int:
                 parsed.output,
                 options,
                 on_plan=on_plan,
-                on_done=lambda done: pace.advance(done.pictures),
+                on_done=lambda done: pace.advance(done.images),
             )
     except KeyboardInterrupt:
         print(
@@ -76,12 +76,12 @@ def run(words: list[str]) -> int:
         )
         raise
     print(
-        f"{counts.pictures} pictures: {counts.defective} defective, {counts.failed} could not be "
+        f"{counts.images} images: {counts.defective} defective, {counts.failed} could not be "
         f"read; {pace.done} in {pace.elapsed} now; written: {without_secrets(parsed.output)}"
     )
     if counts.failed:
         print(
-            f"destseg: {counts.failed} of {counts.pictures} pictures could not be read; their rows "
+            f"destseg: {counts.failed} of {counts.images} images could not be read; their rows "
             "have the error",
             file=sys.stderr,
         )
@@ -103,19 +103,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--retry-failed",
         action="store_true",
-        help="do finished partitions again that have pictures that could not be read",
+        help="do finished partitions again that have images that could not be read",
     )
     parser.add_argument(
         "--allow-unreadable",
         action="store_true",
-        help="exit with 0 also if pictures could not be read, for schedulers that try again",
+        help="exit with 0 also if images could not be read, for schedulers that try again",
     )
     parser.add_argument(
         "--partition-size",
         type=int,
         metavar="N",
-        help="pictures of a partition, or least rows of one of Parquet, which has whole row "
-        "groups (default: 16 to 1000 by the number of pictures)",
+        help="images of a partition, or least rows of one of Parquet, which has whole row "
+        "groups (default: 16 to 1000 by the number of images)",
     )
     parser.add_argument(
         "--image-column", metavar="NAME", help="of Parquet (default: the one that has bytes)"
@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
             help=f"{kind.upper()[:-1]}s of each, also parts of one (default: {default})",
         )
     section.add_argument(
-        "--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default: 8)"
+        "--batch-size", type=int, default=8, metavar="N", help="images at a time (default: 8)"
     )
     add_runtime_flags(parser)
     return parser
@@ -166,7 +166,7 @@ def _require_positive(parsed: argparse.Namespace) -> None:
 
 def _plan_line(planned: Planned) -> str:
     job, before = planned.job, planned.before
-    line = f"{job.pictures} pictures in {job.partitions} partitions, backend {job.backend}"
-    if before.pictures:
+    line = f"{job.images} images in {job.partitions} partitions, backend {job.backend}"
+    if before.images:
         line += f"; {job.partitions - planned.left} partitions are finished"
     return line

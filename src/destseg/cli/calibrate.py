@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Fit the threshold of a trained model anew; nothing is trained or exported again.
 
-GOOD are pictures of good parts as the line sees them now, which the model was not trained on: its
-own training pictures would look better than any new part.  The good folder of labelled ones is
+GOOD are images of good parts as the line sees them now, which the model was not trained on: its
+own training images would look better than any new part.  The good folder of labelled ones is
 taken, and of a list with labels the good rows; what else lies there is left out or refused, as
-destseg train does.  Without GOOD the held-out scores stay
+destseg train does.  Without GOOD the calibration scores stay
 and only the rate changes.  Quantised forms in the bundle, which have scores of their own, are
-fitted on the same pictures.
+fitted on the same images.
 
 The old calibration stays in the bundle as calibration.until-TIME.json, beside the new one.
 """
@@ -36,7 +36,7 @@ def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     parser = command_parser("calibrate", DESCRIPTION, EPILOG)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
-    parser.add_argument("good", metavar="GOOD", nargs="?", help="folder or list of good pictures")
+    parser.add_argument("good", metavar="GOOD", nargs="?", help="folder or list of good images")
     parser.add_argument(
         "--max-false-alarm-rate",
         type=float,
@@ -75,7 +75,7 @@ def run(words: list[str]) -> int:
     elif parsed.good is None:
         if rate is None:
             raise DataError(
-                "expected good pictures, --max-false-alarm-rate, or both, got neither: there is "
+                "expected good images, --max-false-alarm-rate, or both, got neither: there is "
                 "nothing to change"
             )
         fitted[""] = before.with_rate(rate)
@@ -134,9 +134,9 @@ def _tell(name: str, old: Calibration | None, new: Calibration) -> None:
     was = f" (was {old.threshold:.4f})" if old is not None else ""
     print(
         f"{name + ': ' if name else ''}threshold {new.threshold:.4f}{was}, at most "
-        f"{new.promised_rate:.2%} false alarms, from {len(new.scores)} good pictures"
+        f"{new.guaranteed_false_alarm_rate:.2%} false alarms, from {len(new.scores)} good images"
     )
     if by := new.set_by():
         print(f"  {by}")
-    if short := new.shortfall():
+    if short := new.guarantee_note():
         print(f"destseg: note: {short}", file=sys.stderr)

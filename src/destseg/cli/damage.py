@@ -15,9 +15,9 @@ from destseg.cli.flags import (
 from destseg.config import Settings
 from destseg.errors import SettingsError, needs_extra
 
-DESCRIPTION = """Draw a sheet of good pictures, each beside its damaged version and the mask.
+DESCRIPTION = """Draw a sheet of good images, each beside its damaged version and the mask.
 
-Training shows the networks pictures like these.  Look whether the damage lies on the part, is
+Training shows the networks images like these.  Look whether the damage lies on the part, is
 about as large as defects can be, and whether --rotation suits the product.
 """
 
@@ -33,12 +33,12 @@ def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     base = base_settings(words)
     parser = command_parser("damage", DESCRIPTION, EPILOG)
-    parser.add_argument("data", metavar="DATA", help="folder or list of good pictures")
+    parser.add_argument("data", metavar="DATA", help="folder or list of good images")
     parser.add_argument(
         "--output", metavar="FILE", default="damage.png", help="the sheet (default: damage.png)"
     )
     parser.add_argument(
-        "--count", type=int, default=8, metavar="N", help="number of pictures (default: 8)"
+        "--count", type=int, default=8, metavar="N", help="number of images (default: 8)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed (default: 0)")
     add_settings_flags(parser, base, GROUPS)
@@ -56,17 +56,17 @@ def run(words: list[str]) -> int:
     format_of(output)  # refuses a name before the work
     require_files([output], _files_read(parsed, settings))
     write_image(output, damage_sheet(parsed.data, settings, parsed.count))
-    print(f"{parsed.output}: picture, damaged picture and mask")
+    print(f"{parsed.output}: image, damaged image and mask")
     return 0
 
 
 def _files_read(parsed: argparse.Namespace, settings: Settings) -> Iterator[Path]:
-    from destseg.data.samples import find_pictures, good_samples
-    from destseg.training.textures import BUILTIN
+    from destseg.data.samples import find_images, good_samples
+    from destseg.synthesis.textures import BUILTIN
 
     for path in (parsed.data, parsed.settings, settings.data.roi):
         if path:
             yield Path(path)
     yield from (sample.path for sample in good_samples(parsed.data))
     if settings.damage.textures != BUILTIN:
-        yield from find_pictures(settings.damage.textures)
+        yield from find_images(settings.damage.textures)

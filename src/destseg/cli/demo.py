@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """Make a small data set, train on its good parts, and inspect the others.
 
 The parts are crops of a brick wall that scikit-image carries; scratches, stains, holes and
-missing pieces are drawn on the test pictures by code that shares nothing with the damage that
+missing pieces are drawn on the test images by code that shares nothing with the damage that
 the training makes up.  Takes a few minutes on two cores and downloads nothing.
 """
 
@@ -40,7 +40,7 @@ def run(words: list[str]) -> int:
         denoise_steps=DENOISE_STEPS,
         segment_steps=SEGMENT_STEPS,
         surface_steps=SURFACE_STEPS,
-        # Ten held-out pictures cannot promise less than 1 in 11.
+        # Ten calibration images cannot guarantee less than 1 in 11.
         max_false_alarm_rate=0.1,
         seed=parsed.seed,
     )
@@ -77,7 +77,7 @@ def _demonstrate(output: Path, settings: Settings) -> None:
     false_alarms, missed = trained.false_alarms, trained.misses
     print(
         f"""
-{len(samples)} test pictures, {missed.total} of them defective:
+{len(samples)} test images, {missed.total} of them defective:
 
                         image AUROC   pixel AP
   head before training  {untrained.image.auroc:11.3f}   {untrained.pixel.ap:8.3f}
@@ -88,14 +88,14 @@ at the threshold, which only good parts have set:
   {false_alarms.count} false alarms in {false_alarms.total} good parts
 
 done in {(time.monotonic() - begun) / 60:.1f} minutes; look at
-  {output / "sheet.png"}   a picture of each kind, the drawn defect, the heatmap
-  {overlays}    all test pictures with their heatmaps and regions
+  {output / "sheet.png"}   an image of each kind, the drawn defect, the heatmap
+  {overlays}    all test images with their heatmaps and regions
   {bundle}       the trained model
 
-next, with pictures of your own good parts:
+next, with images of your own good parts:
   destseg damage FOLDER                       look at the damage that training will make up
   destseg train FOLDER --output runs/parts    learn from them
-  destseg predict runs/parts NEW-PICTURES     inspect others"""
+  destseg predict runs/parts NEW-IMAGES     inspect others"""
     )
 
 
@@ -110,7 +110,7 @@ def _require_free(*places: Path) -> None:
 
 
 def _write_overlays(predictor: Predictor, samples: list[Sample], folder: Path) -> None:
-    """Write every picture with its heatmap and regions."""
+    """Write every image with its heatmap and regions."""
     from destseg.data.images import write_image
     from destseg.inference.drawing import draw_result
 
@@ -121,7 +121,7 @@ def _write_overlays(predictor: Predictor, samples: list[Sample], folder: Path) -
 
 
 def _sheet(predictor: Predictor, samples: list[Sample]) -> NDArray[np.uint8]:
-    """Return a sheet with the first test picture of each kind."""
+    """Return a sheet with the first test image of each kind."""
     import numpy as np
 
     from destseg.data.drawing import colour_map, contact_sheet
@@ -132,7 +132,7 @@ def _sheet(predictor: Predictor, samples: list[Sample]) -> NDArray[np.uint8]:
     for kind in dict.fromkeys(sample.defect for sample in samples):
         sample = next(sample for sample in samples if sample.defect == kind)
         result = predictor.predict(sample.path)
-        picture = read_image(sample.path)
-        mask = read_image(sample.mask) if sample.mask else np.zeros_like(picture)
-        rows.append([picture, mask, colour_map(result.heatmap), draw_result(sample.path, result)])
-    return contact_sheet(rows, captions=["picture", "defect", "heatmap", "regions"], cell=192)
+        image = read_image(sample.path)
+        mask = read_image(sample.mask) if sample.mask else np.zeros_like(image)
+        rows.append([image, mask, colour_map(result.heatmap), draw_result(sample.path, result)])
+    return contact_sheet(rows, captions=["image", "defect", "heatmap", "regions"], cell=192)

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from destseg.inference.bundle import Bundle
     from destseg.inference.parity import Comparison
-    from destseg.inference.predictor import Picture, Predictor
+    from destseg.inference.predictor import ImageLike, Predictor
 
 DESCRIPTION = """Say what can run models on this machine, and whether all of it says the same.
 
 Without BUNDLE: versions, devices and threads of every runtime, and what to install for those that
 are missing.  With BUNDLE: every runtime that is installed and that the model was exported for
-inspects the same pictures; the largest differences from the first one are shown, and whether any
+inspects the same images; the largest differences from the first one are shown, and whether any
 decision differs.  The exit code is 1 if the maps of an fp32 runtime are further off than
 --tolerance, a decision of one differs, or one cannot run.  Where both scores lie within 0.0001 of
 the threshold, a decision that differs is rounding: it is named, and is no fault.  INT8 has scores
@@ -46,11 +46,11 @@ def run(words: list[str]) -> int:
     parser.add_argument("bundle", metavar="BUNDLE", nargs="?", help="folder of a trained model")
     parser.add_argument(
         "--data",
-        metavar="PICTURES",
-        help=f"folder, list or picture to compare on (default: {EXAMPLES} made-up pictures)",
+        metavar="IMAGES",
+        help=f"folder, list or image to compare on (default: {EXAMPLES} made-up images)",
     )
     parser.add_argument(
-        "--limit", type=int, default=32, metavar="N", help="pictures at most (default: 32)"
+        "--limit", type=int, default=32, metavar="N", help="images at most (default: 32)"
     )
     parser.add_argument(
         "--tolerance",
@@ -86,14 +86,14 @@ def run(words: list[str]) -> int:
         print(f"destseg: {name} cannot run: {error}", file=sys.stderr)
     if not predictors:
         return 1
-    comparisons = compare_backends(predictors, _pictures(parsed.data, parsed.limit, bundle))
+    comparisons = compare_backends(predictors, _images(parsed.data, parsed.limit, bundle))
     console.print(comparison_table(comparisons, parsed.tolerance))
     for each in comparisons:
         pair = f"{each.backend} and {comparisons[0].backend} decide differently"
-        for picture in each.decisions:
-            print(f"{pair}: {picture}")
-        for picture in each.borderline:
-            print(f"{pair} within {TOLERANCE:g} of the threshold, which is rounding: {picture}")
+        for image in each.decisions:
+            print(f"{pair}: {image}")
+        for image in each.borderline:
+            print(f"{pair} within {TOLERANCE:g} of the threshold, which is rounding: {image}")
     return 1 if failed or any(_is_off(each, parsed.tolerance) for each in comparisons) else 0
 
 
@@ -152,7 +152,7 @@ def comparison_table(comparisons: list[Comparison], tolerance: float) -> Table:
 
     first = comparisons[0].backend
     table = Table(
-        title=f"largest differences from {first}, same pictures",
+        title=f"largest differences from {first}, same images",
         box=SIMPLE_HEAD,
         title_justify="left",
     )
@@ -184,12 +184,12 @@ def _is_off(each: Comparison, tolerance: float) -> bool:
     return not close and not each.backend.endswith("-int8")
 
 
-def _pictures(data: str | None, limit: int, bundle: Bundle) -> list[Picture]:
+def _images(data: str | None, limit: int, bundle: Bundle) -> list[ImageLike]:
     from destseg.data.choice import evenly
-    from destseg.data.samples import find_pictures
-    from destseg.inference.parity import example_pictures
+    from destseg.data.samples import find_images
+    from destseg.inference.parity import example_images
 
     if data is None:
-        return list(example_pictures(EXAMPLES, bundle.settings.data.image_size))
-    # Spread over the folder: its first pictures are often all of one kind.
-    return [*evenly(find_pictures(data), limit)]
+        return list(example_images(EXAMPLES, bundle.settings.data.image_size))
+    # Spread over the folder: its first images are often all of one kind.
+    return [*evenly(find_images(data), limit)]

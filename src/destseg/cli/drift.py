@@ -1,4 +1,4 @@
-"""``destseg drift``: whether the scores of good-looking pictures still come as they came."""
+"""``destseg drift``: whether the scores of good-looking images still come as they came."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from destseg.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     from destseg.inference.calibration import Calibration
-    from destseg.inference.drift import Drift, Step
-    from destseg.inference.recorded import Recorded
+    from destseg.monitoring.drift import Drift, Step
+    from destseg.monitoring.recorded import Recorded
 
 ALARM = 3
 
-DESCRIPTION = """Say whether the scores of good-looking pictures still come as they came.
+DESCRIPTION = """Say whether the scores of good-looking images still come as they came.
 
-PICTURES are files, folders (searched to any depth), lists (.txt, .csv), or results, whose scores
+IMAGES are files, folders (searched to any depth), lists (.txt, .csv), or results, whose scores
 are taken without running the model: the JSON lines (.jsonl) of `destseg predict` and `watch`, the
 database (.db, .sqlite, .sqlite3) of `watch`, the folder of Parquet that `destseg batch` wrote.
 
 Their order must be the order of time: arguments in the order given, lists and .jsonl files line by
 line, databases in the order of inspection, folders by natural name (2.png before 10.png), Parquet
 in the order of the batch's listing, which for a folder is that of natural names.  Give every
-picture once.  Results of another model or threshold are refused.
+image once.  Results of another model or threshold are refused.
 
-Pictures whose score is more than 0.0002 below the threshold are compared with the held-out good
-pictures and with one another; bets against their coming as before make or lose capital (a conformal
+Images whose score is more than 0.0002 below the threshold are compared with the calibration good
+images and with one another; bets against their coming as before make or lose capital (a conformal
 test martingale).  It begins at 1.  Without a change the chance that it ever reaches 1 / A, with A
-from --alarm-rate, is at most A, however many pictures come.  It does not see the other pictures,
+from --alarm-rate, is at most A, however many images come.  It does not see the other images,
 nor a change that leaves the scores alone.
 """
 
 EPILOG = """exit codes:
   0  no drift shown
-  1  no drift shown, but some pictures could not be read; or none could be compared: all lie above
+  1  no drift shown, but some images could not be read; or none could be compared: all lie above
      the threshold or right below it, or there are none
   3  drift: the martingale has reached 1 / A, in this run or before (also if some were unreadable,
      or FILE could not be written, which is told)
@@ -57,19 +57,19 @@ def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     parsed = _parser().parse_args(words)
 
-    from destseg.cli.sources import source_pictures
+    from destseg.cli.sources import source_images
     from destseg.data.files import write_atomically
     from destseg.data.outputs import require_files
-    from destseg.inference.betting import alarm_level
     from destseg.inference.bundle import own_files
-    from destseg.inference.drift import Drift, load_state, save_state
-    from destseg.inference.recorded import is_results
+    from destseg.monitoring.drift import Drift, load_state, save_state
+    from destseg.monitoring.martingale import alarm_level
+    from destseg.monitoring.recorded import is_results
 
     alarm_level(parsed.alarm_rate)  # refuses a wrong rate before the work
     found = {
         # Of results the files: a batch leaves a folder.
-        source: list(source.glob("*")) if is_results(source) else source_pictures(source)
-        for source in map(Path, parsed.pictures)
+        source: list(source.glob("*")) if is_results(source) else source_images(source)
+        for source in map(Path, parsed.images)
     }
     read = [*found, *(path for paths in found.values() for path in paths)]
     outputs = [Path(path) for path in (parsed.output, parsed.state) if path]
@@ -92,7 +92,7 @@ def run(words: list[str]) -> int:
     try:
         if parsed.output:
             write_atomically(parsed.output, "".join(_lines(given, steps)))
-        if parsed.state:  # last: if anything failed before, the same pictures can be given again
+        if parsed.state:  # last: if anything failed before, the same images can be given again
             save_state(parsed.state, after)
     except DataError as error:  # what was found out is told all the same
         not_written = error
@@ -101,14 +101,14 @@ def run(words: list[str]) -> int:
         print(line)
     print(
         f"flagged     {flagged} of {len(seen)} in this run are above the threshold; of good parts "
-        f"at most {calibration.promised_rate:.2%} are expected"
+        f"at most {calibration.guaranteed_false_alarm_rate:.2%} are expected"
     )
     print(_verdict(before, after, steps, seen, parsed.alarm_rate))
     failed = [one for one in given if one.score is None]
     for one in failed:
         print(f"destseg: {one.path}: {one.error}", file=sys.stderr)
     if failed:
-        print(f"destseg: {len(failed)} of {len(given)} pictures could not be read", file=sys.stderr)
+        print(f"destseg: {len(failed)} of {len(given)} images could not be read", file=sys.stderr)
     if not_written:
         print(f"destseg: error: {not_written}", file=sys.stderr)
     if after.is_alarm(parsed.alarm_rate):
@@ -120,8 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("drift", DESCRIPTION, EPILOG)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
     parser.add_argument(
-        "pictures",
-        metavar="PICTURES",
+        "images",
+        metavar="IMAGES",
         nargs="+",
         help="files, folders, lists, or results of predict, watch, batch, in the order of time",
     )
@@ -129,13 +129,13 @@ def _parser() -> argparse.ArgumentParser:
         "--state",
         metavar="FILE",
         help="JSON file to go on from and to write anew, made if there is none; it belongs to one "
-        "model and threshold (default: begin at the held-out pictures, keep nothing)",
+        "model and threshold (default: begin at the calibration images, keep nothing)",
     )
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="also write a JSON line a picture: picture, score, p_value (null where it is "
-        "not compared) and martingale_log10, or picture and error",
+        help="also write a JSON line an image: image, score, p_value (null where it is "
+        "not compared) and martingale_log10, or image and error",
     )
     parser.add_argument(
         "--alarm-rate",
@@ -163,9 +163,9 @@ def _answers(
     from destseg.inference.bundle import load_bundle
     from destseg.inference.exports import bundle_for
     from destseg.inference.predictor import Measurement, load
-    from destseg.inference.recorded import Recorded, is_results, read_results
+    from destseg.monitoring.recorded import Recorded, is_results, read_results
 
-    sources = list(map(Path, parsed.pictures))
+    sources = list(map(Path, parsed.images))
     if all(map(is_results, sources)):
         backend = Runtime(**runtime_options(parsed)).backend
         bundle, predictor = bundle_for(load_bundle(parsed.bundle), backend), None
@@ -196,7 +196,7 @@ def _answers(
 def _lines(given: list[Recorded], steps: list[Step]) -> Iterator[str]:
     remaining = iter(steps)
     for one in given:
-        line: dict[str, object] = {"picture": one.path}
+        line: dict[str, object] = {"path": one.path}
         if one.score is None:
             line["error"] = one.error
         else:
@@ -211,18 +211,18 @@ def _summary(
 ) -> list[str]:
     compared = after.jumper.played
     now = after.jumper.log10_capital
-    run = f" ({len(steps)} in this run)" if before.pictures else ""
+    run = f" ({len(steps)} in this run)" if before.images else ""
     at = f"after {_which(after.highest_at, before, seen)}" if after.highest_at else "at the start"
     return [
-        f"pictures    {after.pictures}{run}, of which {compared} good-looking ones are compared, "
-        f"first with {len(after.scores) - compared} held-out ones",
+        f"images    {after.images}{run}, of which {compared} good-looking ones are compared, "
+        f"first with {len(after.scores) - compared} calibration images",
         f"martingale  {_power(now)} now; highest {_power(after.highest)}, {at}; "
         f"alarm at {1 / rate:.6g}",
     ]
 
 
 def _verdict(before: Drift, after: Drift, steps: list[Step], seen: list[str], rate: float) -> str:
-    from destseg.inference.betting import alarm_level
+    from destseg.monitoring.martingale import alarm_level
 
     if not after.is_alarm(rate):
         if _compared(steps):
@@ -234,13 +234,13 @@ def _verdict(before: Drift, after: Drift, steps: list[Step], seen: list[str], ra
         when = "before this run"
     else:
         first = next(i for i, step in enumerate(steps) if step.log10_martingale >= level)
-        when = f"after {_which(before.pictures + first + 1, before, seen)}"
+        when = f"after {_which(before.images + first + 1, before, seen)}"
     way = "higher" if after.highest_lean > 0 else "lower"
     return (
         f"DRIFT: the martingale reached {1 / rate:.6g} {when}; without a change the chance of that "
         f"is at most {rate:.6g}.\nScores have become {way} than before. Look at light, lens, "
         "camera and parts; when that is mended, begin a new state, and if the new look is to "
-        "stay, train anew with pictures of it."
+        "stay, train anew with images of it."
     )
 
 
@@ -249,9 +249,9 @@ def _compared(steps: list[Step]) -> int:
 
 
 def _which(number: int, before: Drift, seen: list[str]) -> str:
-    """Return a picture's number, and its name where it is one of this run."""
-    inside = number - before.pictures - 1
-    return f"picture {number}" + (f" ({seen[inside]})" if 0 <= inside < len(seen) else "")
+    """Return an image's number, and its name where it is one of this run."""
+    inside = number - before.images - 1
+    return f"image {number}" + (f" ({seen[inside]})" if 0 <= inside < len(seen) else "")
 
 
 def _power(log10: float) -> str:

@@ -1,4 +1,4 @@
-"""``destseg evaluate``: a model against labelled pictures."""
+"""``destseg evaluate``: a model against labelled images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from destseg.evaluation.evaluate import Evaluation
     from destseg.evaluation.outcomes import Rate, Record
 
-DESCRIPTION = """Measure a model on pictures whose defects are known.
+DESCRIPTION = """Measure a model on images whose defects are known.
 
 DATA is a folder in MVTec AD's layout: test/good, test/KIND and masks in ground_truth/KIND; or a CSV
 with columns path, label (good, or the defect type) and perhaps mask, whose relative paths start at
-its own folder.  Metrics of pictures and pixels are printed for the whole set and for each kind of
-defect (with the good pictures), beside the decisions at the threshold with 95 % Wilson intervals.
+its own folder.  Metrics of images and pixels are printed for the whole set and for each kind of
+defect (with the good images), beside the decisions at the threshold with 95 % Wilson intervals.
 Maps and masks are compared at the model's size.
 
 Image metrics need no masks: they are of all images that can be read, pixel metrics of those that
@@ -32,7 +32,7 @@ are good or have a mask; both numbers are said.  What cannot be read costs its r
 
 EPILOG = """examples:
   destseg evaluate runs/bottle data/bottle
-  destseg evaluate runs/bottle data/bottle --by-image pictures.csv
+  destseg evaluate runs/bottle data/bottle --by-image images.csv
   destseg evaluate runs/bottle labels.csv --output metrics.json
 """
 
@@ -48,12 +48,12 @@ def run(words: list[str]) -> int:
         "--output", metavar="FILE", help="JSON file (default: metrics.json in the bundle)"
     )
     parser.add_argument(
-        "--by-image", metavar="FILE", help="also write a row a picture, .csv or .parquet"
+        "--by-image", metavar="FILE", help="also write a row an image, .csv or .parquet"
     )
     parser.add_argument(
         "--bounded",
         action="store_true",
-        help="bounded memory for any number of pictures; pixel metrics within 0.0001",
+        help="bounded memory for any number of images; pixel metrics within 0.0001",
     )
     add_runtime_flags(parser)
     parsed = parser.parse_args(words)
@@ -81,7 +81,7 @@ def run(words: list[str]) -> int:
     predictor = load(parsed.bundle, **runtime_options(parsed))
     with counted(len(samples)) as advance:
         evaluation = evaluate(
-            predictor, samples, exact=not parsed.bounded, on_picture=lambda *_: advance()
+            predictor, samples, exact=not parsed.bounded, on_image=lambda *_: advance()
         )
     figures = json.dumps(evaluation.to_json(), indent=1) + "\n"
     writes: dict[Path, Callable[[], object]] = {output: lambda: write_atomically(output, figures)}
@@ -101,7 +101,7 @@ def run(words: list[str]) -> int:
 def told_failures(evaluation: Evaluation) -> int:
     """Print what could not be read to the standard error, and return the exit code."""
     for failed in evaluation.failures:
-        print(f"destseg: {failed.picture}: {failed.error}", file=sys.stderr)
+        print(f"destseg: {failed.image}: {failed.error}", file=sys.stderr)
     if not evaluation.failures:
         return 0
     count, given = len(evaluation.failures), evaluation.coverage.given
@@ -113,7 +113,7 @@ def told_failures(evaluation: Evaluation) -> int:
 
 
 def metrics_tables(evaluation: Evaluation) -> list[Table]:
-    """Return the tables of pictures and of pixels: a row a kind, then the whole set."""
+    """Return the tables of images and of pixels: a row a kind, then the whole set."""
     from rich.markup import escape
 
     flagged = sum(each.flagged.count for each in evaluation.kinds)
@@ -121,16 +121,16 @@ def metrics_tables(evaluation: Evaluation) -> list[Table]:
     counts.append(("all", evaluation.coverage.images, flagged))
     image = [each.image for each in evaluation.kinds] + [evaluation.image]
     pixel = [each.pixel for each in evaluation.kinds] + [evaluation.pixel]
-    pictures = _table("pictures", ["kind", "number", "flagged", "AUROC", "AP", "F1max"])
+    images = _table("images", ["kind", "number", "flagged", "AUROC", "AP", "F1max"])
     masks = [each.coverage.with_mask for each in evaluation.kinds]
     pixels = _table("pixels", ["kind", "number", "AUROC", "AP", "F1max", "AUPRO", "IAP", "IAP@90"])
     for (kind, number, called), each in zip(counts, image, strict=True):
         figures = map(_per_cent, (each.auroc, each.ap, each.f1_max))
-        pictures.add_row(escape(kind), str(number), str(called), *figures)
+        images.add_row(escape(kind), str(number), str(called), *figures)
     for (kind, _, _), number, one in zip(counts, [*masks, sum(masks)], pixel, strict=True):
         values = (one.auroc, one.ap, one.f1_max, one.aupro, one.iap, one.iap_90)
         pixels.add_row(escape(kind), str(number), *map(_per_cent, values))
-    return [pictures, pixels]
+    return [images, pixels]
 
 
 def _table(what: str, columns: list[str]) -> Table:
@@ -145,20 +145,20 @@ def _table(what: str, columns: list[str]) -> Table:
 
 
 def decision_lines(evaluation: Evaluation) -> list[str]:
-    """Return what the threshold made of the pictures, in sentences."""
+    """Return what the threshold made of the images, in sentences."""
     return [
-        f"threshold {evaluation.threshold:.4f}, fitted on held-out good pictures to at most "
-        f"{evaluation.promised_rate:.1%} false alarms:",
+        f"threshold {evaluation.threshold:.4f}, fitted on calibration images to at most "
+        f"{evaluation.guaranteed_false_alarm_rate:.1%} false alarms:",
         f"  false alarms {_rate(evaluation.false_alarms)}",
         f"  missed       {_rate(evaluation.misses)}",
         f"{evaluation.coverage}",
-        f"{evaluation.coverage.images} pictures in {evaluation.seconds:.1f} s, reading and metrics "
+        f"{evaluation.coverage.images} images in {evaluation.seconds:.1f} s, reading and metrics "
         f"included: {evaluation.coverage.images / evaluation.seconds:.1f} a second",
     ]
 
 
 def write_records(path: Path, records: tuple[Record, ...]) -> None:
-    """Write a row a picture: the fields of ``Record``, and its outcome; unknown ones are empty.
+    """Write a row an image: the fields of ``Record``, and its outcome; unknown ones are empty.
 
     Raises:
         MissingExtraError: for Parquet without pyarrow.
@@ -200,7 +200,7 @@ def _per_cent(value: float) -> str:
 
 def _rate(rate: Rate) -> str:
     if not rate.total:
-        return "not defined: there are no such pictures"
+        return "not defined: there are no such images"
     low, high = rate.interval
     return (
         f"{rate.count} of {rate.total} = {rate.value:.1%} (95 % interval {low:.1%} to {high:.1%})"

@@ -9,7 +9,7 @@ DESCRIPTION = """Write a trained model as ONNX or OpenVINO into its bundle.
 One file holds the whole arithmetic: uint8 RGB pixels in, anomaly map out; normalisation, networks,
 sigmoid and up-sampling inside; batch, height and width free.  The maps are compared with
 PyTorch's before anything is written.  Afterwards every command takes the exported model by itself,
-on machines without PyTorch too, and `destseg doctor` compares all of them on your pictures.
+on machines without PyTorch too, and `destseg doctor` compares all of them on your images.
 """
 
 EPILOG = """examples:
@@ -37,7 +37,7 @@ def run(words: list[str]) -> int:
 
     bundle = load_bundle(parsed.bundle)
     with needs_extra("export", "exporting a model"):
-        from destseg.export.export import export
+        from destseg.exporting.export import export
     done = export(bundle, parsed.to, on_step=lambda step: print(step, file=sys.stderr))
     size = sum((done.folder / name).stat().st_size for name in done.files)
     print(

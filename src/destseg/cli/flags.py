@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 from destseg.config import GROUPS, PRESETS, Settings, field_types, flag, settings_fields
 
 TITLES = {
-    "data": "pictures",
+    "data": "images",
     "model": "networks",
     "damage": "synthetic damage",
     "training": "training",

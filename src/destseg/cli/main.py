@@ -17,20 +17,20 @@ from destseg.redaction import without_secrets
 
 COMMANDS = {
     "demo": "train and inspect a small made-up product, to see the whole path in minutes",
-    "train": "learn from a folder of good pictures",
+    "train": "learn from a folder of good images",
     "train-many": "train a model for each of many products, on one machine or a Ray cluster",
-    "predict": "say of pictures how anomalous they are, where, and whether they are defective",
-    "serve": "answer pictures over HTTP, with a page to try it",
-    "watch": "inspect pictures as they arrive in a folder",
-    "drift": "say whether the scores of good-looking pictures still come as they came",
-    "batch": "inspect very many pictures on one machine or a Ray cluster",
-    "evaluate": "measure a model on pictures whose defects are known",
-    "report": "write one HTML file that shows what a model does on labelled pictures",
+    "predict": "say of images how anomalous they are, where, and whether they are defective",
+    "serve": "answer images over HTTP, with a page to try it",
+    "watch": "inspect images as they arrive in a folder",
+    "drift": "say whether the scores of good-looking images still come as they came",
+    "batch": "inspect very many images on one machine or a Ray cluster",
+    "evaluate": "measure a model on images whose defects are known",
+    "report": "write one HTML file that shows what a model does on labelled images",
     "export": "write a model as ONNX or OpenVINO, for machines without PyTorch",
     "quantize": "write a model in INT8, if it stays accurate enough",
-    "calibrate": "fit the threshold anew on new good pictures",
-    "doctor": "compare all that can run a model, on the same pictures",
-    "damage": "draw a sheet of synthetically damaged pictures, to look at before training",
+    "calibrate": "fit the threshold anew on new good images",
+    "doctor": "compare all that can run a model, on the same images",
+    "damage": "draw a sheet of synthetically damaged images, to look at before training",
 }
 
 
@@ -118,7 +118,7 @@ def _usage() -> str:
     listed = "\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items())
     return (
         "usage: destseg COMMAND ...\n\n"
-        "Finds surface defects in pictures of parts after learning from good parts only.\n\n"
+        "Finds surface defects in images of parts after learning from good parts only.\n\n"
         f"commands:\n{listed}\n\n"
         "destseg COMMAND --help tells a command's arguments; destseg --version the version."
     )

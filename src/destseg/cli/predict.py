@@ -1,4 +1,4 @@
-"""``destseg predict``: pictures in, JSON lines and overlays out."""
+"""``destseg predict``: images in, JSON lines and overlays out."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from destseg.errors import DataError, SettingsError
 if TYPE_CHECKING:
     from destseg.inference.result import Result
 
-DESCRIPTION = """Say of pictures how anomalous they are, where, and whether they are defective.
+DESCRIPTION = """Say of images how anomalous they are, where, and whether they are defective.
 
-PICTURES are files, folders (searched to any depth) or lists (.txt, .csv); a folder in MVTec AD's
-layout means its test pictures.  One JSON line a picture is written, in the order of the input:
-score and p_value, is_defective, and regions as boxes in pixels.  A picture that cannot be read
+IMAGES are files, folders (searched to any depth) or lists (.txt, .csv); a folder in MVTec AD's
+layout means its test images.  One JSON line an image is written, in the order of the input:
+score and p_value, is_defective, and regions as boxes in pixels.  An image that cannot be read
 gets a line with its error; the others are done all the same, and the exit code is 1.
 
 FILE of --output appears when all lines are in it; ended before that, by a signal too, those that
@@ -38,18 +38,18 @@ def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     parser = command_parser("predict", DESCRIPTION, EPILOG)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
-    parser.add_argument("pictures", metavar="PICTURES", nargs="+", help="files, folders or lists")
+    parser.add_argument("images", metavar="IMAGES", nargs="+", help="files, folders or lists")
     parser.add_argument(
         "--output", metavar="FILE", help="file for the JSON lines (default: standard output)"
     )
     parser.add_argument(
         "--overlays",
         metavar="DIR",
-        help="also write each picture with its heatmap, on the fixed scale 0 to 1, and its regions",
+        help="also write each image with its heatmap, on the fixed scale 0 to 1, and its regions",
     )
     add_runtime_flags(parser)
     parser.add_argument(
-        "--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default: 8)"
+        "--batch-size", type=int, default=8, metavar="N", help="images at a time (default: 8)"
     )
     parsed = parser.parse_args(words)
     if parsed.batch_size < 1:
@@ -60,7 +60,7 @@ def run(words: list[str]) -> int:
     from destseg.inference.result import Failure
     from destseg.interruption import Interruption
 
-    named = list(_named_pictures(parsed.pictures))
+    named = list(_named_images(parsed.images))
     _require_outputs(parsed, named)
     predictor = load(parsed.bundle, **runtime_options(parsed), batch_size=parsed.batch_size)
     bit_depth = predictor.bundle.settings.data.bit_depth
@@ -79,7 +79,7 @@ def run(words: list[str]) -> int:
             if interruption.signal is not None and number < len(named):
                 raise SystemExit(128 + interruption.signal)
     if failed:
-        print(f"destseg: {failed} of {len(named)} pictures could not be read", file=sys.stderr)
+        print(f"destseg: {failed} of {len(named)} images could not be read", file=sys.stderr)
     if not_drawn:
         print(f"destseg: {not_drawn} of {len(named)} overlays are missing", file=sys.stderr)
     return 1 if failed or not_drawn else 0
@@ -92,7 +92,7 @@ def _require_outputs(parsed: argparse.Namespace, named: list[tuple[Path, str]]) 
 
     results = [Path(parsed.output)] if parsed.output else []
     drawings = [Path(parsed.overlays) / name for _, name in named] if parsed.overlays else []
-    read = [*map(Path, parsed.pictures), *(path for path, _ in named), *own_files(parsed.bundle)]
+    read = [*map(Path, parsed.images), *(path for path, _ in named), *own_files(parsed.bundle)]
     require_apart([*results, *drawings], read)
     for path in results:
         require_file(path)
@@ -112,13 +112,13 @@ def _draw(path: Path, answer: Result, target: Path, bit_depth: int) -> bool:
     return True
 
 
-def _named_pictures(sources: list[str]) -> Iterator[tuple[Path, str]]:
-    """Yield each picture with a name for its overlay, unique and like its place in the source."""
-    from destseg.cli.sources import source_pictures
+def _named_images(sources: list[str]) -> Iterator[tuple[Path, str]]:
+    """Yield each image with a name for its overlay, unique and like its place in the source."""
+    from destseg.cli.sources import source_images
 
     used: dict[str, int] = {}  # the names, and the last number that was added to each
     for source in map(Path, sources):
-        for path in source_pictures(source):
+        for path in source_images(source):
             inside = path.relative_to(source) if source in path.parents else Path(path.name)
             name = wanted = inside.with_suffix(".png").as_posix()
             while name in used:

@@ -22,7 +22,7 @@ def track(items: Iterable[Item], total: int) -> Iterator[Item]:
         yield from items
         return
     with Progress(console=console) as progress:
-        yield from progress.track(items, total=total, description="pictures")
+        yield from progress.track(items, total=total, description="images")
 
 
 @contextlib.contextmanager
@@ -36,17 +36,17 @@ def counted(total: int) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     with Progress(console=console) as progress:
-        task = progress.add_task("pictures", total=total)
+        task = progress.add_task("images", total=total)
         yield lambda: progress.advance(task)
 
 
 class Pace:
-    """How far many pictures are, their rate and the time left: a bar on a terminal, else lines.
+    """How far many images are, their rate and the time left: a bar on a terminal, else lines.
 
-    Enter it, ``begin`` when the number is known, and ``advance`` as pictures are done.
+    Enter it, ``begin`` when the number is known, and ``advance`` as images are done.
 
     Attributes:
-        done: pictures that were done since it began.
+        done: images that were done since it began.
     """
 
     def __init__(self, every: float = 10.0) -> None:
@@ -55,7 +55,7 @@ class Pace:
 
         self._console = Console(stderr=True)
         self._bar = Progress(
-            TextColumn("pictures"),
+            TextColumn("images"),
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TextColumn("{task.fields[rate]}"),
@@ -81,7 +81,7 @@ class Pace:
 
     @property
     def rate(self) -> float:
-        """Pictures a second since the first were done, for that took the start of processes too."""
+        """Images a second since the first were done, for that took the start of processes too."""
         done = self.done - self._first or self.done
         return done / max(time.monotonic() - self._begun, 1e-9)
 
@@ -93,13 +93,13 @@ class Pace:
             self._bar.add_task("", total=total, completed=before, rate="")
             self._bar.start()
 
-    def advance(self, pictures: int) -> None:
-        """Count pictures that are done, and tell it from time to time."""
+    def advance(self, images: int) -> None:
+        """Count images that are done, and tell it from time to time."""
         if not self._first:
-            self._first = pictures
+            self._first = images
         elif self.done == self._first:
             self._begun = self._at_first
-        self.done += pictures
+        self.done += images
         if self.done == self._first:
             self._at_first = time.monotonic()
         reached = self._before + self.done
@@ -111,7 +111,7 @@ class Pace:
             self._said = now
             left = timedelta(seconds=round((self._total - reached) / self.rate))
             print(
-                f"{reached} of {self._total} pictures, {self.rate:.1f} pictures/s, {left} left",
+                f"{reached} of {self._total} images, {self.rate:.1f} images/s, {left} left",
                 file=sys.stderr,
                 flush=True,
             )

@@ -10,9 +10,9 @@ from destseg.errors import SettingsError
 
 DESCRIPTION = """Write a trained model in static INT8 into its bundle, if it stays accurate enough.
 
-DATA are good pictures as for training: ranges of activations are measured on them, and the
+DATA are good images as for training: ranges of activations are measured on them, and the
 threshold is fitted anew for the quantised model.  It is compared with fp32 on good and damaged
-pictures, and on the labelled test pictures where DATA has them; beyond --max-drop of image AUROC
+images, and on the labelled test images where DATA has them; beyond --max-drop of image AUROC
 or pixel AP it is refused.  Where that loses too much, less is quantised.
 
 There is no dynamic quantisation here: it acts on matrix products alone and leaves convolutions,
@@ -29,7 +29,7 @@ def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     parser = command_parser("quantize", DESCRIPTION, EPILOG)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
-    parser.add_argument("data", metavar="DATA", help="good pictures, as for training")
+    parser.add_argument("data", metavar="DATA", help="good images, as for training")
     parser.add_argument(
         "--to", choices=("openvino", "onnx"), default="openvino", help="default: openvino"
     )
@@ -46,14 +46,14 @@ def run(words: list[str]) -> int:
         default="auto",
         help="what is quantised: all but the first stage and the last convolution; "
         "convolutions: residual sums stay in fp32 too; head: decoder and head alone; auto: the "
-        "first of them that is accurate enough on good and damaged pictures (default: auto)",
+        "first of them that is accurate enough on good and damaged images (default: auto)",
     )
     parser.add_argument(
-        "--pictures",
+        "--images",
         type=int,
         default=64,
         metavar="N",
-        help="pictures that ranges are measured on (default: 64)",
+        help="images that ranges are measured on (default: 64)",
     )
     parser.add_argument(
         "--vnni",
@@ -63,8 +63,8 @@ def run(words: list[str]) -> int:
     )
     parsed = parser.parse_args(words)
     wrong = []
-    if parsed.pictures < 2:
-        wrong.append(f"--pictures: expected at least 2, got {parsed.pictures}")
+    if parsed.images < 2:
+        wrong.append(f"--images: expected at least 2, got {parsed.images}")
     if not parsed.max_drop >= 0:
         wrong.append(f"--max-drop: expected at least 0, got {parsed.max_drop}")
     if wrong:
@@ -75,14 +75,14 @@ def run(words: list[str]) -> int:
 
     bundle = load_bundle(parsed.bundle)
     with needs_extra("export", "quantising a model"):
-        from destseg.export.quantize import quantize
+        from destseg.exporting.quantize import quantize
     done = quantize(
         bundle,
         parsed.data,
         parsed.to,
         max_drop=parsed.max_drop,
         scope=parsed.scope,
-        count=parsed.pictures,
+        count=parsed.images,
         vnni=parsed.vnni,
         on_step=lambda step: print(step, file=sys.stderr),
     )
@@ -91,7 +91,7 @@ def run(words: list[str]) -> int:
     if done.calibration is not None:
         print(
             f"threshold {done.calibration.threshold:.4f}, at most "
-            f"{done.calibration.promised_rate:.2%} false alarms"
+            f"{done.calibration.guaranteed_false_alarm_rate:.2%} false alarms"
         )
     print(f"written: {done.model}; use it with --backend {done.name}")
     return 0
@@ -102,9 +102,9 @@ def told(facts: dict[str, Any] | Any) -> list[str]:
     from destseg.evaluation.outcomes import Coverage
 
     lines = [f"quantised: {facts['scope']}"]
-    measured = [("good and damaged pictures", facts["damaged"])]
+    measured = [("good and damaged images", facts["damaged"])]
     if "labelled" in facts:
-        measured.append(("labelled pictures", facts["labelled"]))
+        measured.append(("labelled images", facts["labelled"]))
     for name, values in measured:
         image, pixel = values["image_auroc"], values["pixel_ap"]
         lines.append(
@@ -120,5 +120,5 @@ def told(facts: dict[str, Any] | Any) -> list[str]:
         "decisions differ"
     )
     before, after = facts["milliseconds"]
-    lines.append(f"a picture takes {after:.1f} ms instead of {before:.1f} ({before / after:.2f}x)")
+    lines.append(f"an image takes {after:.1f} ms instead of {before:.1f} ({before / after:.2f}x)")
     return lines

@@ -1,4 +1,4 @@
-"""``destseg report``: one HTML file that shows what a model does on labelled pictures."""
+"""``destseg report``: one HTML file that shows what a model does on labelled images."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 
-DESCRIPTION = """Write one HTML file with all pictures, heatmaps, curves and a threshold to move.
+DESCRIPTION = """Write one HTML file with all images, heatmaps, curves and a threshold to move.
 
 DATA is a folder in MVTec AD's layout: test/good, test/KIND and masks in ground_truth/KIND; or a CSV
 with columns path, label (good, or the defect type) and perhaps mask.  The file works without a
-network; it holds small copies of the pictures.  What cannot be read is told in it, and exit code 1.
+network; it holds small copies of the images.  What cannot be read is told in it, and exit code 1.
 """
 
 EPILOG = """example:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 TOKEN = "DESTSEG_TOKEN"
 
-DESCRIPTION = f"""Answer pictures over HTTP with trained models, and serve a page to try them.
+DESCRIPTION = f"""Answer images over HTTP with trained models, and serve a page to try them.
 
-POST /v1/inspect takes a picture, raw or as the form field "image", and gives JSON; the page at /
+POST /v1/inspect takes an image, raw or as the form field "image", and gives JSON; the page at /
 does the same by hand.  GET /v1/models, /healthz, /readyz, /metrics (Prometheus), /openapi.json;
 below /v2 the Open Inference Protocol.  With the environment variable {TOKEN} set, all but the page
 and the probes ask for "Authorization: Bearer TOKEN".  SIGHUP loads the models anew without a pause;
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=64,
         metavar="N",
-        help="pictures of a model that may wait or be in work; more are answered 503 (default: 64)",
+        help="images of a model that may wait or be in work; more are answered 503 (default: 64)",
     )
     section.add_argument(
         "--deadline",
@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=4,
         metavar="N",
-        help="pictures that go through the networks together; small ones keep the answers of a "
+        help="images that go through the networks together; small ones keep the answers of a "
         "CPU steady, a GPU wants more (default: 4)",
     )
     return parser

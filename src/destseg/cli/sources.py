@@ -1,4 +1,4 @@
-"""What the PICTURES on a command line stand for."""
+"""What the IMAGES on a command line stand for."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from destseg.data.folders import folders_in
 from destseg.data.lists import LIST_SUFFIXES
 from destseg.data.names import is_defective, is_good, is_masks
-from destseg.data.samples import find_pictures, test_folder, test_samples
+from destseg.data.samples import find_images, test_folder, test_samples
 
 _LOGGER = logging.getLogger(__name__)
 
 
-def source_pictures(source: Path) -> list[Path]:
-    """Return the pictures of a file, a folder, a list, or an MVTec folder's test pictures.
+def source_images(source: Path) -> list[Path]:
+    """Return the images of a file, a folder, a list, or an MVTec folder's test images.
 
-    A single picture may be missing: reading it says so, and the others are done all the same.
+    A single image may be missing: reading it says so, and the others are done all the same.
 
     Raises:
         DataError: if a folder or a list is missing or empty.
@@ -24,7 +24,7 @@ def source_pictures(source: Path) -> list[Path]:
     if test_folder(source) and folders_in(source, is_masks):
         return [sample.path for sample in test_samples(source)]
     if source.is_dir() or source.suffix.lower() in LIST_SUFFIXES:
-        return _without_masks(source, find_pictures(source))
+        return _without_masks(source, find_images(source))
     return [source]
 
 

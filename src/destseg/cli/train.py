@@ -1,4 +1,4 @@
-"""``destseg train``: from good pictures to a model."""
+"""``destseg train``: from good images to a model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from destseg.cli.flags import (
 )
 from destseg.data.outputs import require_apart
 
-DESCRIPTION = """Learn from pictures of good parts and save a model in a folder.
+DESCRIPTION = """Learn from images of good parts and save a model in a folder.
 
-DATA is a folder in MVTec AD's layout (its train/good is used), any folder of good pictures, or a
+DATA is a folder in MVTec AD's layout (its train/good is used), any folder of good images, or a
 list of them (.txt, or .csv with a column path).  Folders called as other tools call them (OK/ NG/,
 normal/ abnormal/ mask/) are understood; what may not be good is refused.  Some of the
-pictures are held out and fit the threshold; nothing defective is needed.
+images are held out and fit the threshold; nothing defective is needed.
 """
 
 EPILOG = """examples:
@@ -41,7 +41,7 @@ def run(words: list[str]) -> int:
     base = base_settings(words, earlier)
 
     parser = command_parser("train", DESCRIPTION, EPILOG)
-    parser.add_argument("data", metavar="DATA", help="folder or list of good pictures")
+    parser.add_argument("data", metavar="DATA", help="folder or list of good images")
     parser.add_argument("--output", metavar="DIR", required=True, help="folder for the model")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument(

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from destseg.many.plan import Job
-    from destseg.many.ray_jobs import Resources
-    from destseg.many.summary import Row
+    from destseg.categories.plan import Job
+    from destseg.categories.ray_jobs import Resources
+    from destseg.categories.summary import Row
 
 DESCRIPTION = """Train a model for each category of parts, measure it, and sum them all up.
 
 FOLDER has one folder a category, each as destseg train takes it: in MVTec AD's layout, whose test
-pictures are then measured on, or any folder of good pictures.  Models go to DIR/CATEGORY/seed-N,
+images are then measured on, or any folder of good images.  Models go to DIR/CATEGORY/seed-N,
 the table of all to DIR/index.html, summary.json and summary.csv.
 
 Categories and seeds are trained side by side as far as there are CPUs and GPUs, by Ray, on this
@@ -72,11 +72,11 @@ def run(words: list[str]) -> int:
 
     from rich.console import Console
 
+    from destseg.categories import plan
+    from destseg.categories.job import finished
+    from destseg.categories.summary import FILES, rows_of, write_summary
     from destseg.cli.writing import write_each
     from destseg.data.outputs import require_files
-    from destseg.many import plan
-    from destseg.many.job import finished
-    from destseg.many.summary import FILES, rows_of, write_summary
 
     products = plan.find_products(parsed.folder, parsed.output)
     own = None
@@ -145,7 +145,7 @@ def resources_from(parsed: argparse.Namespace, device: str) -> Resources:
     Raises:
         SettingsError: naming every flag whose value does not fit.
     """
-    from destseg.many.ray_jobs import Resources
+    from destseg.categories.ray_jobs import Resources
 
     problems = []
     if parsed.cpus < 1:
@@ -165,8 +165,8 @@ def resources_from(parsed: argparse.Namespace, device: str) -> Resources:
 
 def follow(jobs: Sequence[Job], resources: Resources, *, quiet: bool = False) -> dict:  # type: ignore[type-arg]
     """Do jobs with Ray, tell how far they are, and return the outcome of each."""
-    from destseg.cli.jobs_shown import JobsShown
-    from destseg.many.ray_jobs import run_on_ray
+    from destseg.categories.ray_jobs import run_on_ray
+    from destseg.cli.jobs_table import JobsShown
 
     outcomes = {}
     # What Ray prints about its workers is not the answer: that alone goes to the standard output.
@@ -179,18 +179,18 @@ def follow(jobs: Sequence[Job], resources: Resources, *, quiet: bool = False) ->
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """Return the table of all categories in two halves, which a terminal is wide enough for."""
-    from destseg.many.summary import COLUMNS, METRICS, mean_row
+    from destseg.categories.summary import COLUMNS, METRICS, mean_row
 
     of_pixels = [COLUMNS.index(name) for name in METRICS if name != "image AUROC"]
     # The number with masks has a line of its own where it differs: terminals are narrow.
     left_out = [*of_pixels, COLUMNS.index("with mask")]
-    of_pictures = [place for place in range(1, len(COLUMNS)) if place not in left_out]
+    of_images = [place for place in range(1, len(COLUMNS)) if place not in left_out]
     lines = [(row.cells(), bool(row.failures)) for row in rows]
     if len(rows) > 1:
         lines.append((mean_row(rows), False))
     title = "per cent, mean ± standard deviation over seeds"
     return [
-        _half(f"pictures, {title}", [0, *of_pictures], lines),
+        _half(f"images, {title}", [0, *of_images], lines),
         _half(f"pixels, {title}", [0, *of_pixels], lines),
     ]
 
@@ -200,7 +200,7 @@ def _half(title: str, places: list[int], lines: list[tuple[tuple[str, ...], bool
     from rich.markup import escape
     from rich.table import Table
 
-    from destseg.many.summary import COLUMNS
+    from destseg.categories.summary import COLUMNS
 
     made = Table(
         title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False

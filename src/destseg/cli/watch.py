@@ -1,4 +1,4 @@
-"""``destseg watch``: pictures are inspected as they arrive in a folder."""
+"""``destseg watch``: images are inspected as they arrive in a folder."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from destseg.errors import DataError, SettingsError
 if TYPE_CHECKING:
     from destseg.inference.result import Failure, Result
 
-DESCRIPTION = """Inspect pictures as they arrive in a folder, until a signal ends it.
+DESCRIPTION = """Inspect images as they arrive in a folder, until a signal ends it.
 
-FOLDER is looked at again and again, to any depth.  A picture that has not changed for --settle
+FOLDER is looked at again and again, to any depth.  An image that has not changed for --settle
 seconds is inspected, the oldest first; hidden files and temporary names (.tmp, .part, ~) are left
 alone.  One that cannot be read may still be being written: it is tried again until it has not
 changed for --give-up seconds, and then recorded with its error.
 
 --output is also the record of what is done: started again, after whatever end, the watch inspects
 what is not in it and nothing that is.  A file that is written anew under the same name is a new
-picture.  Only one watch at a time can write to a file of results.
+image.  Only one watch at a time can write to a file of results.
 """
 
 EPILOG = """exit codes:
   0  with --once: all is inspected
-  1  with --once: some pictures could not be read, or something is to be mended (it says what);
+  1  with --once: some images could not be read, or something is to be mended (it says what);
      without: no folder at the start, the results cannot be written, the model cannot be used
   2  arguments that make no sense
-  128 + n  ended by signal n (Ctrl-C, SIGTERM), after the picture that was in hand
+  128 + n  ended by signal n (Ctrl-C, SIGTERM), after the image that was in hand
 
 examples:
   destseg watch runs/parts incoming/ --output results.jsonl
@@ -89,7 +89,7 @@ def run(words: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("watch", DESCRIPTION, EPILOG)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
-    parser.add_argument("folder", metavar="FOLDER", help="where pictures arrive")
+    parser.add_argument("folder", metavar="FOLDER", help="where images arrive")
     parser.add_argument(
         "--output",
         metavar="FILE",
@@ -107,12 +107,12 @@ def _parser() -> argparse.ArgumentParser:
         "--once", action="store_true", help="end when all that was there at the start is inspected"
     )
     parser.add_argument(
-        "--verbose", action="store_true", help="print a line a picture to standard error"
+        "--verbose", action="store_true", help="print a line an image to standard error"
     )
     section = parser.add_argument_group("timing, in seconds")
     for name, default, text in (
         ("--interval", 0.5, "between two looks, at least"),
-        ("--settle", 0.5, "a picture is read when it has not changed for so long"),
+        ("--settle", 0.5, "an image is read when it has not changed for so long"),
         ("--give-up", 10.0, "one that cannot be read fails when it has not changed for so long"),
     ):
         section.add_argument(
@@ -120,13 +120,13 @@ def _parser() -> argparse.ArgumentParser:
         )
     add_runtime_flags(parser)
     parser.add_argument(
-        "--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default: 8)"
+        "--batch-size", type=int, default=8, metavar="N", help="images at a time (default: 8)"
     )
     return parser
 
 
 class _Report:
-    """What a user sees: a status on a terminal, failures and, if wanted, a line a picture."""
+    """What a user sees: a status on a terminal, failures and, if wanted, a line an image."""
 
     def __init__(self, verbose: bool) -> None:
         from rich.console import Console
@@ -157,7 +157,7 @@ class _Report:
         self._console.print(f"destseg: {text}")
 
     def count(self, answer: Result | Failure) -> None:
-        """Take note of a picture that is recorded."""
+        """Take note of an image that is recorded."""
         from destseg.inference.result import Failure
 
         self.inspected += 1

@@ -1,4 +1,4 @@
-"""From the bytes of a picture file to upright uint8 RGB [H, W, 3].
+"""From the bytes of an image file to upright uint8 RGB [H, W, 3].
 
 The content decides about the format, not the suffix.  The size is read from the header and
 checked before anything is decoded.
@@ -37,7 +37,7 @@ _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"II+\0", TiffImageFile),
     (b"MM\0+", TiffImageFile),
 )
-EXPECTED = "expected a JPEG, PNG, BMP, TIFF or WebP picture"
+EXPECTED = "expected a JPEG, PNG, BMP, TIFF or WebP image"
 FULL_DEPTH = 16
 _DEPTH = "expected 8 or 16 bits a channel"
 _EXIF_ORIENTATION = 0x0112
@@ -65,7 +65,7 @@ class Frame:
 def decode(
     file: IO[bytes], name: Path, max_pixels: int, bit_depth: int = FULL_DEPTH
 ) -> NDArray[np.uint8]:
-    """Return an open picture file's first frame; ``name`` is for the errors."""
+    """Return an open image file's first frame; ``name`` is for the errors."""
     with open_frame(file, name, max_pixels) as frame:
         if frame.deep is None:
             assert frame.image is not None, "without 16-bit colour there is PIL's"
@@ -170,8 +170,8 @@ def _check_tiff(file: IO[bytes], name: Path, max_pixels: int) -> bool:
     return bits > 8 and samples > 1 and photometric in (0, 1, 2)
 
 
-def _is_deep_colour(picture: PngImageFile) -> bool:
-    return "16" in str(picture.tile[0][3]) and picture.mode in ("RGB", "RGBA", "LA")
+def _is_deep_colour(image: PngImageFile) -> bool:
+    return "16" in str(image.tile[0][3]) and image.mode in ("RGB", "RGBA", "LA")
 
 
 def _decode_deep_colour(file: IO[bytes], name: Path) -> NDArray[np.uint16]:
@@ -204,10 +204,10 @@ def _to_8_bits(values: NDArray[Any], name: str | Path, bit_depth: int) -> NDArra
 def _in_bands(
     height: int, width: int, band: Callable[[slice], NDArray[np.uint8]]
 ) -> NDArray[np.uint8]:
-    """Return a picture [H, W, 3] made some rows at a time.
+    """Return an image [H, W, 3] made some rows at a time.
 
-    What a conversion needs in between is then held for a band only; for a whole picture it can
-    be several times the picture.
+    What a conversion needs in between is then held for a band only; for a whole image it can
+    be several times the image.
     """
     image = np.empty((height, width, 3), np.uint8)
     # PIL asks its limit of what is cut out, too.
@@ -240,19 +240,19 @@ def array_to_rgb(
 
 
 def pil_to_rgb(
-    picture: Image.Image, name: str | Path, bit_depth: int = FULL_DEPTH
+    image: Image.Image, name: str | Path, bit_depth: int = FULL_DEPTH
 ) -> NDArray[np.uint8]:
-    """Return a PIL picture of any 8 or 16 bit mode, upright, as uint8 RGB [H, W, 3]."""
-    if picture.mode == "F":
+    """Return a PIL image of any 8 or 16 bit mode, upright, as uint8 RGB [H, W, 3]."""
+    if image.mode == "F":
         raise ImageError(name, f"{_DEPTH}, got floating-point values; convert it with a scale")
-    width, height = picture.size
+    width, height = image.size
     if not width or not height:
         raise ImageError(name, f"expected sides that are none of them 0, got {width} x {height}")
 
     def band(rows: slice) -> NDArray[np.uint8]:
-        part = picture.crop((0, rows.start, width, rows.stop))
+        part = image.crop((0, rows.start, width, rows.stop))
         if part.mode.startswith("I"):
-            values = whole_numbers(picture, part)
+            values = whole_numbers(image, part)
             if values.min() < 0 or values.max() > 65535:
                 got = f"values from {values.min()} to {values.max()}"
                 raise ImageError(name, f"{_DEPTH}, got {got}; convert it with a fixed scale")
@@ -262,7 +262,7 @@ def pil_to_rgb(
             part = part.convert("LA" if part.mode == "La" else "RGBA")
         return np.asarray(part.convert("RGB"))
 
-    return np.ascontiguousarray(_upright(_in_bands(height, width, band), picture))
+    return np.ascontiguousarray(_upright(_in_bands(height, width, band), image))
 
 
 def whole_numbers(image: Image.Image, part: Image.Image) -> NDArray[Any]:
@@ -275,18 +275,18 @@ def whole_numbers(image: Image.Image, part: Image.Image) -> NDArray[Any]:
     return values
 
 
-def _upright(image: NDArray[Any], picture: Image.Image) -> NDArray[Any]:
+def _upright(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
     try:
-        orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception as error:
         if is_ours(error):
             raise
-        # Damaged metadata is no reason to lose a picture whose pixels are whole.
+        # Damaged metadata is no reason to lose an image whose pixels are whole.
         orientation = 1
     if orientation in (5, 6, 7, 8):
-        image = image.swapaxes(0, 1)
+        pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
-        image = image[::-1]
+        pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    return image
+        pixels = pixels[:, ::-1]
+    return pixels

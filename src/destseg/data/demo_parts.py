@@ -1,7 +1,7 @@
 """The demo's data set: crops of one photograph as parts, with drawn defects, no download.
 
-Good parts are crops of scikit-image's photograph of a brick wall (CC0).  Pictures to
-train on and pictures to test on come from two regions of it that share no pixel.  The defects are
+Good parts are crops of scikit-image's photograph of a brick wall (CC0).  Images to
+train on and images to test on come from two regions of it that share no pixel.  The defects are
 vector drawings, which have nothing in common with the noise and textures that training damages
 good parts with; a model that finds them has not seen their like.
 """
@@ -46,7 +46,7 @@ class _Plan:
     n_per_defect: int
     size: int
     seed: int
-    version: int = 1  # raise it when the pictures change, so that old folders are not reused
+    version: int = 1  # raise it when the images change, so that old folders are not reused
 
     def __post_init__(self) -> None:
         least = {"n_train": 1, "n_test_good": 0, "n_per_defect": 0, "size": 48, "seed": 0}
@@ -58,8 +58,8 @@ class _Plan:
         if wrong:
             raise SettingsError("\n".join(wrong))
 
-    def pictures(self) -> Iterator[tuple[str, str, int]]:
-        """Yield (split, kind, index) of every picture."""
+    def images(self) -> Iterator[tuple[str, str, int]]:
+        """Yield (split, kind, index) of every image."""
         yield from (("train", "good", i) for i in range(self.n_train))
         yield from (("test", "good", i) for i in range(self.n_test_good))
         yield from (("test", kind, i) for kind in PAINTERS for i in range(self.n_per_defect))
@@ -76,18 +76,18 @@ def make_demo_parts(
 ) -> None:
     """Write a small data set in MVTec AD's layout: good parts, and parts with drawn defects.
 
-    ``train/good``, ``test/good`` and ``test/<kind>`` get RGB pictures ``000.png``, ...;
+    ``train/good``, ``test/good`` and ``test/<kind>`` get RGB images ``000.png``, ...;
     ``ground_truth/<kind>`` gets masks ``000_mask.png``, 255 where the defect is visible, 0
     elsewhere.  The kinds are scratch, stain, hole and missing_piece.  The folder appears complete
     or not at all; one that an equal call made before is left as it is.
 
     Args:
         folder: where to; new, empty or made by an equal call.
-        n_train: good pictures to train on.
-        n_test_good: good pictures to test on.
-        n_per_defect: pictures of each kind of defect.
-        size: side of all pictures in pixels, at least 48.
-        seed: equal seeds give equal files, and each picture is independent of how many there are.
+        n_train: good images to train on.
+        n_test_good: good images to test on.
+        n_per_defect: images of each kind of defect.
+        size: side of all images in pixels, at least 48.
+        seed: equal seeds give equal files, and each image is independent of how many there are.
 
     Raises:
         SettingsError: for a number that is too small.
@@ -102,31 +102,31 @@ def make_demo_parts(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as staging:
             staged = Path(staging) / "parts"
-            for split, kind, index in plan.pictures():
-                _write_picture(staged, photograph, plan, split, kind, index)
+            for split, kind, index in plan.images():
+                _write_image(staged, photograph, plan, split, kind, index)
             (staged / MARKER).write_text(_marker(plan), encoding="utf-8")
             if folder.exists():
                 folder.rmdir()
             staged.rename(folder)
     except OSError as error:
-        raise DataError(f"{folder}: cannot make the demo's pictures there: {error}") from error
+        raise DataError(f"{folder}: cannot make the demo's images there: {error}") from error
 
 
 def _is_made(folder: Path, plan: _Plan) -> bool:
-    """Return whether the folder holds this plan's pictures; anything else in it is refused."""
+    """Return whether the folder holds this plan's images; anything else in it is refused."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     marker = folder / MARKER
     advice = "delete it or name another folder"
     if not marker.is_file():
         raise DataError(
-            f"{folder}: expected a new or empty folder for the demo's pictures, got one with other "
+            f"{folder}: expected a new or empty folder for the demo's images, got one with other "
             f"contents; {advice}"
         )
     if marker.read_text(encoding="utf-8", errors="replace") != _marker(plan):
-        raise DataError(f"{folder}: holds demo pictures that were made with other values; {advice}")
-    paths = [_picture_path(*picture) for picture in plan.pictures()]
-    paths += [_mask_path(kind, index) for _, kind, index in plan.pictures() if kind in PAINTERS]
+        raise DataError(f"{folder}: holds demo images that were made with other values; {advice}")
+    paths = [_image_path(*image) for image in plan.images()]
+    paths += [_mask_path(kind, index) for _, kind, index in plan.images() if kind in PAINTERS]
     missing = [path for path in paths if not (folder / path).is_file()]
     if missing:
         raise DataError(
@@ -141,7 +141,7 @@ def _marker(plan: _Plan) -> str:
     return json.dumps(facts, indent=2) + "\n"
 
 
-def _picture_path(split: str, kind: str, index: int) -> Path:
+def _image_path(split: str, kind: str, index: int) -> Path:
     return Path(split, kind, f"{index:03d}.png")
 
 
@@ -149,7 +149,7 @@ def _mask_path(kind: str, index: int) -> Path:
     return Path("ground_truth", kind, f"{index:03d}_mask.png")
 
 
-def _write_picture(
+def _write_image(
     root: Path, photograph: Bytes, plan: _Plan, split: str, kind: str, index: int
 ) -> None:
     stream = ["train", "test", *PAINTERS].index(split if kind == "good" else kind)
@@ -159,7 +159,7 @@ def _write_picture(
         alpha, target = PAINTERS[kind](part, rng)
         part += alpha[..., None] * (target - part)
         _save(root / _mask_path(kind, index), np.where(alpha > VISIBLE, 255, 0))
-    _save(root / _picture_path(split, kind, index), part * rng.uniform(0.92, 1.08))
+    _save(root / _image_path(split, kind, index), part * rng.uniform(0.92, 1.08))
 
 
 def _save(path: Path, image: npt.NDArray[Any]) -> None:
@@ -259,7 +259,7 @@ def _missing_piece(part: Floats, rng: np.random.Generator) -> tuple[Floats, Floa
     else:
         along = rng.uniform(0.05, 0.65) + reach[0] * t
         line = np.stack([along, 0.4 * reach[1] * np.sin(np.pi * t) ** 0.5]) + jags
-    # Half a pixel outside, so that the piece is missing up to the very edge of the picture.
+    # Half a pixel outside, so that the piece is missing up to the very edge of the image.
     alpha = np.rot90(_polygon(size, line.T * size - 0.5), int(rng.integers(4)))
     return alpha, np.full_like(part, rng.uniform(140, 165))
 

@@ -1,4 +1,4 @@
-"""Pictures for people: heatmaps, overlays, outlines and contact sheets, on one fixed scale."""
+"""Images for people: heatmaps, overlays, outlines and contact sheets, on one fixed scale."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def colour_map(anomaly_map: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """Colour an anomaly map: 0 is dark blue, 1 dark red, the same in every picture.
+    """Colour an anomaly map: 0 is dark blue, 1 dark red, the same in every image.
 
     Args:
         anomaly_map: float [h, w] in [0, 1]; values outside are clipped, never rescaled.
@@ -41,7 +41,7 @@ def levels_of(anomaly_map: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 def overlay(
     image: NDArray[np.uint8], heatmap: NDArray[np.floating[Any]], *, opacity: float = 0.5
 ) -> NDArray[np.uint8]:
-    """Lay an anomaly map over its picture, which stays as it is where the map is 0.
+    """Lay an anomaly map over its image, which stays as it is where the map is 0.
 
     Args:
         image: uint8 [H, W, 3].
@@ -69,7 +69,7 @@ def outline(
     colour: tuple[int, int, int] = (255, 0, 0),
     thickness: int = 1,
 ) -> NDArray[np.uint8]:
-    """Draw the borders of a mask's regions, those of holes too, on a copy of the picture.
+    """Draw the borders of a mask's regions, those of holes too, on a copy of the image.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -97,11 +97,11 @@ def contact_sheet(
     captions: Sequence[str] | None = None,
     gap: int = 8,
 ) -> NDArray[np.uint8]:
-    """Lay pictures out in a grid of square cells on white, each whole and centred in its cell.
+    """Lay images out in a grid of square cells on white, each whole and centred in its cell.
 
     Args:
-        rows: pictures, uint8 [H, W, 3] RGB or [H, W] grey; a short row leaves cells white.
-        cell: side of a cell in pixels; pictures are scaled to fit, their aspect is kept.
+        rows: images, uint8 [H, W, 3] RGB or [H, W] grey; a short row leaves cells white.
+        cell: side of a cell in pixels; images are scaled to fit, their aspect is kept.
         captions: one heading a column (ASCII), or ``None`` for none.
         gap: white pixels around and between cells.
 
@@ -109,11 +109,11 @@ def contact_sheet(
         uint8 [H, W, 3] with W = columns * (cell + gap) + gap.
 
     Raises:
-        ValueError: there are no pictures, or not one heading a column.
+        ValueError: there are no images, or not one heading a column.
     """
     columns = max((len(row) for row in rows), default=0)
     if columns == 0:
-        raise ValueError("expected at least one picture for a contact sheet, got none")
+        raise ValueError("expected at least one image for a contact sheet, got none")
     if captions is not None and len(captions) != columns:
         raise ValueError(f"expected {columns} captions, one a column, got {len(captions)}")
     heading = 0 if captions is None else max(16, cell // 8)
@@ -123,9 +123,9 @@ def contact_sheet(
     scale = min((_text_scale(text, cell, heading) for text in captions or ()), default=1.0)
     for column, caption in enumerate(captions or ()):
         _write(sheet[gap : gap + heading, gap + column * step :][:, :cell], caption, scale)
-    for row, pictures in enumerate(rows):
-        for column, picture in enumerate(pictures):
-            fitted = _fit(picture, cell)
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            fitted = _fit(image, cell)
             height, width = fitted.shape[:2]
             top = gap + heading + row * step + (cell - height) // 2
             left = gap + column * step + (cell - width) // 2
@@ -133,11 +133,11 @@ def contact_sheet(
     return sheet
 
 
-def _fit(picture: NDArray[np.uint8], cell: int) -> NDArray[np.uint8]:
-    image = as_image(picture)
-    scale = cell / max(image.shape[:2])
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    return resize(image, (height, width))
+def _fit(image: NDArray[np.uint8], cell: int) -> NDArray[np.uint8]:
+    pixels = as_image(image)
+    scale = cell / max(pixels.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    return resize(pixels, (height, width))
 
 
 def _text_scale(text: str, width: int, height: int) -> float:
@@ -153,7 +153,7 @@ def _write(area: NDArray[np.uint8], text: str, scale: float) -> None:
 
 
 def _bands(height: int) -> Iterator[slice]:
-    """Yield some rows at a time: in floats, a large picture is many times its size."""
+    """Yield some rows at a time: in floats, a large image is many times its size."""
     yield from (slice(start, start + _BAND) for start in range(0, height, _BAND))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePath
 
-from destseg.data.kinds import HEAD, PICTURE_SUFFIXES, is_image, name_says
+from destseg.data.kinds import HEAD, IMAGE_SUFFIXES, is_image, name_says
 from destseg.data.lists import some
 from destseg.errors import DataError
 
@@ -148,7 +148,7 @@ def natural_order(path: PurePath) -> tuple[list[list[str | int]], str]:
 
 def suffixes() -> str:
     """Return the suffixes of the images that are read, for messages."""
-    return ", ".join(sorted(PICTURE_SUFFIXES))
+    return ", ".join(sorted(IMAGE_SUFFIXES))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -2,7 +2,7 @@
 
 One rule for depth holds everywhere: values v of files and arrays of 16 bits become
 round(255 v / (2^bit_depth - 1)), so that 65535 is 255, or with 12 bits 4095; nothing is ever
-stretched to a picture's own range.  Alpha is dropped, not blended: cameras write
+stretched to an image's own range.  Alpha is dropped, not blended: cameras write
 none, and a background colour would be an invention.
 """
 
@@ -21,7 +21,7 @@ from destseg.config import DataSettings
 from destseg.data.decoding import array_to_rgb, decode, pil_to_rgb
 from destseg.data.files import write_atomically
 from destseg.data.opening import image_errors, open_image
-from destseg.data.ordered import in_order
+from destseg.data.prefetch import in_order
 from destseg.data.tiling import size_for_tiles
 from destseg.errors import ImageError
 
@@ -45,9 +45,9 @@ def read_image(
     max_pixels: int = DataSettings.max_pixels,
     bit_depth: int = DataSettings.bit_depth,
 ) -> NDArray[np.uint8]:
-    """Read a picture file, upright as its EXIF orientation says.
+    """Read an image file, upright as its EXIF orientation says.
 
-    The content decides about the format, not the suffix.  Grey, palette, 1-bit and CMYK pictures
+    The content decides about the format, not the suffix.  Grey, palette, 1-bit and CMYK images
     become RGB, alpha is dropped, of several frames the first is read.  Values v of 16-bit files
     become round(255 v / (2^bit_depth - 1)).
 
@@ -60,7 +60,7 @@ def read_image(
         uint8 [H, W, 3], RGB.
 
     Raises:
-        ImageError: the file is missing, unreadable, no picture, damaged, too large, its values are
+        ImageError: the file is missing, unreadable, no image, damaged, too large, its values are
             neither 8 nor 16 bits, or above ``bit_depth``.
     """
     with open_image(path) as file:
@@ -69,12 +69,12 @@ def read_image(
 
 def decode_image(
     content: bytes,
-    name: str | Path = "picture",
+    name: str | Path = "image",
     *,
     max_pixels: int = DataSettings.max_pixels,
     bit_depth: int = DataSettings.bit_depth,
 ) -> NDArray[np.uint8]:
-    """Decode the bytes of a picture file as ``read_image`` reads the file.
+    """Decode the bytes of an image file as ``read_image`` reads the file.
 
     Args:
         content: of a JPEG, PNG, BMP, TIFF or WebP file.
@@ -92,12 +92,12 @@ def decode_image(
         return decode(io.BytesIO(content), Path(name), max_pixels, bit_depth)
 
 
-def as_image(picture: object, *, bit_depth: int = DataSettings.bit_depth) -> NDArray[np.uint8]:
-    """Return an array or a PIL picture as ``read_image`` would give it.
+def as_image(image: object, *, bit_depth: int = DataSettings.bit_depth) -> NDArray[np.uint8]:
+    """Return an array or a PIL image as ``read_image`` would give it.
 
     Args:
-        picture: uint8 or uint16 array [H, W] or [H, W, 1] grey, [H, W, 3] RGB or [H, W, 4] RGBA,
-            or a PIL picture of any mode.  PIL itself cuts 16-bit colour files to their high
+        image: uint8 or uint16 array [H, W] or [H, W, 1] grey, [H, W, 3] RGB or [H, W, 4] RGBA,
+            or a PIL image of any mode.  PIL itself cuts 16-bit colour files to their high
             byte, which can differ by 1 from ``read_image``.
         bit_depth: as in ``read_image``, of 16-bit values.
 
@@ -105,29 +105,29 @@ def as_image(picture: object, *, bit_depth: int = DataSettings.bit_depth) -> NDA
         uint8 [H, W, 3], RGB; the array itself where it is that already.
 
     Raises:
-        ImageError: another type, dtype or shape, a PIL picture that cannot be decoded, or values
+        ImageError: another type, dtype or shape, a PIL image that cannot be decoded, or values
             above ``bit_depth``.
     """
-    if isinstance(picture, np.ndarray):
-        return array_to_rgb(picture, bit_depth)
-    if not isinstance(picture, Image.Image):
-        expected = "expected a uint8 array [H, W, 3] or a PIL picture"
-        raise ImageError("picture", f"{expected}, got {type(picture).__name__}")
-    name = getattr(picture, "filename", "") or "PIL picture"
+    if isinstance(image, np.ndarray):
+        return array_to_rgb(image, bit_depth)
+    if not isinstance(image, Image.Image):
+        expected = "expected a uint8 array [H, W, 3] or a PIL image"
+        raise ImageError("image", f"{expected}, got {type(image).__name__}")
+    name = getattr(image, "filename", "") or "PIL image"
     with image_errors(name):
-        picture.load()
-        return pil_to_rgb(picture, name, bit_depth)
+        image.load()
+        return pil_to_rgb(image, name, bit_depth)
 
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize a picture bilinearly with antialiasing, without keeping its aspect (the paper's).
+    """Resize an image bilinearly with antialiasing, without keeping its aspect (the paper's).
 
     Args:
         image: uint8 [H, W, 3], or [H, W] grey.
         size: (height, width) in pixels.
 
     Returns:
-        uint8 [height, width, 3] or [height, width]; the picture itself where it has that size.
+        uint8 [height, width, 3] or [height, width]; the image itself where it has that size.
     """
     if image.shape[:2] == tuple(size):
         return image
@@ -136,18 +136,18 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
 
 
 def resize_for_model(image: NDArray[np.uint8], settings: DataSettings) -> NDArray[np.uint8]:
-    """Return a picture at the size that the model sees it at: whole, or to be cut into tiles.
+    """Return an image at the size that the model sees it at: whole, or to be cut into tiles.
 
     Args:
         image: uint8 [H, W, 3].
-        settings: without ``tile``, pictures are resized to ``image_size`` squared; with it they
+        settings: without ``tile``, images are resized to ``image_size`` squared; with it they
             keep their size, but are scaled up where a side is shorter than a tile.
 
     Returns:
-        uint8 [h, w, 3]; the picture itself where it has that size.
+        uint8 [h, w, 3]; the image itself where it has that size.
 
     Raises:
-        ImageError: scaling a narrow picture up would give more than ``max_pixels``.
+        ImageError: scaling a narrow image up would give more than ``max_pixels``.
     """
     side = settings.image_size
     if not settings.tile:
@@ -155,7 +155,7 @@ def resize_for_model(image: NDArray[np.uint8], settings: DataSettings) -> NDArra
     height, width = size_for_tiles(image.shape[0], image.shape[1], side)
     if (height, width) != image.shape[:2] and height * width > settings.max_pixels:
         raise ImageError(
-            "picture",
+            "image",
             f"expected sides of at least {side} pixels (a tile) or nearly that, got "
             f"{image.shape[1]} x {image.shape[0]}, which would be scaled up to {width} x {height}: "
             "more than --max-pixels; lower --image-size or train without --tile",
@@ -164,9 +164,9 @@ def resize_for_model(image: NDArray[np.uint8], settings: DataSettings) -> NDArra
 
 
 def resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Resize an anomaly map bilinearly (half-pixel centres), for drawing at a picture's size.
+    """Resize an anomaly map bilinearly (half-pixel centres), for drawing at an image's size.
 
-    The image score is never computed from the result: it would depend on the picture's size.
+    The image score is never computed from the result: it would depend on the image's size.
 
     Args:
         anomaly_map: float32 [h, w]; any range, nothing is clipped.
@@ -183,7 +183,7 @@ def resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArr
 
 
 def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
-    """Write a picture in the format of its suffix, whole or not at all.
+    """Write an image in the format of its suffix, whole or not at all.
 
     PNG, BMP, TIFF and WebP are written without loss, JPEG with quality 95.  Missing folders are
     made.
@@ -193,7 +193,7 @@ def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
         image: uint8 [H, W, 3] RGB or [H, W] grey.
 
     Raises:
-        ImageError: the suffix names no format, or the array is no picture.
+        ImageError: the suffix names no format, or the array is no image.
         DataError: it cannot be written.
     """
     write_atomically(path, encode_image(image, path))
@@ -212,14 +212,14 @@ def format_of(name: str | Path) -> str:
 
 
 def encode_image(image: NDArray[np.uint8], name: str | Path) -> bytes:
-    """Return the bytes of a picture's file in the format of a name's suffix, as ``write_image``.
+    """Return the bytes of an image's file in the format of a name's suffix, as ``write_image``.
 
     Args:
         image: uint8 [H, W, 3] RGB or [H, W] grey.
         name: of the file, also for the errors.
 
     Raises:
-        ImageError: the suffix names no format, or the array is no picture that it can hold.
+        ImageError: the suffix names no format, or the array is no image that it can hold.
     """
     file_format = format_of(name)
     shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
@@ -230,7 +230,7 @@ def encode_image(image: NDArray[np.uint8], name: str | Path) -> bytes:
     try:
         Image.fromarray(image).save(encoded, file_format, **_WRITING.get(file_format, {}))
     except (OSError, ValueError) as error:
-        expected = f"expected a picture that {file_format} can hold"
+        expected = f"expected an image that {file_format} can hold"
         raise ImageError(name, f"{expected}, got: {error}") from error
     return encoded.getvalue()
 
@@ -243,14 +243,14 @@ def read_many(
     bit_depth: int = DataSettings.bit_depth,
     threads: int = 2,
 ) -> Iterator[NDArray[np.uint8] | ImageError]:
-    """Read pictures in threads, a few ahead of the consumer, so that memory stays bounded.
+    """Read images in threads, a few ahead of the consumer, so that memory stays bounded.
 
     Args:
-        paths: picture files.
-        size: (height, width) to resize to, or ``None`` to keep each picture's own.
+        paths: image files.
+        size: (height, width) to resize to, or ``None`` to keep each image's own.
         max_pixels: as for ``read_image``.
         bit_depth: as for ``read_image``.
-        threads: readers; at most 2 * threads + 1 pictures wait at any time.
+        threads: readers; at most 2 * threads + 1 images wait at any time.
 
     Returns:
         For each path, in order, uint8 [H, W, 3] or the error (not raised).
@@ -261,7 +261,7 @@ def read_many(
             image = read_image(path, max_pixels=max_pixels, bit_depth=bit_depth)
             return image if size is None else resize(image, size)
         except ImageError as error:
-            # A new one: the caught one's traceback keeps half-decoded pictures in memory.
+            # A new one: the caught one's traceback keeps half-decoded images in memory.
             return ImageError(error.path, error.reason)
 
     return in_order(read, paths, threads=threads, ahead=2 * threads)

@@ -1,4 +1,4 @@
-"""Lists of pictures: a path a line, or a table with a column of paths."""
+"""Lists of images: a path a line, or a table with a column of paths."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_list(source: Path) -> list[tuple[Path, str | None]]:
         stripped = (line.strip() for line in lines)
         rows = [(line, None) for line in stripped if line and not line.startswith("#")]
     if not rows:
-        raise DataError(f"{source}: expected one picture a line, got an empty list.")
+        raise DataError(f"{source}: expected one image a line, got an empty list.")
     return [(source.parent / path, label) for path, label in rows]
 
 

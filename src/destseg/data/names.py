@@ -43,7 +43,7 @@ _TRAIN = frozenset({"train", "training"})
 _TEST = frozenset({"test", "testing"})
 _SPLITS = _TRAIN | _TEST | {"val", "validation"}
 # Say nothing: good_parts and 01_OK are called good.
-_NEUTRAL = _words("image images img imgs picture pictures photo photos part parts sample samples")
+_NEUTRAL = _words("image images img imgs image images photo photos part parts sample samples")
 _MASK_OF = re.compile(r"(.+)[-_ .](?:mask|masks|gt|ground_?truth|label|seg)", re.IGNORECASE)
 _SAYS = re.compile("|".join(_GOOD | _DEFECTIVE), re.IGNORECASE)
 _PIECES = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")

@@ -1,4 +1,4 @@
-"""Region of interest: the part of every picture that is inspected."""
+"""Region of interest: the part of every image that is inspected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from destseg.data.masks import read_mask
 from destseg.errors import DataError
 
 POLYGON_SIDE = 2048
-"""Polygons are drawn on a square of this side, which is stretched to each picture."""
+"""Polygons are drawn on a square of this side, which is stretched to each image."""
 
 _FORMAT = (
     'expected {"polygons": [[[x, y], [x, y], [x, y], ...], ...]} with x and y as shares of '
@@ -31,10 +31,10 @@ _SUB_PIXEL_BITS = 8
 
 @dataclass(frozen=True, eq=False)
 class Roi:
-    """Which pixels are inspected, for pictures of any size: it is stretched to each.
+    """Which pixels are inspected, for images of any size: it is stretched to each.
 
     Attributes:
-        mask: bool [h, w], true where a picture is inspected; at least one pixel is.
+        mask: bool [h, w], true where an image is inspected; at least one pixel is.
     """
 
     mask: NDArray[np.bool_]
@@ -115,7 +115,7 @@ def _polygon(points: Any, where: str) -> NDArray[np.float64]:
     if outside:
         raise DataError(
             f"{where}: expected x and y as shares of width and height in [0, 1], got {outside[0]}; "
-            "divide pixels by the picture's width and height"
+            "divide pixels by the image's width and height"
         )
     return np.array(points, np.float64)
 

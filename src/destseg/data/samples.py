@@ -1,4 +1,4 @@
-"""Which pictures there are: MVTec layout, plain folder or list file to samples, without pixels."""
+"""Which images there are: MVTec layout, plain folder or list file to samples, without pixels."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture and what is known about it.
+    """One image and what is known about it.
 
     Attributes:
-        path: the picture's file.
+        path: the image's file.
         defect: ``good``, the kind of defect, or ``None`` where it is not known.
         mask: the file with the true defect pixels, or ``None`` where there is none.
     """
@@ -48,8 +48,8 @@ class Sample:
         return None if self.defect is None else self.defect != GOOD
 
 
-def find_pictures(source: str | Path) -> list[Path]:
-    """Return the picture files of a folder, a list file or a single file.
+def find_images(source: str | Path) -> list[Path]:
+    """Return the image files of a folder, a list file or a single file.
 
     A folder is searched to any depth, without hidden files and folders, in natural order of the
     relative path (``2.png`` before ``10.png``), each real folder once however many links lead to
@@ -92,7 +92,7 @@ def good_samples(source: str | Path, tell: Callable[[str], None] = _LOGGER.warni
     """
     source = Path(source)
     many = source.is_dir() or source.suffix.lower() in LIST_SUFFIXES
-    paths = good_paths(source, tell) if many else find_pictures(source)
+    paths = good_paths(source, tell) if many else find_images(source)
     # A list may name an image twice; it must not be trained on and held out at once.
     unique = {path.resolve(): path for path in reversed(paths)}
     return [Sample(path, GOOD) for path in reversed(unique.values())]
@@ -150,7 +150,7 @@ test_samples.__test__ = False  # type: ignore[attr-defined]
 test_folder.__test__ = False  # type: ignore[attr-defined]
 
 
-def split_held_out(
+def split_calibration(
     samples: Sequence[Sample], *, fraction: float, minimum: int, seed: int
 ) -> tuple[list[Sample], list[Sample]]:
     """Split good samples into those to train on and those held out for the threshold.

@@ -1,4 +1,4 @@
-"""Large pictures in tiles of the model's size, and the tiles' maps as one; pure, no pixels read."""
+"""Large images in tiles of the model's size, and the tiles' maps as one; pure, no pixels read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROWS_AT_A_TIME = 64
 
 @dataclass(frozen=True)
 class Tile:
-    """A square of a picture.
+    """A square of an image.
 
     Attributes:
         y, x: its first row and column.
@@ -31,9 +31,9 @@ class Tile:
 
 
 def size_for_tiles(height: int, width: int, tile: int) -> tuple[int, int]:
-    """Return the (height, width) that a picture is cut into tiles at.
+    """Return the (height, width) that an image is cut into tiles at.
 
-    It is the picture's own, unless a side is shorter than a tile: then it is scaled up, its
+    It is the image's own, unless a side is shorter than a tile: then it is scaled up, its
     aspect kept, until the shorter side is as long as a tile.
     """
     scale = tile / min(height, width)
@@ -44,13 +44,13 @@ def size_for_tiles(height: int, width: int, tile: int) -> tuple[int, int]:
 
 
 def plan(height: int, width: int, tile: int, overlap: float) -> list[Tile]:
-    """Return the tiles that cover a picture, row by row; all are whole.
+    """Return the tiles that cover an image, row by row; all are whole.
 
     Neighbours overlap by the share asked for; the last tile of a row or column is moved back to
     end at the border and overlaps more.
 
     Args:
-        height: of the picture in pixels, at least ``tile``.
+        height: of the image in pixels, at least ``tile``.
         width: the same.
         tile: side of a tile in pixels.
         overlap: share of a tile's side that two neighbours have in common, in [0, 1).
@@ -59,7 +59,7 @@ def plan(height: int, width: int, tile: int, overlap: float) -> list[Tile]:
         ValueError: a side is shorter than a tile, or the overlap is out of its range.
     """
     if min(height, width) < tile or tile < 1:
-        raise ValueError(f"expected a picture of at least {tile} x {tile}, got {width} x {height}")
+        raise ValueError(f"expected an image of at least {tile} x {tile}, got {width} x {height}")
     if not 0 <= overlap < 1:
         raise ValueError(f"expected an overlap in [0, 1), got {overlap}")
     step = max(1, round(tile * (1 - overlap)))
@@ -70,7 +70,7 @@ def plan(height: int, width: int, tile: int, overlap: float) -> list[Tile]:
 def merge(
     tiles: Sequence[Tile], maps: Iterable[tuple[Tile, NDArray[np.float32]]]
 ) -> NDArray[np.float32]:
-    """Blend the maps of tiles into the map of the whole picture.
+    """Blend the maps of tiles into the map of the whole image.
 
     A pixel is the mean of what the tiles say of it, weighted by how deep it lies in each: what a
     network says near a tile's border it says with half of the neighbourhood missing.

@@ -1,4 +1,4 @@
-"""How much of a model's judgement another form of it keeps, without any labelled picture."""
+"""How much of a model's judgement another form of it keeps, without any labelled image."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from destseg.inference.result import Failure
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two predictors on the same good and damaged pictures.
+    """Two predictors on the same good and damaged images.
 
     Attributes:
-        image_auroc: (before, after), of damaged pictures against good ones.
+        image_auroc: (before, after), of damaged images against good ones.
         pixel_ap: (before, after), against where the damage is.
         score_correlation: Spearman's, of the image scores; NaN where all of one are equal.
         p_value_difference: mean absolute difference of the p-values.
-        other_decisions: share of the pictures that the two call differently.
+        other_decisions: share of the images that the two call differently.
     """
 
     image_auroc: tuple[float, float]
@@ -48,7 +48,7 @@ class Agreement:
 def agreement(
     before: Predictor,
     after: Predictor,
-    pictures: Sequence[NDArray[np.uint8]],
+    images: Sequence[NDArray[np.uint8]],
     masks: Sequence[NDArray[np.bool_]],
 ) -> Agreement:
     """Return how much of its judgement a model keeps in another form.
@@ -56,7 +56,7 @@ def agreement(
     Args:
         before: the model in one form, with its calibration.
         after: in the other, with its own.
-        pictures: uint8 RGB [h, w, 3] of the model's size, good and damaged ones.
+        images: uint8 RGB [h, w, 3] of the model's size, good and damaged ones.
         masks: bool [h, w], where each is damaged.
     """
     defective = np.array([mask.any() for mask in masks])
@@ -64,9 +64,9 @@ def agreement(
     for predictor in (before, after):
         counts = PixelCounts.empty(exact=True)
         results = []
-        for result, mask in zip(predictor.stream(list(pictures)), masks, strict=True):
+        for result, mask in zip(predictor.stream(list(images)), masks, strict=True):
             if isinstance(result, Failure):
-                raise BundleError(f"expected a made picture to be readable, got {result.error}")
+                raise BundleError(f"expected a made image to be readable, got {result.error}")
             inspected = predictor.inspected(mask.shape)
             counts.add(result.anomaly_map, mask if inspected is None else mask & inspected)
             results.append(result)

@@ -71,10 +71,10 @@ function ticks(most) {
 }
 
 /**
- * Scores on the fixed scale 0 to 1: a row of bars for defective pictures (hatched), one for good
- * ones (plain), one of ticks for held-out pictures; `draw(threshold)` draws it anew.
+ * Scores on the fixed scale 0 to 1: a row of bars for defective images (hatched), one for good
+ * ones (plain), one of ticks for calibration images; `draw(threshold)` draws it anew.
  */
-function histogram(holder, { good, defective, heldOut, calibrated }) {
+function histogram(holder, { good, defective, calibrationScores, calibrated }) {
   const bins = 40, rowHeight = 74, top = 24, tickRow = 26;
   const counts = scores => {
     const bars = new Array(bins).fill(0);
@@ -105,7 +105,7 @@ function histogram(holder, { good, defective, heldOut, calibrated }) {
         shape("line", { class: "axis", x1: x(0), x2: x(1), y1: base, y2: base }));
       bars.forEach((count, i) => {
         if (!count) return;
-        // Of the square root, for one picture on the wrong side matters beside fifty in one bar.
+        // Of the square root, for one image on the wrong side matters beside fifty in one bar.
         const size = (rowHeight - 14) * Math.sqrt(count / highest);
         const range = `${(i / bins).toFixed(3)} to ${((i + 1) / bins).toFixed(3)}`;
         parts.push(shape("rect", { class: style, x: x(i / bins) + 0.5, y: base - size,
@@ -113,9 +113,9 @@ function histogram(holder, { good, defective, heldOut, calibrated }) {
           shape("title", {}, `${count} ${name}, score ${range}`)));
       });
     }
-    if (heldOut.length) {
+    if (calibrationScores.length) {
       parts.push(shape("text", { class: "row-name", x: 0, y: base + tickRow - 6 }, "held out"));
-      for (const score of heldOut) {
+      for (const score of calibrationScores) {
         parts.push(shape("line", { class: "tick", x1: x(score), x2: x(score),
                                    y1: base + 9, y2: base + tickRow - 3 }));
       }
@@ -136,7 +136,7 @@ function histogram(holder, { good, defective, heldOut, calibrated }) {
       shape("text", { class: "threshold-name", x: x(threshold), y: 12, "text-anchor": end },
         `threshold ${threshold.toFixed(4)}`));
     const described = `Image scores of ${defective.length} defective and ${good.length} good ` +
-      `pictures and of ${heldOut.length} held-out good ones, threshold ${threshold.toFixed(4)}`;
+      `images and of ${calibrationScores.length} calibration images, threshold ${threshold.toFixed(4)}`;
     holder.replaceChildren(shape("svg", { width, height: base + 40, role: "img",
                                           "aria-label": described }, ...parts));
   }

@@ -77,7 +77,7 @@ class RankedCounts:
         """Return why there is nothing to separate, or None where there is.
 
         Args:
-            of_what: what the samples are, singular: picture, pixel.
+            of_what: what the samples are, singular: image, pixel.
         """
         absent = [
             name

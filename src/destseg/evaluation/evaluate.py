@@ -1,4 +1,4 @@
-"""A predictor against labelled pictures: metrics, decisions at the threshold, timing."""
+"""A predictor against labelled images: metrics, decisions at the threshold, timing."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from destseg.evaluation.pixels import PixelCounts, PixelMetrics
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure, Result
 
-OnPicture = Callable[[Sample, Result | Failure, NDArray[np.bool_] | None], None]
+OnImage = Callable[[Sample, Result | Failure, NDArray[np.bool_] | None], None]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class KindEvaluation:
-    """One kind of defect against all good pictures; for ``good`` only the decisions count.
+    """One kind of defect against all good images; for ``good`` only the decisions count.
 
     Attributes:
         kind: its name.
-        flagged: how many of its pictures were called defective.
-        image, pixel: metrics of its pictures together with the good ones.
+        flagged: how many of its images were called defective.
+        image, pixel: metrics of its images together with the good ones.
         coverage: how many of its own images these are of.
     """
 
@@ -50,17 +50,17 @@ class KindEvaluation:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well pictures and pixels are told apart, and what the threshold makes of it.
+    """How well images and pixels are told apart, and what the threshold makes of it.
 
     Attributes:
         image: metrics of the image scores, of all images that could be read.
         pixel: metrics of the maps at their own size, of all of these that are good or have a mask.
         kinds: the same for each kind.
-        false_alarms: good pictures called defective.
-        misses: defective pictures called good.
-        threshold, promised_rate: from the calibration.
+        false_alarms: good images called defective.
+        misses: defective images called good.
+        threshold, guaranteed_false_alarm_rate: from the calibration.
         seconds: of the whole inspection, reading included.
-        records: one a picture, in the order given.
+        records: one an image, in the order given.
         curves: points of the ROC, PR and PRO curves of the pixels.
     """
 
@@ -70,7 +70,7 @@ class Evaluation:
     false_alarms: Rate
     misses: Rate
     threshold: float
-    promised_rate: float
+    guaranteed_false_alarm_rate: float
     seconds: float
     records: tuple[Record, ...]
     curves: Mapping[str, Curve]
@@ -89,16 +89,16 @@ class Evaluation:
         """Return plain values for JSON; what is not defined is ``None``, with its reason."""
         coverage = self.coverage
         values = {
-            "pictures": coverage.given,
+            "images": coverage.given,
             "coverage": vars(coverage),
             "image": metrics_to_json(self.image),
             "pixel": metrics_to_json(self.pixel),
             "false_alarms": self.false_alarms.to_json(),
             "misses": self.misses.to_json(),
             "threshold": self.threshold,
-            "promised_rate": self.promised_rate,
+            "guaranteed_false_alarm_rate": self.guaranteed_false_alarm_rate,
             "seconds": round(self.seconds, 3),
-            "pictures_per_s": round(coverage.images / self.seconds, 2),
+            "images_per_s": round(coverage.images / self.seconds, 2),
             "kinds": {
                 each.kind: {
                     "flagged": each.flagged.to_json(),
@@ -108,9 +108,7 @@ class Evaluation:
                 }
                 for each in self.kinds
             },
-            "failures": [
-                {"picture": record.picture, "error": record.error} for record in self.failures
-            ],
+            "failures": [{"path": record.image, "error": record.error} for record in self.failures],
         }
         plain: dict[str, Any] = _without_nan(values)
         return plain
@@ -121,21 +119,21 @@ def evaluate(
     samples: Sequence[Sample],
     *,
     exact: bool = True,
-    on_picture: OnPicture | None = None,
+    on_image: OnImage | None = None,
 ) -> Evaluation:
-    """Return how well a predictor does on pictures whose defects are known.
+    """Return how well a predictor does on images whose defects are known.
 
     Maps and masks are compared at the maps' size: the model's, as the paper does at 256 x 256, or
-    with tiles the picture's.  Masks are cut by the region of interest, where there is one.  Image
+    with tiles the image's.  Masks are cut by the region of interest, where there is one.  Image
     metrics need no masks: a defective image without one is left out of the pixel metrics alone.
     What cannot be read costs its row: see ``Evaluation.failures``.  Files that the listing already
     shows to be unreadable are logged as a warning, all at once, before the first image.
 
     Args:
         predictor: the trained model.
-        samples: test pictures with their kind and, where there is one, their mask.
+        samples: test images with their kind and, where there is one, their mask.
         exact: hold all maps for exact metrics; else bounded memory, metrics within 1e-4.
-        on_picture: called with each sample, its result and its mask at the map's size, ``None``
+        on_image: called with each sample, its result and its mask at the map's size, ``None``
             where the mask is missing or unreadable; of an unreadable image with its failure.
 
     Raises:
@@ -152,8 +150,8 @@ def evaluate(
         if isinstance(answer, Result) and mask is not None:
             counts[str(sample.defect)].add(answer.anomaly_map, mask)
         records.append(Record.of(str(sample.defect), answer, mask is not None, error))
-        if on_picture is not None:
-            on_picture(sample, answer, mask)
+        if on_image is not None:
+            on_image(sample, answer, mask)
     seconds = time.perf_counter() - begun
     together = PixelCounts.merged(counts.values())
     return Evaluation(
@@ -163,7 +161,7 @@ def evaluate(
         false_alarms=_called([record for record in records if record.kind == GOOD], True),
         misses=_called([record for record in records if record.kind != GOOD], False),
         threshold=predictor.calibration.threshold,
-        promised_rate=predictor.calibration.promised_rate,
+        guaranteed_false_alarm_rate=predictor.calibration.guaranteed_false_alarm_rate,
         seconds=seconds,
         records=tuple(records),
         curves=together.curves(),
@@ -199,7 +197,7 @@ def _mask_for(
 
 
 def mask_of(
-    sample: Sample, size: tuple[int, int], picture_size: tuple[int, int] | None = None
+    sample: Sample, size: tuple[int, int], image_size: tuple[int, int] | None = None
 ) -> NDArray[np.bool_]:
     """Return where a sample is defective, bool [h, w] of a size; bilinear, then half or more.
 
@@ -208,7 +206,7 @@ def mask_of(
     Args:
         sample: good, or defective with a mask.
         size: (height, width) wanted, the map's.
-        picture_size: the picture's, to refuse a mask of other proportions; ``None`` does not.
+        image_size: the image's, to refuse a mask of other proportions; ``None`` does not.
 
     Raises:
         DataError: if the sample is defective and has no mask, or one of other proportions.
@@ -219,9 +217,9 @@ def mask_of(
     if sample.mask is None:
         raise DataError(
             f"{sample.path}: expected a mask of the defect under ground_truth/{sample.defect}/, "
-            "got none. Add it, or leave the picture out."
+            "got none. Add it, or leave the image out."
         )
-    allowed = max(size[0] * size[1], math.prod(picture_size or (0,)), DataSettings.max_pixels)
+    allowed = max(size[0] * size[1], math.prod(image_size or (0,)), DataSettings.max_pixels)
     mask = read_mask(sample.mask, max_pixels=allowed)
     if not mask.any():
         raise ImageError(
@@ -230,12 +228,12 @@ def mask_of(
             "anew; without the file the image still counts in the image metrics.",
         )
     height, width = mask.shape
-    rows, columns = picture_size or mask.shape
+    rows, columns = image_size or mask.shape
     # A mask at another scale is one; one pixel of rounding a side is not another shape.
     if abs(height * columns - width * rows) > max(rows, columns):
         raise DataError(
-            f"{sample.mask}: expected a mask with the proportions of its picture, "
-            f"{columns} x {rows}, got {width} x {height}. Is it another picture's?"
+            f"{sample.mask}: expected a mask with the proportions of its image, "
+            f"{columns} x {rows}, got {width} x {height}. Is it another image's?"
         )
     return resize(mask.astype(np.uint8) * np.uint8(255), size) >= 128
 
@@ -256,8 +254,8 @@ def _check_labels(samples: Sequence[Sample]) -> None:
     unknown = [sample for sample in samples if sample.is_defective is None]
     if unknown or not samples:
         raise DataError(
-            "expected pictures known to be good or defective, got "
-            + (f"{unknown[0].path} without a kind" if unknown else "no pictures")
+            "expected images known to be good or defective, got "
+            + (f"{unknown[0].path} without a kind" if unknown else "no images")
         )
 
 

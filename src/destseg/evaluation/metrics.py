@@ -1,4 +1,4 @@
-"""How well scores separate defective from good: of pictures, or of single pixels.
+"""How well scores separate defective from good: of images, or of single pixels.
 
 Every metric goes the same way: check the input, sort once, count what each threshold finds
 (``RankedCounts``), and compute the metric from those counts alone.
@@ -79,7 +79,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class ImageMetrics:
-    """How well image scores tell defective pictures from good ones.
+    """How well image scores tell defective images from good ones.
 
     Attributes:
         auroc, ap: as ``auroc`` and ``average_precision``, in [0, 1].
@@ -109,7 +109,7 @@ def image_metrics(labels: npt.ArrayLike, scores: npt.ArrayLike) -> ImageMetrics:
     >>> metrics.auroc, metrics.f1_max, metrics.f1_max_threshold
     (0.75, 0.8, 0.35)
     >>> image_metrics([0, 0], [0.1, 0.4]).reasons["auroc"]
-    'there is no defective picture'
+    'there is no defective image'
     """
     counts = ranked_counts(labels, scores)
     f1, threshold = counts.f1_max()
@@ -119,7 +119,7 @@ def image_metrics(labels: npt.ArrayLike, scores: npt.ArrayLike) -> ImageMetrics:
         "f1_max": f1,
         "f1_max_threshold": threshold,
     }
-    reason = counts.undefined("picture")
+    reason = counts.undefined("image")
     return ImageMetrics(**values, reasons=dict.fromkeys(values, reason) if reason else {})
 
 

@@ -1,4 +1,4 @@
-"""A report of a model on labelled pictures: inspected once, for the metrics and the gallery."""
+"""A report of a model on labelled images: inspected once, for the metrics and the gallery."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def report_on(
     data: Path,
     predictor: Predictor,
     samples: Sequence[Sample],
-    on_picture: Callable[[], None] = lambda: None,
+    on_image: Callable[[], None] = lambda: None,
 ) -> tuple[Evaluation, Report]:
-    """Return how well a predictor does on labelled pictures, and the report that shows it.
+    """Return how well a predictor does on labelled images, and the report that shows it.
 
     Args:
         data: the data set, for its name.
         predictor: the trained model.
-        samples: test pictures with their kind and, where there is one, their mask.
-        on_picture: called after each picture.
+        samples: test images with their kind and, where there is one, their mask.
+        on_image: called after each image.
 
     Raises:
         DataError: as ``evaluate`` does.
@@ -49,9 +49,9 @@ def report_on(
                 image = read_image(sample.path, max_pixels=pixels, bit_depth=bit_depth)
                 drawn = mask if mask is not None and mask.any() else None
                 entries.append(make_entry(sample, answer, image, drawn))
-        on_picture()
+        on_image()
 
-    evaluation = evaluate(predictor, samples, on_picture=keep)
+    evaluation = evaluate(predictor, samples, on_image=keep)
     return evaluation, build_report(data, predictor, evaluation, entries)
 
 
@@ -77,7 +77,7 @@ def build_report(
             "model": bundle.folder.resolve().name,
             "preset": bundle.settings.preset,
             "teacher": str(training.get("teacher", "")),
-            "trained on": f"{training.get('pictures')} good pictures in "
+            "trained on": f"{training.get('images')} good images in "
             f"{training.get('minutes')} minutes ({training.get('device')})",
             "weights (SHA-256)": bundle.weights_sha256[:16],
             "threshold": calibration.set_by() or "which image set it is not known",
@@ -89,7 +89,7 @@ def build_report(
         kinds=[
             {
                 "kind": each.kind,
-                "pictures": each.flagged.total,
+                "images": each.flagged.total,
                 "flagged": each.flagged.count,
                 "with mask": each.coverage.with_mask,
                 **_defined(
@@ -109,8 +109,8 @@ def build_report(
             for name, curve in evaluation.curves.items()
         },
         threshold=calibration.threshold,
-        promised_rate=calibration.promised_rate,
-        held_out=calibration.scores,
+        guaranteed_false_alarm_rate=calibration.guaranteed_false_alarm_rate,
+        calibration_scores=calibration.scores,
         training=training_curves(bundle.folder),
         settings=bundle.settings.to_dict(),
         entries=entries,
@@ -118,7 +118,7 @@ def build_report(
 
 
 def _left_out(failures: Sequence[Record]) -> dict[str, str]:
-    told = [f"{failed.picture}: {failed.error}" for failed in failures]
+    told = [f"{failed.image}: {failed.error}" for failed in failures]
     return {"could not be read": some(told)} if told else {}
 
 

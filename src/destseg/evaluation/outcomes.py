@@ -1,4 +1,4 @@
-"""What became of pictures at the threshold: one by one, and counted with intervals."""
+"""What became of images at the threshold: one by one, and counted with intervals."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class Rate:
 
 @dataclass(frozen=True)
 class Record:
-    """One picture's outcome.
+    """One image's outcome.
 
     Attributes:
-        picture: its path as given.
+        image: its path as given.
         kind: good, or the kind of defect.
         score, p_value, is_defective, regions: as in ``Result``, regions counted; ``None`` where
             the image could not be read.
@@ -61,7 +61,7 @@ class Record:
         error: why the image or, where there is a score, its mask could not be read; else ``None``.
     """
 
-    picture: str
+    image: str
     kind: str
     score: float | None
     p_value: float | None
@@ -78,7 +78,7 @@ class Record:
         if isinstance(answer, Failure):
             return cls(answer.name, kind, None, None, None, None, error=error)
         return cls(
-            picture=answer.name,
+            image=answer.name,
             kind=kind,
             score=answer.score,
             p_value=answer.p_value,

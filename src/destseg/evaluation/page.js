@@ -1,5 +1,5 @@
 
-// The page itself: what was decided, at which threshold, and the pictures that it concerns.
+// The page itself: what was decided, at which threshold, and the images that it concerns.
 
 const report = JSON.parse(document.getElementById("report").textContent);
 const byId = id => document.getElementById(id);
@@ -43,7 +43,7 @@ function interval(count, total) {
   return `${bound(centre - half)}–${bound(centre + half)} %`;
 }
 
-const pictures = (count, kind) => `${count} ${kind} picture${count === 1 ? "" : "s"}`;
+const counted = (count, kind) => `${count} ${kind} image${count === 1 ? "" : "s"}`;
 
 // Summary
 
@@ -51,11 +51,11 @@ function showSummary() {
   byId("title").textContent = report.title;
   const { found, missed, alarms } = countsAt(report.threshold);
   const told = [];
-  if (badOnes.length) told.push(`${found} of ${pictures(badOnes.length, "defective")} found, ${missed} missed`);
-  if (goodOnes.length) told.push(`${alarms} of ${pictures(goodOnes.length, "good")} called defective`);
+  if (badOnes.length) told.push(`${found} of ${counted(badOnes.length, "defective")} found, ${missed} missed`);
+  if (goodOnes.length) told.push(`${alarms} of ${counted(goodOnes.length, "good")} called defective`);
   byId("verdict").textContent = told.length
     ? `At the calibrated threshold of ${report.threshold.toFixed(4)}: ${told.join("; ")}.`
-    : "There are no pictures in this report.";
+    : "There are no images in this report.";
   for (const [name, share, reason] of report.metrics) {
     const value = share === null
       ? [element("em", {}, "not defined"), element("em", {}, reason)]
@@ -66,7 +66,7 @@ function showSummary() {
   const { columns, rows } = report.kinds;
   byId("kinds").hidden = !rows.length;
   byId("kinds").append(table(columns, rows,
-    "By kind; metrics in per cent, each kind of defect together with all good pictures"));
+    "By kind; metrics in per cent, each kind of defect together with all good images"));
 }
 
 function definition(name, value) {
@@ -121,7 +121,7 @@ function showCurves() {
     byId("curve-list").append(chart.figure);
     drawn += 1;
   }
-  const missing = drawn ? [] : ["There are no ROC and PR curves: it takes good and defective pictures."];
+  const missing = drawn ? [] : ["There are no ROC and PR curves: it takes good and defective images."];
   drawn = 0;
   for (const [phase, points] of Object.entries(report.training)) {
     if (!points.length) continue;
@@ -152,23 +152,23 @@ function cutAt(points, limit) {
 // Threshold
 
 function showMeaning() {
-  const n = report.heldOut.length;
+  const n = report.calibrationScores.length;
   const fitted = n
-    ? `It was fitted on ${n} good pictures that were held out from training; no test picture and no ` +
+    ? `It was fitted on ${n} good images that were held out from training; no test image and no ` +
       `label took part. As long as good parts stay as they were, one is flagged with a chance of at ` +
-      `most ${percent(report.promised)}. A picture's p‑value is (1 + the number of ` +
-      `held-out scores at most ${report.tolerance} below its own) / ${n + 1}: what is so near is a tie.`
-    : "The scores of the held-out pictures that it was fitted on are not at hand.";
+      `most ${percent(report.guaranteed)}. An image's p‑value is (1 + the number of ` +
+      `calibration scores at most ${report.tolerance} below its own) / ${n + 1}: what is so near is a tie.`
+    : "The scores of the calibration images that it was fitted on are not at hand.";
   byId("meaning").append(
-    element("p", {}, `A picture is called defective when its image score is above the threshold. ${fitted}`),
+    element("p", {}, `An image is called defective when its image score is above the threshold. ${fitted}`),
     element("p", {}, "Moving the threshold shows what another one would have made of these test " +
-      "pictures. One chosen here, by looking at them, carries no such promise."));
+      "images. One chosen here, by looking at them, carries no such guarantee."));
   byId("calibrated").textContent = report.threshold.toFixed(4);
 }
 
 const drawHistogram = histogram(byId("histogram"), {
   good: goodOnes.map(entry => entry.score), defective: badOnes.map(entry => entry.score),
-  heldOut: report.heldOut, calibrated: report.threshold,
+  calibrationScores: report.calibrationScores, calibrated: report.threshold,
 });
 
 function showCounts() {
@@ -219,7 +219,7 @@ function card(entry, index) {
   const what = part => entry[part]
     ? framed(entry, part, element("img", { alt: "", "data-part": part }))
     : element("span", { class: "none" }, entry.defective ? "no mask" : "good part");
-  const parts = hasMasks ? ["picture", "heatmap", "mask"] : ["picture", "heatmap"];
+  const parts = hasMasks ? ["image", "heatmap", "mask"] : ["image", "heatmap"];
   const outcome = element("span", { class: "outcome" });
   const button = element("button", { class: "card", type: "button" },
     element("span", { class: "thumbs" }, ...parts.map(part => element("span", { class: "thumb" }, what(part)))),
@@ -234,13 +234,13 @@ function card(entry, index) {
   return { entry, item, button, outcome, told: "" };
 }
 
-/** A picture in its own proportions, inside a square; regions are drawn over the picture. */
+/** An image in its own proportions, inside a square; regions are drawn over the image. */
 function framed(entry, part, image) {
   const frame = element("span", { class: "frame" }, image);
   const longest = Math.max(entry.width, entry.height);
   frame.style.width = `${100 * entry.width / longest}%`;
   frame.style.aspectRatio = `${entry.width} / ${entry.height}`;
-  if (part === "picture" && entry.regions.length) {
+  if (part === "image" && entry.regions.length) {
     const least = longest / 40; // so that a speck of a few pixels still shows
     const boxes = ["halo", "box"].flatMap(style => entry.regions.map(([x, y, w, h]) => {
       const width = Math.max(w, least), height = Math.max(h, least);
@@ -268,7 +268,7 @@ function filter() {
   }
   const visible = new Set(ofKind.filter(each => SHOWN[chosen.outcome](each.told)));
   for (const each of cards) each.item.hidden = !visible.has(each);
-  byId("shown").textContent = `${visible.size} of ${pictures(cards.length, "").replace("  ", " ")} shown`;
+  byId("shown").textContent = `${visible.size} of ${counted(cards.length, "").replace("  ", " ")} shown`;
 }
 
 function sort() {
@@ -307,8 +307,8 @@ function view(index) {
   byId("viewer-place").textContent = `${place + 1} of ${shown.length}`;
   byId("previous").disabled = place <= 0;
   byId("next").disabled = place >= shown.length - 1;
-  const large = ["picture", "heatmap", "mask"].filter(part => entry[part]).map(part => {
-    const told = { picture: "picture with regions", heatmap: "heatmap, scale 0 to 1", mask: "true defect" }[part];
+  const large = ["image", "heatmap", "mask"].filter(part => entry[part]).map(part => {
+    const told = { image: "image with regions", heatmap: "heatmap, scale 0 to 1", mask: "true defect" }[part];
     const image = element("img", { alt: told, src: entry[part] });
     return element("figure", {}, element("div", { class: "thumb" }, framed(entry, part, image)),
       element("figcaption", {}, told));
@@ -325,7 +325,7 @@ function view(index) {
       definition("p-value", entry.p.toPrecision(4)), definition("size", `${entry.width} × ${entry.height}`)),
     rows.length
       ? element("div", { class: "wide" }, table(["region", "x", "y", "width", "height", "area", "peak"], rows,
-          `Regions, in pixels of the picture${more}`))
+          `Regions, in pixels of the image${more}`))
       : element("p", { class: "note" }, "No region is above the pixel threshold."));
   if (!byId("viewer").open) byId("viewer").showModal();
 }

@@ -58,9 +58,9 @@ def _payload(report: Report) -> dict[str, Any]:
         "kinds": _table(report.kinds),
         "curves": {name: _thinned(x, y) for name, (x, y) in curves.items()},
         "threshold": report.threshold,
-        "promised": report.promised_rate,
+        "guaranteed": report.guaranteed_false_alarm_rate,
         "tolerance": TOLERANCE,
-        "heldOut": sorted(report.held_out),
+        "calibrationScores": sorted(report.calibration_scores),
         "training": {
             phase: _thinned([step for step, _ in points], [loss for _, loss in points])
             for phase, points in report.training.items()
@@ -85,7 +85,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
             for r in entry.regions[:_REGIONS_SHOWN]
         ],
         "found": len(entry.regions),
-        "picture": _uri("jpeg", entry.picture),
+        "image": _uri("jpeg", entry.image),
         "heatmap": _uri("png" if entry.heatmap.startswith(b"\x89PNG") else "jpeg", entry.heatmap),
         "mask": None if entry.mask is None else _uri("png", entry.mask),
     }

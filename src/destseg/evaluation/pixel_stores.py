@@ -13,7 +13,7 @@ from destseg.evaluation.score_bins import BINS, bins_of, lowest_scores
 
 
 class Store(ABC):
-    """Pixels and regions of any number of pictures."""
+    """Pixels and regions of any number of images."""
 
     @property
     @abstractmethod
@@ -22,7 +22,7 @@ class Store(ABC):
 
     @abstractmethod
     def add_good(self, scores: npt.NDArray[np.floating]) -> None:
-        """Take the values [k] of a picture without a defect."""
+        """Take the values [k] of an image without a defect."""
 
     @abstractmethod
     def add(
@@ -31,7 +31,7 @@ class Store(ABC):
         defective: npt.NDArray[np.bool_],
         regions: npt.NDArray[np.int32],
     ) -> None:
-        """Take a picture with at least one region.
+        """Take an image with at least one region.
 
         Args:
             scores: of each pixel [k].
@@ -52,7 +52,7 @@ class ExactStore(Store):
     """Every pixel's value, and of defective ones also their weight: 1 / pixels of their region."""
 
     def __init__(self) -> None:
-        # An entry is a picture.  Merged stores share the arrays, so they are never written to.
+        # An entry is an image.  Merged stores share the arrays, so they are never written to.
         self._scores: list[npt.NDArray[np.floating]] = []
         self._found: list[npt.NDArray[np.floating]] = []
         self._weights: list[npt.NDArray[np.float64]] = []
@@ -65,7 +65,7 @@ class ExactStore(Store):
         return sum(each.nbytes for each in floats) + sum(each.nbytes for each in self._weights)
 
     def add_good(self, scores: npt.NDArray[np.floating]) -> None:
-        """Take the values [k] of a picture without a defect."""
+        """Take the values [k] of an image without a defect."""
         self._scores.append(scores.copy())
 
     def add(
@@ -74,7 +74,7 @@ class ExactStore(Store):
         defective: npt.NDArray[np.bool_],
         regions: npt.NDArray[np.int32],
     ) -> None:
-        """Take a picture with at least one region; see ``Store.add``."""
+        """Take an image with at least one region; see ``Store.add``."""
         found, region = scores[defective], regions[defective] - 1
         sizes = np.bincount(region)
         order = np.lexsort((found, region))
@@ -132,7 +132,7 @@ class BoundedStore(Store):
         return sum(each.nbytes for each in counts)
 
     def add_good(self, scores: npt.NDArray[np.floating]) -> None:
-        """Count the values [k], each in [0, 1], of a picture without a defect."""
+        """Count the values [k], each in [0, 1], of an image without a defect."""
         np.add.at(self._pixels, bins_of(scores.astype(np.float32, copy=False)), 1)
 
     def add(
@@ -141,7 +141,7 @@ class BoundedStore(Store):
         defective: npt.NDArray[np.bool_],
         regions: npt.NDArray[np.int32],
     ) -> None:
-        """Count a picture with at least one region; see ``Store.add``; in [0, 1]."""
+        """Count an image with at least one region; see ``Store.add``; in [0, 1]."""
         bins = bins_of(scores.astype(np.float32, copy=False))
         found, region = bins[defective], regions[defective] - 1
         sizes = np.bincount(region)

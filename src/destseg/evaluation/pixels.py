@@ -20,7 +20,7 @@ from destseg.evaluation.pixel_stores import BoundedStore, ExactStore, Store
 from destseg.evaluation.ranked_pixels import RankedPixels
 
 Pair = tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]
-"""A map [h, w] and its mask [h, w], True where the picture is defective."""
+"""A map [h, w] and its mask [h, w], True where the image is defective."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PixelMetrics:
     """How well the pixels of maps tell defects from good surface; every metric in [0, 1] or NaN.
 
     Attributes:
-        auroc, ap: over all pixels of all pictures, as scikit-learn defines them.
+        auroc, ap: over all pixels of all images, as scikit-learn defines them.
         f1_max: the highest F1 of any threshold.
         aupro: area under the per-region overlap up to the false-positive rate that was asked for
             (0.3), divided by that rate.
@@ -54,7 +54,7 @@ def pixel_metrics(
     """Return all metrics of maps against masks; NaN with a reason where a class is absent.
 
     Args:
-        pairs: a map [h, w] and a bool mask [h, w] for each picture; sizes may differ.
+        pairs: a map [h, w] and a bool mask [h, w] for each image; sizes may differ.
         exact: hold every value (4 bytes a pixel); else count in bins, see ``PixelCounts.empty``.
         fpr_limit: where the area under the overlap ends, in (0, 1].
         recall: share of instances for ``iap_90``, in (0, 1].
@@ -94,7 +94,7 @@ def pixel_curves(
 
 
 class PixelCounts:
-    """Pixels of maps and regions of their masks, gathered picture by picture.
+    """Pixels of maps and regions of their masks, gathered image by image.
 
     Attributes:
         exact: whether every value is held.
@@ -123,7 +123,7 @@ class PixelCounts:
 
     @staticmethod
     def merged(parts: Iterable[PixelCounts]) -> PixelCounts:
-        """Return new counts of all pictures in the parts, which stay as they are.
+        """Return new counts of all images in the parts, which stay as they are.
 
         As though every map had been added to the new ones. Merging copies no pixels.
 
@@ -137,7 +137,7 @@ class PixelCounts:
         return whole
 
     def merge(self, other: PixelCounts) -> None:
-        """Count the pictures of other counts, too, which stay as they are.
+        """Count the images of other counts, too, which stay as they are.
 
         Raises:
             DataError: if one is exact and the other is bounded.
@@ -157,7 +157,7 @@ class PixelCounts:
         return self._store.ranked()
 
     def add(self, anomaly_map: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]) -> None:
-        """Count one picture; what was counted stays unchanged where this raises.
+        """Count one image; what was counted stays unchanged where this raises.
 
         Args:
             anomaly_map: finite numbers, higher for defective [h, w]; bounded: in [0, 1].

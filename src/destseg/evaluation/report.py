@@ -1,4 +1,4 @@
-"""What the report holds: metrics, curves, and every picture as small copies; and writing it."""
+"""What the report holds: metrics, curves, and every image as small copies; and writing it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _JPEG_QUALITY = 82
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture of the gallery.
+    """One image of the gallery.
 
     Attributes:
         name: folder and file name, as shown.
         kind: ``good`` or the kind of defect.
         is_defective: what is true of the part, not what was decided.
         score, p_value, regions, height, width: as in ``Result``.
-        picture: JPEG, longest side at most 192.
+        image: JPEG, longest side at most 192.
         heatmap: JPEG of the coloured anomaly map on the fixed scale 0 to 1, of the same size.
         mask: grey PNG of the true defect, of the same size; ``None`` where there is none.
     """
@@ -47,7 +47,7 @@ class Entry:
     regions: tuple[Region, ...]
     height: int
     width: int
-    picture: bytes
+    image: bytes
     heatmap: bytes
     mask: bytes | None
 
@@ -65,11 +65,11 @@ class Report:
         curves: x and y by name: ``image ROC``, ``image PR``, ``pixel ROC``, ``pixel PR``,
             ``pixel PRO``.  The first two are made from the entries where they are missing.
         threshold: of the image score, as calibrated.
-        promised_rate: share of good parts that the calibrated threshold flags at most.
-        held_out: image scores of the good pictures that the threshold was fitted on.
+        guaranteed_false_alarm_rate: fraction of good parts that the threshold flags at most.
+        calibration_scores: image scores of the good images that the threshold was fitted on.
         training: (step, loss) of each phase.
         settings: nested plain values.
-        entries: the pictures.
+        entries: the images.
     """
 
     title: str
@@ -79,8 +79,8 @@ class Report:
     kinds: Sequence[Mapping[str, object]]
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     threshold: float
-    promised_rate: float
-    held_out: Sequence[float]
+    guaranteed_false_alarm_rate: float
+    calibration_scores: Sequence[float]
     training: Mapping[str, Sequence[tuple[int, float]]]
     settings: Mapping[str, object]
     entries: Sequence[Entry]
@@ -89,10 +89,10 @@ class Report:
 def make_entry(
     sample: Sample, result: Result, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None
 ) -> Entry:
-    """Return a gallery's entry, with small copies of the pictures only.
+    """Return a gallery's entry, with small copies of the images only.
 
     Args:
-        sample: what is true of the picture.
+        sample: what is true of the image.
         result: what was said of it.
         image: uint8 [H, W, 3], RGB.
         mask: true defect, bool [h, w] of any size, or ``None``.
@@ -102,7 +102,7 @@ def make_entry(
     """
     if sample.defect is None:
         raise DataError(
-            f"{sample.path}: expected a picture known to be good or defective, got one without a "
+            f"{sample.path}: expected an image known to be good or defective, got one without a "
             "kind"
         )
     scale = min(1.0, THUMBNAIL / max(result.height, result.width))
@@ -119,7 +119,7 @@ def make_entry(
         regions=result.regions,
         height=result.height,
         width=result.width,
-        picture=_encoded(resize(image, size), "JPEG"),
+        image=_encoded(resize(image, size), "JPEG"),
         heatmap=_encoded(heatmap, "JPEG"),
         mask=None if drawn is None else _encoded(drawn, "PNG"),
     )

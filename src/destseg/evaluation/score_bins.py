@@ -21,7 +21,7 @@ _NEXT_TO_ONE = 103 << _KEPT_BITS
 _TOP = 2 * _HALF - (_NEXT_TO_ONE - 1)
 
 BINS = _TOP + 1
-"""How many bins there are; the same for every picture and every model."""
+"""How many bins there are; the same for every image and every model."""
 
 # A chunk's four arrays stay in the processor's second-level cache.
 _CHUNK = 1 << 16

@@ -1,1 +1,1 @@
-"""From a picture to a decision; no torch but in ``backends/torch_.py``."""
+"""From an image to a decision; no torch but in ``backends/torch_.py``."""

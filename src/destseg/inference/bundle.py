@@ -35,15 +35,15 @@ _OF_ITS_TRAINING = ("settings.yaml", "log.jsonl", "checkpoint.safetensors", "res
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a finished training leaves, and all that inspecting a picture needs.
+    """What a finished training leaves, and all that inspecting an image needs.
 
     Attributes:
         folder: where it lies.
         settings: the settings of the training run.
         weights_sha256: of the weights file.
-        calibration: the held-out scores and the thresholds; ``None`` while training fits them.
-        training: facts about the run: pictures, minutes, device, versions.
-        roi_sha256: of the region of interest's file; ``None`` where whole pictures are inspected.
+        calibration: the calibration scores and the thresholds; ``None`` while training fits them.
+        training: facts about the run: images, minutes, device, versions.
+        roi_sha256: of the region of interest's file; ``None`` where whole images are inspected.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class Bundle:
             raise BundleError(f"{path}: expected safetensors, got {error}") from error
 
     def roi(self) -> Roi | None:
-        """Read the region of interest; ``None`` where whole pictures are inspected.
+        """Read the region of interest; ``None`` where whole images are inspected.
 
         Raises:
             BundleError: if the file is missing or is not the one that was saved.

@@ -1,4 +1,4 @@
-"""Fitting the threshold: good pictures through the predictor that will be asked later."""
+"""Fitting the threshold: good images through the predictor that will be asked later."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from destseg.inference.result import Failure
 
 def fit_calibration(
     predictor: Predictor,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     names: Sequence[str],
     settings: Settings,
     weights_sha256: str,
-    on_picture: Callable[[], None] = lambda: None,
+    on_image: Callable[[], None] = lambda: None,
 ) -> Calibration:
-    """Return the calibration from good pictures that were not trained on.
+    """Return the calibration from good images that were not trained on.
 
     Args:
         predictor: what will be asked later, so that the threshold means what is measured.
-        pictures: good parts, at least one.
-        names: of the pictures, for the record.
+        images: good parts, at least one.
+        names: of the images, for the record.
         settings: of the bundle; its decision group has the rate asked for.
         weights_sha256: of the weights or the quantised model that gives the scores.
-        on_picture: called after each picture.
+        on_image: called after each image.
 
     Raises:
-        ImageError: if a picture cannot be read.
+        ImageError: if an image cannot be read.
         DataError: if there is none.
     """
     scores, peaks = [], []
-    for measured in predictor.measure(pictures):
+    for measured in predictor.measure(images):
         if isinstance(measured, Failure):
             raise measured.error
         scores.append(measured.score)
         peaks.append(float(measured.anomaly_map.max()))
-        on_picture()
+        on_image()
     region = predictor.bundle.roi_sha256
     return Calibration.fit(scores, peaks, names, settings, weights_sha256, region)

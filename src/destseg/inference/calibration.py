@@ -1,4 +1,4 @@
-"""From held-out good pictures' scores to thresholds, p-values and decisions."""
+"""From calibration images' scores to thresholds, p-values and decisions."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ the part.
 
 
 def threshold_rank(n: int, max_false_alarm_rate: float) -> tuple[int, float]:
-    """Return which of n held-out scores is the threshold, and the rate that it promises.
+    """Return which of n calibration scores is the threshold, and the rate that it guarantees.
 
     Split conformal prediction (Vovk et al., 2005): a good part's p-value is at most a with
     probability at most a, and takes values k / (n + 1).
 
     Args:
-        n: number of held-out good pictures, at least 1.
+        n: number of calibration images, at least 1.
         max_false_alarm_rate: the rate a asked for, in (0, 1].
 
     Returns:
-        (rank, promised rate): a picture is flagged when its score is above the rank-th highest
-        held-out score, counted from 0, by more than ``TOLERANCE``.  Where n is too small for the
-        rate asked for, the rank is 0 and the promise is 1 / (n + 1).
+        (rank, guaranteed false-alarm rate): an image is flagged when its score is above the rank-th
+        highest calibration score, counted from 0, by more than ``TOLERANCE``.  Where n is too small
+        for the rate asked for, the rank is 0 and the guarantee is 1 / (n + 1).
     """
     # The small term keeps 0.1 * 10 from becoming 0.9999...
     allowed = math.floor(max_false_alarm_rate * (n + 1) + 1e-9)
@@ -44,7 +44,7 @@ def threshold_rank(n: int, max_false_alarm_rate: float) -> tuple[int, float]:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Held-out good pictures' scores, the thresholds from them, and all that they depend on.
+    """Calibration images' scores, the thresholds from them, and all that they depend on.
 
     A score within ``TOLERANCE`` of one of them is a tie with it, which counts for the part: in
     every runtime an image gets at most the p-value, and the decision, of one that scored better.
@@ -52,16 +52,16 @@ class Calibration:
     Thread safety: nothing changes a value, so any number of threads may use one.
 
     Attributes:
-        scores: image scores of the held-out good pictures, rising.
+        scores: image scores of the calibration images, rising.
         peaks: highest map value of each, in the order of ``scores``.
-        pictures: their names, in the order of ``scores``; of equal scores the first name first.
+        images: their names, in the order of ``scores``; of equal scores the first name first.
         max_false_alarm_rate: the rate asked for.
-        image_size: side in pixels that pictures were resized to.
+        image_size: side in pixels that images were resized to.
         score_fraction: share of the map that the score is the mean of.
         weights_sha256: of the weights that gave the scores.
-        tile: whether pictures were cut into tiles.
+        tile: whether images were cut into tiles.
         tile_overlap: of the tiles; 0 without them.
-        roi_sha256: of the region of interest; ``None`` where whole pictures were inspected.
+        roi_sha256: of the region of interest; ``None`` where whole images were inspected.
         bit_depth: bits that the values of 16-bit images were taken to use.
         paired: whether scores, peaks and names belong together one by one; in calibrations of
             older versions each was in an order of its own.
@@ -69,7 +69,7 @@ class Calibration:
 
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     max_false_alarm_rate: float
     image_size: int
     score_fraction: float
@@ -81,8 +81,8 @@ class Calibration:
     paired: bool = False
 
     def __post_init__(self) -> None:
-        if not len(self.scores) == len(self.peaks) == len(self.pictures) > 0:
-            raise DataError("a calibration needs at least one held-out good picture, got none")
+        if not len(self.scores) == len(self.peaks) == len(self.images) > 0:
+            raise DataError("a calibration needs at least one calibration image, got none")
         if not 0 < self.max_false_alarm_rate <= 1:
             raise SettingsError(
                 "--max-false-alarm-rate: expected a number in (0, 1], got "
@@ -96,22 +96,22 @@ class Calibration:
         cls,
         scores: Sequence[float],
         peaks: Sequence[float],
-        pictures: Sequence[str],
+        images: Sequence[str],
         settings: Settings,
         weights_sha256: str,
         roi_sha256: str | None = None,
     ) -> Calibration:
-        """Return the calibration from the scores, map peaks and names of good pictures."""
-        if not len(scores) == len(peaks) == len(pictures):
+        """Return the calibration from the scores, map peaks and names of good images."""
+        if not len(scores) == len(peaks) == len(images):
             raise DataError(
-                f"expected a score, a peak and a name of each good picture, got {len(scores)}, "
-                f"{len(peaks)} and {len(pictures)}"
+                f"expected a score, a peak and a name of each good image, got {len(scores)}, "
+                f"{len(peaks)} and {len(images)}"
             )
-        rising = sorted(zip(scores, pictures, peaks, strict=True))
+        rising = sorted(zip(scores, images, peaks, strict=True))
         return cls(
             scores=tuple(score for score, _, _ in rising),
             peaks=tuple(peak for _, _, peak in rising),
-            pictures=tuple(name for _, name, _ in rising),
+            images=tuple(name for _, name, _ in rising),
             max_false_alarm_rate=settings.decision.max_false_alarm_rate,
             weights_sha256=weights_sha256,
             roi_sha256=roi_sha256,
@@ -120,7 +120,7 @@ class Calibration:
         )
 
     def with_rate(self, max_false_alarm_rate: float) -> Calibration:
-        """Return the same held-out scores with another rate asked for.
+        """Return the same calibration scores with another rate asked for.
 
         Raises:
             SettingsError: if the rate is not in (0, 1].
@@ -167,18 +167,18 @@ class Calibration:
         if not self.paired:
             return ()
         deciding = self._deciding(sorted(values))
-        named = zip(values, self.pictures, strict=True)
+        named = zip(values, self.images, strict=True)
         return tuple(name for value, name in named if value == deciding)
 
     @property
-    def promised_rate(self) -> float:
+    def guaranteed_false_alarm_rate(self) -> float:
         """At most this share of good parts is flagged; above the rate asked for if n is small."""
         return threshold_rank(len(self.scores), self.max_false_alarm_rate)[1]
 
     def p_value(self, score: float) -> float:
-        """Return (1 + number of held-out scores >= score - ``TOLERANCE``) / (n + 1), in (0, 1].
+        """Return (1 + number of calibration scores >= score - ``TOLERANCE``) / (n + 1), in (0, 1].
 
-        It is at most ``promised_rate`` exactly where ``is_defective`` is true.
+        It is at most ``guaranteed_false_alarm_rate`` exactly where ``is_defective`` is true.
         """
         n = len(self.scores)
         return (1 + n - bisect.bisect_left(self.scores, score, key=_tie)) / (n + 1)
@@ -187,17 +187,18 @@ class Calibration:
         """Return whether an image with this score is called defective."""
         return score > self.threshold
 
-    def shortfall(self) -> str | None:
-        """Return why the rate asked for cannot be promised, or ``None`` if it can."""
-        if self.promised_rate <= self.max_false_alarm_rate:
+    def guarantee_note(self) -> str | None:
+        """Return why the rate asked for cannot be guaranteed, or ``None`` if it can."""
+        if self.guaranteed_false_alarm_rate <= self.max_false_alarm_rate:
             return None
         n = len(self.scores)
         needed = math.ceil(1 / self.max_false_alarm_rate - 1e-9) - 1
         return (
-            f"with {n} held-out good pictures a false-alarm rate of "
-            f"{self.max_false_alarm_rate:.2%} cannot be promised; the threshold promises "
-            f"{self.promised_rate:.2%}. It takes {needed} held-out pictures: give more good "
-            "pictures, raise --held-out-fraction, or accept a higher --max-false-alarm-rate."
+            f"with {n} calibration images a false-alarm rate of "
+            f"{self.max_false_alarm_rate:.2%} cannot be guaranteed; the threshold guarantees "
+            f"{self.guaranteed_false_alarm_rate:.2%}. It takes {needed} calibration images: give "
+            "more good images, raise --calibration-fraction, or accept a higher "
+            "--max-false-alarm-rate."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -205,7 +206,7 @@ class Calibration:
         derived = {
             "threshold": self.threshold,
             "pixel_threshold": self.pixel_threshold,
-            "promised_rate": self.promised_rate,
+            "guaranteed_false_alarm_rate": self.guaranteed_false_alarm_rate,
             "threshold_images": list(self.threshold_images),
             "pixel_threshold_images": list(self.pixel_threshold_images),
             "tolerance": TOLERANCE,
@@ -220,7 +221,7 @@ class Calibration:
             for item in fields(cls)
             if item.name in values or item.default is MISSING
         }
-        plain["pictures"] = tuple(plain["pictures"])
+        plain["images"] = tuple(plain["images"])
         for name in ("scores", "peaks"):
             plain[name] = tuple(map(float, plain[name]))
         return cls(**plain)

@@ -1,4 +1,4 @@
-"""A result as a picture for people."""
+"""A result as an image for people."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["draw_result", "write_image"]
 def draw_result(
     path: Path, result: Result, *, bit_depth: int = DataSettings.bit_depth
 ) -> NDArray[np.uint8]:
-    """Return a picture's file with its heatmap on the fixed scale and its regions outlined.
+    """Return an image's file with its heatmap on the fixed scale and its regions outlined.
 
     Args:
-        path: the picture's file.
+        path: the image's file.
         result: what was said of it.
         bit_depth: of the model's settings, as in ``read_image``.
 
@@ -34,7 +34,7 @@ def draw_result(
 
 
 def draw(image: NDArray[np.uint8], result: Result) -> NDArray[np.uint8]:
-    """Return a picture, uint8 RGB [height, width, 3], drawn on as ``draw_result`` draws."""
+    """Return an image, uint8 RGB [height, width, 3], drawn on as ``draw_result`` draws."""
     heatmap = result.heatmap
     thickness = max(1, round(max(image.shape) / 400))
     drawn = overlay(image, heatmap)

@@ -37,7 +37,7 @@ class Export:
         folder: where its files lie.
         files: SHA-256 of each file by its name; the first one is what a runtime opens.
         source_sha256: of the bundle's weights that it was made from.
-        calibration: its own held-out scores; ``None`` where the bundle's hold for it.
+        calibration: its own calibration scores; ``None`` where the bundle's hold for it.
         facts: how it was made and what was measured of it.
     """
 

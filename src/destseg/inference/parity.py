@@ -1,4 +1,4 @@
-"""Whether everything that can run a model says the same of the same pictures."""
+"""Whether everything that can run a model says the same of the same images."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from destseg.errors import DataError
-from destseg.inference.predictor import Picture, Predictor
+from destseg.inference.predictor import ImageLike, Predictor
 from destseg.inference.result import Failure, Result
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One backend against the reference, over all pictures.
+    """One backend against the reference, over all images.
 
     Attributes:
         backend: its name.
         map_difference: largest absolute difference of a map value, 0 to 1.
         score_difference: largest absolute difference of an image score, 0 to 1.
-        decisions: names of the pictures that the two call differently, with a score further than
+        decisions: names of the images that the two call differently, with a score further than
             ``TOLERANCE`` from its threshold.
         borderline: names of those that they call differently within it, which is rounding.
         nearest: smallest distance of a score to its threshold, for how much that says.
-        seconds: median time a picture, reading included.
+        seconds: median time an image, reading included.
     """
 
     backend: str
@@ -40,27 +40,27 @@ class Comparison:
 
 
 def compare_backends(
-    predictors: Mapping[str, Predictor], pictures: Sequence[Picture]
+    predictors: Mapping[str, Predictor], images: Sequence[ImageLike]
 ) -> list[Comparison]:
     """Return how far each backend is from the first one, which is compared with itself.
 
-    Pictures go through all backends one after the other, so that memory stays bounded and the
+    Images go through all backends one after the other, so that memory stays bounded and the
     times are of the same minute.
 
     Args:
         predictors: by backend, the reference first; all of the same bundle.
-        pictures: as for ``Predictor.predict``, at least one; those that cannot be read are
+        images: as for ``Predictor.predict``, at least one; those that cannot be read are
             passed over.
 
     Raises:
-        DataError: if no picture can be read.
+        DataError: if no image can be read.
     """
     rows: dict[str, list[_Row]] = {name: [] for name in predictors}
-    for picture in pictures:
+    for image in images:
         results = {}
         for name, predictor in predictors.items():
             begun = time.perf_counter()
-            result = next(predictor.stream([picture]))
+            result = next(predictor.stream([image]))
             if isinstance(result, Failure):
                 break
             results[name] = (result, time.perf_counter() - begun)
@@ -68,14 +68,14 @@ def compare_backends(
             reference, _ = next(iter(results.values()))
             rows[name].append(_row(result, reference, seconds))
     if not any(rows.values()):
-        raise DataError("expected pictures to compare backends on, got none that can be read")
+        raise DataError("expected images to compare backends on, got none that can be read")
     return [
         Comparison(
             backend=name,
             map_difference=max(row.map_difference for row in mine),
             score_difference=max(row.score_difference for row in mine),
-            decisions=tuple(row.picture for row in mine if row.differs and not row.borderline),
-            borderline=tuple(row.picture for row in mine if row.differs and row.borderline),
+            decisions=tuple(row.image for row in mine if row.differs and not row.borderline),
+            borderline=tuple(row.image for row in mine if row.differs and row.borderline),
             nearest=min(row.distance for row in mine),
             seconds=float(np.median([row.seconds for row in mine])),
         )
@@ -83,22 +83,22 @@ def compare_backends(
     ]
 
 
-def example_pictures(count: int, side: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield seeded pictures, uint8 [side, side, 3]: soft colours, grain and a stroke."""
+def example_images(count: int, side: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield seeded images, uint8 [side, side, 3]: soft colours, grain and a stroke."""
     random = np.random.default_rng(0)
     for _ in range(count):
         coarse = random.integers(0, 256, (8, 8, 3)).astype(np.float32)
         soft = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
-        picture = (soft + random.normal(0, 8, soft.shape)).clip(0, 255).astype(np.uint8)
+        image = (soft + random.normal(0, 8, soft.shape)).clip(0, 255).astype(np.uint8)
         ends = random.integers(0, side, (2, 2))
         colour = tuple(int(value) for value in random.integers(0, 256, 3))
-        cv2.line(picture, tuple(map(int, ends[0])), tuple(map(int, ends[1])), colour, 3)
-        yield picture
+        cv2.line(image, tuple(map(int, ends[0])), tuple(map(int, ends[1])), colour, 3)
+        yield image
 
 
 @dataclass(frozen=True)
 class _Row:
-    picture: str
+    image: str
     map_difference: float
     score_difference: float
     differs: bool
@@ -109,7 +109,7 @@ class _Row:
 
 def _row(result: Result, reference: Result, seconds: float) -> _Row:
     return _Row(
-        picture=result.name,
+        image=result.name,
         map_difference=float(np.abs(result.anomaly_map - reference.anomaly_map).max()),
         score_difference=abs(result.score - reference.score),
         differs=result.is_defective != reference.is_defective,

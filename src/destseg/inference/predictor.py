@@ -12,30 +12,30 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from destseg.data.ordered import in_order
+from destseg.data.prefetch import in_order
 from destseg.errors import BatchError, BundleError, SettingsError
 from destseg.inference.backends import Backend, Runtime, choose, open_backend
 from destseg.inference.bundle import Bundle, load_bundle
 from destseg.inference.calibration import Calibration
 from destseg.inference.exports import bundle_for
-from destseg.inference.reading import NO_PIXELS, Picture, Pixels, Reading
+from destseg.inference.reading import NO_PIXELS, ImageLike, Pixels, Reading
 from destseg.inference.result import Failure, Result, find_regions
 from destseg.inference.scoring import image_score
 from destseg.inference.tiled import tiled_map
 
-__all__ = ["Measurement", "Picture", "Predictor", "load"]
+__all__ = ["ImageLike", "Measurement", "Predictor", "load"]
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """A picture's map and score, before any decision.
+    """An image's map and score, before any decision.
 
     Attributes:
-        name: the file's path as it was given, or a number for a picture without a file.
+        name: the file's path as it was given, or a number for an image without a file.
         score: in [0, 1].
-        anomaly_map: float32 in [0, 1], [image_size, image_size] or, from tiles, of the picture's
+        anomaly_map: float32 in [0, 1], [image_size, image_size] or, from tiles, of the image's
             size; 0 outside the region of interest.
-        height, width: of the picture in pixels.
+        height, width: of the image in pixels.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Measurement:
 
 
 class Predictor:
-    """Inspects pictures with a trained model.
+    """Inspects images with a trained model.
 
     Thread safety: one may be used from any number of threads at once, and each gets what it would
     get alone; so does a process that is forked.  An iterator of ``stream`` or ``measure`` belongs
@@ -56,7 +56,7 @@ class Predictor:
         bundle: the trained model.
         backend: what runs it.
         backend_name: its name, for reports.
-        batch_size: pictures or tiles that go through the networks together.
+        batch_size: images or tiles that go through the networks together.
 
     Raises:
         BundleError: if the bundle's region of interest is missing or changed.
@@ -82,36 +82,36 @@ class Predictor:
 
     @property
     def calibration(self) -> Calibration:
-        """Held-out scores and thresholds."""
+        """Calibration scores and thresholds."""
         assert self.bundle.calibration is not None, "load_bundle and train always give one"
         return self.bundle.calibration
 
     @overload
-    def predict(self, pictures: list[Picture] | tuple[Picture, ...]) -> list[Result]: ...
+    def predict(self, images: list[ImageLike] | tuple[ImageLike, ...]) -> list[Result]: ...
     @overload
-    def predict(self, pictures: Picture) -> Result: ...
+    def predict(self, images: ImageLike) -> Result: ...
     def predict(
-        self, pictures: Picture | list[Picture] | tuple[Picture, ...]
+        self, images: ImageLike | list[ImageLike] | tuple[ImageLike, ...]
     ) -> Result | list[Result]:
-        """Return how anomalous pictures are, where, and whether they are defective.
+        """Return how anomalous images are, where, and whether they are defective.
 
         Args:
-            pictures: one picture or a list or tuple of them; each a path, the bytes of a picture
-                file, a PIL picture or an array: uint8 [h, w] grey or [h, w, 3] RGB, of any size.
+            images: one image or a list or tuple of them; each a path, the bytes of an image
+                file, a PIL image or an array: uint8 [h, w] grey or [h, w, 3] RGB, of any size.
 
         Returns:
             One result, or a list in the order given.
 
         Raises:
-            ImageError: if the one picture cannot be read.
+            ImageError: if the one image cannot be read.
             BatchError: if some of several cannot; its ``results`` has all the others.
         """
-        if not isinstance(pictures, list | tuple):
-            only = next(self.stream([pictures]))
+        if not isinstance(images, list | tuple):
+            only = next(self.stream([images]))
             if isinstance(only, Failure):
                 raise only.error
             return only
-        answers = list(self.stream(pictures))
+        answers = list(self.stream(images))
         results = [answer for answer in answers if isinstance(answer, Result)]
         if len(results) < len(answers):
             raise BatchError(
@@ -120,22 +120,22 @@ class Predictor:
             )
         return results
 
-    def stream(self, pictures: Iterable[Picture]) -> Iterator[Result | Failure]:
-        """Yield a result or a failure for each picture, in order, in bounded memory.
+    def stream(self, images: Iterable[ImageLike]) -> Iterator[Result | Failure]:
+        """Yield a result or a failure for each image, in order, in bounded memory.
 
         Args:
-            pictures: any number of pictures as in ``predict``; read as they are needed.
+            images: any number of images as in ``predict``; read as they are needed.
         """
-        for measured in self.measure(pictures):
+        for measured in self.measure(images):
             yield measured if isinstance(measured, Failure) else self._decide(measured)
 
-    def measure(self, pictures: Iterable[Picture]) -> Iterator[Measurement | Failure]:
-        """Yield map and score of each picture, in order, without a decision.
+    def measure(self, images: Iterable[ImageLike]) -> Iterator[Measurement | Failure]:
+        """Yield map and score of each image, in order, without a decision.
 
-        Tiles are cut from one picture at a time, which nothing holds any longer when its map is
+        Tiles are cut from one image at a time, which nothing holds any longer when its map is
         scored: of a large one there is room for one copy.
         """
-        numbered = enumerate(pictures)
+        numbered = enumerate(images)
         if self.bundle.settings.data.tile:
             yield from map(self._measure_tiles, numbered)
             return
@@ -157,7 +157,7 @@ class Predictor:
                 self._require_finite(item.name, anomaly_map)
                 yield self._score(item, anomaly_map)
 
-    def _measure_tiles(self, numbered: tuple[int, Picture]) -> Measurement | Failure:
+    def _measure_tiles(self, numbered: tuple[int, ImageLike]) -> Measurement | Failure:
         item = self._read(numbered)
         if isinstance(item, Failure):
             return item
@@ -191,7 +191,7 @@ class Predictor:
         if held is None or held.shape != tuple(size):
             held = self._roi.at(size).view()
             held.flags.writeable = False
-            # The last one is kept: pictures of a line are of one size.  Of threads with pictures
+            # The last one is kept: images of a line are of one size.  Of threads with images
             # of several sizes each uses what it has in hand, not what is kept.
             self._inspected = held
         return held
@@ -258,7 +258,7 @@ def load(
         device: auto, cpu, cuda, mps, or a device of OpenVINO's.
         threads: CPU threads; ``None`` leaves the number to the runtime.
         cache: folder for what OpenVINO compiles; ``None`` keeps nothing.
-        batch_size: pictures or tiles that go through the networks together.
+        batch_size: images or tiles that go through the networks together.
 
     Raises:
         BundleError: if the bundle is missing, changed, incomplete or too new.

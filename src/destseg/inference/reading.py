@@ -18,8 +18,8 @@ from destseg.data.images import as_image, decode_image, read_image, resize_for_m
 from destseg.errors import ImageError
 from destseg.inference.result import Failure
 
-Picture: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
-"""A path, the bytes of a file, a PIL picture or an array [h, w] or [h, w, 3] (RGB)."""
+ImageLike: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
+"""A path, the bytes of a file, a PIL image or an array [h, w] or [h, w, 3] (RGB)."""
 
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
@@ -54,29 +54,29 @@ class Reading:
         self._told_depth = False
         self._telling = threading.Lock()
 
-    def __call__(self, numbered: tuple[int, Picture]) -> Pixels | Failure:
+    def __call__(self, numbered: tuple[int, ImageLike]) -> Pixels | Failure:
         """Return the pixels of a numbered image, or why it cannot be read."""
-        number, picture = numbered
-        name = str(picture) if isinstance(picture, str | Path) else f"picture {number}"
+        number, source = numbered
+        name = str(source) if isinstance(source, str | Path) else f"image {number}"
         try:
-            image = self._image(picture, name)
+            image = self._image(source, name)
             if not self._told_depth and is_dim(image, self._settings.bit_depth):
-                self._tell_depth(picture, name)
+                self._tell_depth(source, name)
             height, width = image.shape[:2]
             return Pixels(name, resize_for_model(image, self._settings), height, width)
         except ImageError as error:
             return Failure(name, ImageError(name, error.reason))
 
-    def _image(self, picture: Picture, name: str) -> NDArray[np.uint8]:
+    def _image(self, source: ImageLike, name: str) -> NDArray[np.uint8]:
         limit, depth = self._settings.max_pixels, self._settings.bit_depth
-        if isinstance(picture, str | Path):
-            return read_image(picture, max_pixels=limit, bit_depth=depth)
-        if isinstance(picture, bytes):
-            return decode_image(picture, name, max_pixels=limit, bit_depth=depth)
-        return as_image(picture, bit_depth=depth)
+        if isinstance(source, str | Path):
+            return read_image(source, max_pixels=limit, bit_depth=depth)
+        if isinstance(source, bytes):
+            return decode_image(source, name, max_pixels=limit, bit_depth=depth)
+        return as_image(source, bit_depth=depth)
 
-    def _tell_depth(self, picture: Picture, name: str) -> None:
-        note = depth_note([picture])
+    def _tell_depth(self, source: ImageLike, name: str) -> None:
+        note = depth_note([source])
         if not note:
             return
         with self._telling:

@@ -1,4 +1,4 @@
-"""What inspecting a picture gives."""
+"""What inspecting an image gives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PIXELS_AT_A_TIME = 2**20
 
 @dataclass(frozen=True)
 class Region:
-    """A connected part of the map above the pixel threshold, in pixels of the picture.
+    """A connected part of the map above the pixel threshold, in pixels of the image.
 
     Thread safety: nothing changes a value, so any number of threads may use one.
 
@@ -42,21 +42,21 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What is said of one picture.
+    """What is said of one image.
 
     Thread safety: nothing of ours changes it, and no other result has its map, so any number of
     threads may use one.
 
     Attributes:
-        name: the file's path as it was given, or a number for a picture without a file.
+        name: the file's path as it was given, or a number for an image without a file.
         score: how anomalous, in [0, 1]; higher is worse.
         p_value: share of good parts expected to look at least as anomalous, in (0, 1].
         is_defective: whether the score is above the threshold, which holds the tolerance already.
         threshold: the image score's threshold.
         pixel_threshold: the map's threshold, which bounds the regions.
         anomaly_map: float32 in [0, 1], as the model gave it: [image_size, image_size]; from tiles
-            [height, width], more where the picture was smaller than a tile.
-        height, width: of the picture in pixels.
+            [height, width], more where the image was smaller than a tile.
+        height, width: of the image in pixels.
         regions: where the heatmap is above its threshold, the highest peak first.
     """
 
@@ -78,17 +78,17 @@ class Result:
 
     @property
     def heatmap(self) -> NDArray[np.float32]:
-        """The map at the picture's own size, float32 [height, width] in [0, 1], never re-scaled.
+        """The map at the image's own size, float32 [height, width] in [0, 1], never re-scaled.
 
         The map itself where it has that size; else made anew at each use, so that results of large
-        pictures can be kept.
+        images can be kept.
         """
         return resize_map(self.anomaly_map, (self.height, self.width))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON; the map is left out."""
         return {
-            "picture": self.name,
+            "path": self.name,
             "score": self.score,
             "p_value": self.p_value,
             "is_defective": self.is_defective,
@@ -101,7 +101,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Failure:
-    """A picture of which nothing can be said, and why.
+    """An image of which nothing can be said, and why.
 
     Thread safety: nothing changes a value, so any number of threads may use one.
 
@@ -115,7 +115,7 @@ class Failure:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {"picture": self.name, "error": self.error.reason}
+        return {"path": self.name, "error": self.error.reason}
 
 
 def find_regions(heatmap: NDArray[np.float32], threshold: float) -> tuple[Region, ...]:

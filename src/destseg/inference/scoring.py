@@ -11,7 +11,7 @@ _PIXELS_AT_A_TIME = 2**22
 def image_score(
     anomaly_map: NDArray[np.float32], fraction: float, inspected: int | None = None
 ) -> float:
-    """Return how anomalous a picture is: the mean over the highest share of its map.
+    """Return how anomalous an image is: the mean over the highest share of its map.
 
     A share instead of a number of pixels (the paper's 100 of 256 x 256) means the same at any
     size.

@@ -1,4 +1,4 @@
-"""A large picture through a backend, tile by tile: memory for a batch of tiles and one map."""
+"""A large image through a backend, tile by tile: memory for a batch of tiles and one map."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def tiled_map(
     batch_size: int,
     inspected: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """Return the anomaly map of a picture, put together from its tiles' maps.
+    """Return the anomaly map of an image, put together from its tiles' maps.
 
     Args:
         image: uint8 RGB [h, w, 3], sides at least ``tile``.
-        backend: gives maps [n, tile, tile] for pictures [n, tile, tile, 3].
+        backend: gives maps [n, tile, tile] for images [n, tile, tile, 3].
         tile: side of a tile in pixels.
         overlap: share of a tile's side that neighbours have in common, in [0, 1).
         batch_size: tiles that go through the backend together.

@@ -23,7 +23,7 @@ class Backbone(nn.Module):
         strides: the strides wanted, rising; of several taps of one stride the last is taken.
         state_dict: weights of the *whole* timm network; ``None`` leaves them random.
         hub: take the weights from timm's model hub instead (raises what the hub raises).
-        image_size: side of the pictures, for networks that are built for one size (Swin, MaxViT).
+        image_size: side of the images, for networks that are built for one size (Swin, MaxViT).
 
     Attributes:
         channels: number of channels of every tap.
@@ -69,7 +69,7 @@ class Backbone(nn.Module):
         self.std: tuple[float, ...] = tuple(config.std)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return taps [n, c_i, h/stride_i, w/stride_i] of normalised pictures [n, 3, h, w]."""
+        """Return taps [n, c_i, h/stride_i, w/stride_i] of normalised images [n, 3, h, w]."""
         taps: list[Tensor] = self.features(x)
         return [tap.permute(0, 3, 1, 2) for tap in taps] if self.channels_are_last else taps
 
@@ -77,7 +77,7 @@ class Backbone(nn.Module):
 class FixedSameConv2d(nn.Conv2d):
     """TensorFlow's ``same`` padding for inputs whose sides are multiples of the stride.
 
-    Pictures have sides that are multiples of 32, so what timm works out from every input is a
+    Images have sides that are multiples of 32, so what timm works out from every input is a
     constant here; a graph of any height and width can be exported only so.
     """
 
@@ -105,7 +105,7 @@ class FixedSameConv2d(nn.Conv2d):
         uneven = (right - left, bottom - top) == (1, 1)
         if torch.is_grad_enabled() or torch.compiler.is_exporting() or not uneven:
             return super().forward(F.pad(x, self.sides))
-        # The same sums without a copy of the picture: a kernel with a row and a column of zeros
+        # The same sums without a copy of the image: a kernel with a row and a column of zeros
         # more has even sides.  Backward it is slower; other runtimes know uneven padding.
         wider = F.pad(self.weight, (1, 0, 1, 0))
         return F.conv2d(

@@ -45,7 +45,7 @@ class DeSTSeg(nn.Module):
         self.student = student
         self.head = head
         self.surface = surface
-        # In pixel values, so that one subtraction and one division normalise a picture.
+        # In pixel values, so that one subtraction and one division normalise an image.
         self.register_buffer("mean", 255 * torch.tensor(teacher.mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(teacher.std).view(1, 3, 1, 1))
 
@@ -55,16 +55,16 @@ class DeSTSeg(nn.Module):
         self.teacher.eval()
         return self
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Return the anomaly map of pictures.
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the anomaly map of images.
 
         Args:
-            pictures: RGB [n, 3, h, w], uint8 or float in [0, 255]; h, w multiples of 32.
+            images: RGB [n, 3, h, w], uint8 or float in [0, 255]; h, w multiples of 32.
 
         Returns:
             float [n, 1, h, w] in [0, 1], higher is more anomalous.
         """
-        teacher, student = self._frozen_features(pictures)
+        teacher, student = self._frozen_features(images)
         compared = compare(teacher, student)
         finest = _probabilities(self.head(compared))
         if self.surface is not None:
@@ -72,29 +72,29 @@ class DeSTSeg(nn.Module):
             finest = torch.maximum(finest, upsample(SURFACE_WEIGHT * broad, 2))
         return upsample(finest, TEACHER_STRIDES[0])
 
-    def segment(self, pictures: Tensor) -> Tensor:
-        """Return the head's logits [n, 1, h/4, w/4] for pictures as in ``forward``."""
-        return cast(Tensor, self.head(compare(*self._frozen_features(pictures))))
+    def segment(self, images: Tensor) -> Tensor:
+        """Return the head's logits [n, 1, h/4, w/4] for images as in ``forward``."""
+        return cast(Tensor, self.head(compare(*self._frozen_features(images))))
 
-    def _frozen_features(self, pictures: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _frozen_features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         # Only heads are trained on this path: no graph for what is frozen.
         with torch.no_grad():
-            return self.features(self.normalize(pictures))
+            return self.features(self.normalize(images))
 
     def features(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the teacher's and the student's taps of normalised pictures, finest first."""
+        """Return the teacher's and the student's taps of normalised images, finest first."""
         teacher = self.teacher(x)
         return teacher, self.student(teacher if self.student.reads_taps else x)
 
-    def normalize(self, pictures: Tensor) -> Tensor:
-        """Return float pictures with the teacher's mean and standard deviation taken out."""
-        return (pictures.to(self.mean.dtype) - self.mean) / self.std
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return float images with the teacher's mean and standard deviation taken out."""
+        return (images.to(self.mean.dtype) - self.mean) / self.std
 
 
 def _probabilities(logits: Tensor) -> Tensor:
     """Return the sigmoid of a head's logits [n, 1, h, w] in float32."""
     # Out of the channels' axis and back: ONNX Runtime would work on blocks of 16 channels, of
-    # which one is there, up to the picture's size (measured: 3 % of the whole).
+    # which one is there, up to the image's size (measured: 3 % of the whole).
     return torch.sigmoid(logits.float()[:, 0].unsqueeze(1))
 
 
@@ -144,7 +144,7 @@ def build_model(
         settings: the networks' names and widths.
         teacher: a teacher with its pretrained weights; ``None`` makes one with random weights,
             for a bundle's weights to be loaded into.
-        image_size: side of the pictures in pixels, for networks that are built for one size.
+        image_size: side of the images in pixels, for networks that are built for one size.
     """
     teacher = teacher or Backbone(settings.teacher, TEACHER_STRIDES, image_size=image_size)
     student = (

@@ -119,10 +119,10 @@ LEVELS = 3
 
 
 class SurfaceHead(nn.Module):
-    """Finds broad regions that are not like the rest of the picture, at stride 8.
+    """Finds broad regions that are not like the rest of the image, at stride 8.
 
     Such a region may agree with the student everywhere but at its border.  So this head is also
-    given the teacher's features themselves, and it compares places with the mean of the picture.
+    given the teacher's features themselves, and it compares places with the mean of the image.
     It has a phase of its own: the main head, given these features, would learn the textures of
     its damage by heart (measured: half of the pixel AP on grid).
     """

@@ -1,4 +1,4 @@
-"""The denoising student: from a damaged picture to the teacher's clean features."""
+"""The denoising student: from a damaged image to the teacher's clean features."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Student(nn.Module):
     Args:
         encoder: timm name, random weights.
         tap_channels: the teacher's channels at strides 4, 8 and 16.
-        image_size: side of the pictures, for encoders that are built for one size.
+        image_size: side of the images, for encoders that are built for one size.
     """
 
     reads_taps = False
@@ -65,7 +65,7 @@ class Student(nn.Module):
         """Return features at strides 4, 8, 16, shaped like the teacher's taps.
 
         Args:
-            x: normalised pictures [n, 3, h, w], h and w multiples of 32.
+            x: normalised images [n, 3, h, w], h and w multiples of 32.
         """
         save = self.gradient_checkpointing
         x = recompute(self.encoder, self.encoder, x, save)[-1]  # [n, c, h/32, w/32]
@@ -78,7 +78,7 @@ class Student(nn.Module):
 
 
 class SharedStudent(nn.Module):
-    """A student that reads the frozen teacher's features of the damaged picture.
+    """A student that reads the frozen teacher's features of the damaged image.
 
     The teacher is the encoder of both, so that one pass of it serves, and there is only a decoder
     to be learned: from a bottleneck at stride 16, without skip connections, as in the paper.
@@ -125,7 +125,7 @@ class SharedStudent(nn.Module):
         """Return features at strides 4, 8, 16, shaped like the teacher's taps that are given.
 
         Args:
-            taps: the teacher's features of damaged pictures, [n, c_i, h/s_i, w/s_i].
+            taps: the teacher's features of damaged images, [n, c_i, h/s_i, w/s_i].
         """
         save = self.gradient_checkpointing
         x = self.fuse(self._embedded(taps))  # [n, width, h/16, w/16]

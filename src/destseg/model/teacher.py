@@ -62,7 +62,7 @@ def pretrained_teacher(
     Args:
         name: timm name of the network.
         weights: a file with a state dict of the whole timm network.
-        image_size: side of the pictures in pixels, for networks that are built for one size.
+        image_size: side of the images in pixels, for networks that are built for one size.
 
     Raises:
         WeightsError: if none of the three gives weights, or they are changed or do not fit.

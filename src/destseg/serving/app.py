@@ -49,7 +49,7 @@ def create_app(
     """Return the application that serves models; ``app.state.service`` has them.
 
     Thread safety: requests may come from any number of threads, and in processes that are forked
-    after it.  A model's pictures go through it in one thread, in batches.
+    after it.  A model's images go through it in one thread, in batches.
 
     Args:
         openers: for each name what gives its predictor, at the start and at each reload; the first
@@ -74,7 +74,7 @@ def create_app(
     app = FastAPI(
         title="destseg",
         version=destseg.__version__,
-        summary="Finds surface defects in pictures of parts.",
+        summary="Finds surface defects in images of parts.",
         lifespan=life,
         docs_url=None,  # both load their scripts from elsewhere
         redoc_url=None,
@@ -100,7 +100,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
     @app.head("/readyz", include_in_schema=False)
     @app.get(
-        "/readyz", tags=["operation"], summary="Whether pictures are inspected", responses=closing
+        "/readyz", tags=["operation"], summary="Whether images are inspected", responses=closing
     )
     async def readyz() -> dict[str, str]:
         # Models are loaded before the port is open, and a reload leaves the old one until the new

@@ -1,7 +1,7 @@
-"""Pictures of many callers through one predictor, together as they come.
+"""Images of many callers through one predictor, together as they come.
 
 A batch is whatever waits when the model is free, up to two of the predictor's batches (the second
-is decoded while the first is computed).  So a single picture is never held back for company, and
+is decoded while the first is computed).  So a single image is never held back for company, and
 under load batches grow by themselves.
 """
 
@@ -16,21 +16,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from destseg.inference.predictor import Picture, Predictor
+from destseg.inference.predictor import ImageLike, Predictor
 from destseg.inference.result import Failure, Result
 
 
 class QueueFull(Exception):  # noqa: N818 - a state of the queue, not a fault
-    """There is no room for another picture now."""
+    """There is no room for another image now."""
 
 
 class DeadlinePassed(Exception):  # noqa: N818 - what happened, not a fault
-    """A picture's time was over before its turn came."""
+    """An image's time was over before its turn came."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What was said of a picture, and the predictor that said it.
+    """What was said of an image, and the predictor that said it.
 
     Attributes:
         said: the result, or why there is none.
@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    picture: Picture
+    image: ImageLike
     deadline: float
     future: Future[Answer] = field(default_factory=Future)
 
@@ -55,7 +55,7 @@ class Batcher:
 
     Args:
         predictor: may be replaced at any time; a batch is of one predictor.
-        capacity: pictures that may be accepted and not yet answered.
+        capacity: images that may be accepted and not yet answered.
         on_batch: is told the size of each batch, on the worker's thread.
     """
 
@@ -81,8 +81,8 @@ class Batcher:
         self._worker.start()
 
     @contextlib.contextmanager
-    def room(self, pictures: int = 1) -> Iterator[None]:
-        """Keep room for pictures from before they are read until they are answered.
+    def room(self, images: int = 1) -> Iterator[None]:
+        """Keep room for images from before they are read until they are answered.
 
         Raises:
             QueueFull: if there is none, or the server is closing.
@@ -91,20 +91,20 @@ class Batcher:
             # A fork takes no thread along, and what was queued is for the other process to answer.
             self._begin()
         with self._changed:
-            if self._closed or self._accepted + pictures > self.capacity:
+            if self._closed or self._accepted + images > self.capacity:
                 raise QueueFull
-            self._accepted += pictures
+            self._accepted += images
         try:
             yield
         finally:
             with self._changed:
-                self._accepted -= pictures
+                self._accepted -= images
 
-    def submit(self, pictures: Sequence[Picture], deadline: float) -> list[Future[Answer]]:
-        """Queue pictures for which there is ``room``.
+    def submit(self, images: Sequence[ImageLike], deadline: float) -> list[Future[Answer]]:
+        """Queue images for which there is ``room``.
 
         Args:
-            pictures: as ``Predictor.predict`` takes them.
+            images: as ``Predictor.predict`` takes them.
             deadline: on ``time.monotonic``'s clock; whose turn comes later is not inspected.
 
         Returns:
@@ -114,7 +114,7 @@ class Batcher:
         Raises:
             QueueFull: if the batcher was closed.
         """
-        waiting = [_Waiting(picture, deadline) for picture in pictures]
+        waiting = [_Waiting(image, deadline) for image in images]
         with self._changed:
             if self._closed:
                 raise QueueFull
@@ -124,13 +124,13 @@ class Batcher:
 
     @property
     def depth(self) -> int:
-        """Pictures that wait for their turn."""
+        """Images that wait for their turn."""
         return len(self._queue)
 
     @property
     def is_open(self) -> bool:
-        """Whether pictures are taken."""
-        forked = self._process != os.getpid()  # then the next picture brings a thread of its own
+        """Whether images are taken."""
+        forked = self._process != os.getpid()  # then the next image brings a thread of its own
         return not self._closed and (forked or self._worker.is_alive())
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class Batcher:
         try:
             if self._on_batch is not None:
                 self._on_batch(len(batch))
-            answers = predictor.stream([each.picture for each in batch])
+            answers = predictor.stream([each.image for each in batch])
             for each, said in zip(batch, answers, strict=True):
                 each.future.set_result(Answer(said, predictor))
         except Exception as error:
@@ -161,7 +161,7 @@ class Batcher:
             for each in left:
                 if len(batch) == 1:
                     each.future.set_exception(error)
-                else:  # What breaks it may be one picture, and the others are other callers'.
+                else:  # What breaks it may be one image, and the others are other callers'.
                     self._answer([each])
 
     def _wait(self) -> bool:

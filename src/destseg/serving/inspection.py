@@ -1,4 +1,4 @@
-"""The routes below ``/v1``: inspect a picture, list the models."""
+"""The routes below ``/v1``: inspect an image, list the models."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         401: "The bearer token is missing or wrong.",
         404: "No such model.",
         413: "More bytes than the server takes.",
-        422: "Not a picture, or one with too many pixels.",
+        422: "Not an image, or one with too many pixels.",
         503: "The queue is full, or the server is closing; see Retry-After.",
         504: "The deadline passed.",
     }.items()
@@ -58,16 +58,16 @@ def routes(service: Service) -> APIRouter:
         response_model=Inspection,
         responses={200: {"content": {"image/png": {}}}, **_PROBLEMS},
         openapi_extra=_BODIES,
-        summary="Say how anomalous a picture is, where, and whether it is defective",
+        summary="Say how anomalous an image is, where, and whether it is defective",
     )
     async def inspect(
         request: Request,
         model: str | None = Query(None, description="Which model; default: the first."),
         heatmap: bool = Query(False, description="Also give the map, as a PNG in base64."),
     ) -> Response:
-        """Inspect one picture: raw bytes, or the file in the form's field `image`.
+        """Inspect one image: raw bytes, or the file in the form's field `image`.
 
-        With `Accept: image/png` the answer is the picture with its heatmap and regions drawn.
+        With `Accept: image/png` the answer is the image with its heatmap and regions drawn.
         """
         visit = Visit(service, request, service.model(model))
         with visit.counted(), visit.room():
@@ -98,7 +98,7 @@ async def _answer(service: Service, visit: Visit, request: Request, heatmap: boo
         "model": visit.model.name,
         "weights_sha256": answer.predictor.bundle.weights_sha256,
         **result.to_json(),
-        "picture": name,
+        "path": name,
         "pixel_threshold": result.pixel_threshold,
         "seconds": round(visit.elapsed, 6),
         "heatmap": None,

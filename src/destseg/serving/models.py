@@ -27,7 +27,7 @@ class Model:
     Args:
         name: what callers ask for.
         open_predictor: gives the predictor, at the start and at each reload.
-        capacity: pictures that may be accepted and not yet answered.
+        capacity: images that may be accepted and not yet answered.
         telemetry: is told of batches and reloads.
 
     Raises:
@@ -55,7 +55,7 @@ class Model:
         return self.batcher.predictor
 
     def _open(self) -> Predictor:
-        """Return a predictor that has inspected a picture: it works, and is warm."""
+        """Return a predictor that has inspected an image: it works, and is warm."""
         predictor = self._open_predictor()
         predictor.predict(np.full((64, 64, 3), 114, np.uint8))
         return predictor
@@ -100,9 +100,9 @@ class Model:
             "threshold": calibration.threshold,
             "pixel_threshold": calibration.pixel_threshold,
             "max_false_alarm_rate": calibration.max_false_alarm_rate,
-            "promised_rate": calibration.promised_rate,
-            "shortfall": calibration.shortfall(),
-            "held_out": {
+            "guaranteed_false_alarm_rate": calibration.guaranteed_false_alarm_rate,
+            "guarantee_note": calibration.guarantee_note(),
+            "calibration": {
                 "count": len(calibration.scores),
                 "scores": list(calibration.scores),
                 "tolerance": TOLERANCE,
@@ -145,7 +145,7 @@ class Models:
         return list(self._models)
 
     def are_ready(self) -> bool:
-        """Return whether every model takes pictures."""
+        """Return whether every model takes images."""
         return all(model.batcher.is_open for model in self)
 
     def reload(self) -> None:

@@ -31,7 +31,7 @@ def too_large(max_bytes: int) -> Problem:
     """Return the answer to a body above the limit, of which the rest is not read."""
     return Problem(
         413,
-        f"expected a body of at most {max_bytes} bytes, got more; send a smaller picture or start "
+        f"expected a body of at most {max_bytes} bytes, got more; send a smaller image or start "
         "the server with a larger --max-bytes",
     )
 
@@ -40,7 +40,7 @@ def no_room() -> Problem:
     """Return the answer where the queue is full or the server is closing."""
     return Problem(
         503,
-        "expected room in the queue, got none: more pictures come than are inspected; try again",
+        "expected room in the queue, got none: more images come than are inspected; try again",
         {"Retry-After": "1"},
     )
 
@@ -48,7 +48,7 @@ def no_room() -> Problem:
 def too_late(seconds: float) -> Problem:
     """Return the answer where a request's time is over."""
     return Problem(
-        504, f"expected a result within {seconds:g} s, got none; send fewer pictures at a time"
+        504, f"expected a result within {seconds:g} s, got none; send fewer images at a time"
     )
 
 
@@ -59,7 +59,7 @@ def hung_up() -> Problem:
 
 def not_ready() -> Problem:
     """Return the answer of the probes while the server is closing."""
-    return Problem(503, "expected a server that takes pictures, got one that is closing")
+    return Problem(503, "expected a server that takes images, got one that is closing")
 
 
 def broken(error: Exception) -> Problem:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 import destseg
-from destseg.inference.predictor import Picture
+from destseg.inference.predictor import ImageLike
 from destseg.inference.result import Failure, Result
 from destseg.serving.problems import Problem, not_ready
 from destseg.serving.requests import Service, Visit
@@ -42,7 +42,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         401: "The bearer token is missing or wrong.",
         404: "No such model or version.",
         413: "More bytes than the server takes.",
-        422: "Not a picture, one with too many pixels, or more pictures than the queue holds.",
+        422: "Not an image, one with too many pixels, or more images than the queue holds.",
         503: "The queue is full, or the server is closing; see Retry-After.",
         504: "The deadline passed.",
     }.items()
@@ -97,7 +97,7 @@ def routes(service: Service) -> APIRouter:
 
     @router.post(
         "/models/{model}/infer",
-        summary="Inspect pictures",
+        summary="Inspect images",
         response_model=InferAnswer,
         responses=_PROBLEMS,
         openapi_extra={
@@ -109,15 +109,15 @@ def routes(service: Service) -> APIRouter:
     )
     @router.post("/models/{model}/versions/{version}/infer", include_in_schema=False)
     async def infer(request: Request, model: str, version: str = VERSION) -> Response:
-        """Inspect pictures given as `image` (pixels) or `image_bytes` (files; base64 in JSON)."""
+        """Inspect images given as `image` (pixels) or `image_bytes` (files; base64 in JSON)."""
         visit = Visit(service, request, _served(model, version))
         with visit.counted():
             # Room for one while the body is read, and for all that are in it afterwards.
             with visit.room():
-                asked, pictures = await anyio.to_thread.run_sync(
+                asked, images = await anyio.to_thread.run_sync(
                     _read, await visit.body(), request.headers.get(HEADER_LENGTH)
                 )
-            return await _answer(service, visit, asked, pictures)
+            return await _answer(service, visit, asked, images)
 
     def _served(model: str, version: str) -> Any:
         if version != VERSION:
@@ -127,15 +127,15 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-def _read(body: bytes, header_length: str | None) -> tuple[InferRequest, list[Picture]]:
+def _read(body: bytes, header_length: str | None) -> tuple[InferRequest, list[ImageLike]]:
     try:
         asked = read_request(body, header_length)
-        return asked, _pictures(asked)
+        return asked, _images(asked)
     except TensorError as error:
         raise Problem(400, str(error)) from None
 
 
-def _pictures(asked: InferRequest) -> list[Picture]:
+def _images(asked: InferRequest) -> list[ImageLike]:
     names = [each["name"] for each in INPUTS]
     if len(asked.inputs) != 1 or (name := next(iter(asked.inputs))) not in names:
         raise TensorError(f"expected one input of {names}, got {list(asked.inputs)}")
@@ -153,21 +153,21 @@ def _pictures(asked: InferRequest) -> list[Picture]:
             )
         values = [*(values if values.ndim == 4 else values[None])]
     if not values:
-        raise TensorError(f"{name}: expected at least one picture, got none")
+        raise TensorError(f"{name}: expected at least one image, got none")
     return list(values)
 
 
 async def _answer(
-    service: Service, visit: Visit, asked: InferRequest, pictures: list[Picture]
+    service: Service, visit: Visit, asked: InferRequest, images: list[ImageLike]
 ) -> Response:
-    if len(pictures) > service.limits.queue:
-        raise Problem(422, f"expected at most {service.limits.queue} pictures, got {len(pictures)}")
-    with visit.room(len(pictures)):
-        answers = await visit.inspect(pictures)
+    if len(images) > service.limits.queue:
+        raise Problem(422, f"expected at most {service.limits.queue} images, got {len(images)}")
+    with visit.room(len(images)):
+        answers = await visit.inspect(images)
     results = []
     for number, answer in enumerate(answers):
         if isinstance(answer.said, Failure):
-            raise Problem(422, f"picture {number}: {answer.said.error.reason}")
+            raise Problem(422, f"image {number}: {answer.said.error.reason}")
         results.append(answer.said)
     for result in results:
         service.telemetry.result(visit.model.name, result)
@@ -183,6 +183,6 @@ async def _answer(
 def _maps(results: list[Result]) -> NDArray[np.float32]:
     if len({each.anomaly_map.shape for each in results}) > 1:
         raise Problem(
-            422, "anomaly_map: expected pictures of one size, got several; send them one by one"
+            422, "anomaly_map: expected images of one size, got several; send them one by one"
         )
     return np.stack([each.anomaly_map for each in results])

@@ -16,7 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from destseg.errors import DestsegError, SettingsError
-from destseg.inference.predictor import Picture
+from destseg.inference.predictor import ImageLike
 from destseg.serving.batching import Answer, DeadlinePassed, QueueFull
 from destseg.serving.models import Model, Models
 from destseg.serving.problems import Problem, broken, hung_up, no_room, too_large, too_late
@@ -32,7 +32,7 @@ class Limits:
 
     Attributes:
         max_bytes: of a request's body.
-        queue: pictures of one model that may be accepted and not yet answered.
+        queue: images of one model that may be accepted and not yet answered.
         deadline: seconds from a request's arrival, reading included, to its answer.
     """
 
@@ -103,10 +103,10 @@ class Visit:
                 ) from None
 
     @contextmanager
-    def room(self, pictures: int = 1) -> Iterator[None]:
+    def room(self, images: int = 1) -> Iterator[None]:
         """Keep room in the model's queue, or raise the problem (503) that there is none."""
         try:
-            with self.model.batcher.room(pictures):
+            with self.model.batcher.room(images):
                 yield
         except QueueFull:
             raise no_room() from None
@@ -126,7 +126,7 @@ class Visit:
             raise hung_up() from None
 
     async def upload(self) -> tuple[str, bytes]:
-        """Read the one picture of a request: raw, or the multipart field ``image``.
+        """Read the one image of a request: raw, or the multipart field ``image``.
 
         Returns:
             Its name and its bytes.
@@ -139,18 +139,18 @@ class Visit:
         if not kind.startswith("multipart/form-data"):
             if not body:
                 raise Problem(
-                    422, "expected the bytes of a picture or a form with the field image, got none"
+                    422, "expected the bytes of an image or a form with the field image, got none"
                 )
-            return "picture", body
+            return "image", body
         return await _image_field(self._request, body)
 
-    async def inspect(self, pictures: Sequence[Picture]) -> list[Answer]:
-        """Return the answers to pictures for which there is room, in order.
+    async def inspect(self, images: Sequence[ImageLike]) -> list[Answer]:
+        """Return the answers to images for which there is room, in order.
 
         Raises:
             Problem: 500, 503 or 504, and 400 where the caller has hung up.
         """
-        futures = self.model.batcher.submit(pictures, self.began + self.seconds)
+        futures = self.model.batcher.submit(images, self.began + self.seconds)
         answers = asyncio.gather(*map(asyncio.wrap_future, futures))
         gone = asyncio.create_task(self._hung_up())
         try:
@@ -227,7 +227,7 @@ async def _image_field(request: Request, body: bytes) -> tuple[str, bytes]:
                 422, f"expected a form with a file in the field image, got the fields: {fields}"
             )
         # A form may name a charset that makes text of what no answer can say.
-        name = (image.filename or "picture").encode(errors="replace").decode()
+        name = (image.filename or "image").encode(errors="replace").decode()
         return name, await image.read()
     finally:
         await form.close()

@@ -12,7 +12,7 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 
 
 class RegionBody(BaseModel):
-    """A connected part of the map above the pixel threshold, in pixels of the picture."""
+    """A connected part of the map above the pixel threshold, in pixels of the image."""
 
     x: int
     y: int
@@ -25,11 +25,11 @@ class RegionBody(BaseModel):
 
 
 class Inspection(BaseModel):
-    """What is said of a picture."""
+    """What is said of an image."""
 
     model: str
     weights_sha256: str
-    picture: str = Field(description="The file's name in the form, else `picture`.")
+    path: str = Field(description="The file's name in the form, else `image`.")
     score: Unit = Field(description="How anomalous; higher is worse.")
     p_value: Unit = Field(description="Share of good parts expected to look as anomalous.")
     is_defective: bool = Field(description="Whether the score is above the threshold.")
@@ -41,7 +41,7 @@ class Inspection(BaseModel):
     seconds: float = Field(description="From the request's arrival.")
     heatmap: str | None = Field(
         description="The map as an 8-bit grey PNG in base64, 0 to 255 for 0 to 1, at the model's "
-        "own size, to be stretched over the picture; null unless asked for."
+        "own size, to be stretched over the image; null unless asked for."
     )
 
     model_config = ConfigDict(
@@ -50,7 +50,7 @@ class Inspection(BaseModel):
                 {
                     "model": "bottle",
                     "weights_sha256": "9f2c" * 16,
-                    "picture": "7.png",
+                    "path": "7.png",
                     "score": 0.83,
                     "p_value": 0.045,
                     "is_defective": True,
@@ -78,8 +78,8 @@ class Inspection(BaseModel):
     )
 
 
-class HeldOut(BaseModel):
-    """The good pictures that set the threshold."""
+class CalibrationScores(BaseModel):
+    """The good images that set the threshold."""
 
     count: int
     scores: list[Unit] = Field(description="Rising.")
@@ -100,9 +100,11 @@ class ModelBody(BaseModel):
     threshold: Unit
     pixel_threshold: Unit
     max_false_alarm_rate: float = Field(description="What was asked for.")
-    promised_rate: float = Field(description="At most this share of good parts is flagged.")
-    shortfall: str | None = Field(description="Why it promises less than was asked for.")
-    held_out: HeldOut
+    guaranteed_false_alarm_rate: float = Field(
+        description="At most this share of good parts is flagged."
+    )
+    guarantee_note: str | None = Field(description="Why it guarantees less than was asked for.")
+    calibration: CalibrationScores
 
 
 class LimitsBody(BaseModel):
@@ -132,7 +134,7 @@ class ProblemBody(BaseModel):
                 {
                     "title": "Unprocessable Content",
                     "status": 422,
-                    "detail": "expected a JPEG, PNG, BMP, TIFF or WebP picture, got an empty file; "
+                    "detail": "expected a JPEG, PNG, BMP, TIFF or WebP image, got an empty file; "
                     "copy it again or remove it",
                 }
             ]
@@ -164,7 +166,7 @@ class AskedOutput(BaseModel):
 
 
 class InferBody(BaseModel):
-    """Pictures to inspect: one input, `image` (UINT8) or `image_bytes` (BYTES, base64 in JSON)."""
+    """Images to inspect: one input, `image` (UINT8) or `image_bytes` (BYTES, base64 in JSON)."""
 
     id: str | None = None
     inputs: list[TensorBody] = Field(min_length=1, max_length=1)
@@ -191,7 +193,7 @@ class InferBody(BaseModel):
 
 
 class InferAnswer(BaseModel):
-    """One value for each picture, in order."""
+    """One value for each image, in order."""
 
     model_name: str
     model_version: str

@@ -35,8 +35,8 @@ class Telemetry:
             registry=registry,
         )
         self._batches = Histogram(
-            "destseg_batch_pictures",
-            "Pictures that went through the networks together.",
+            "destseg_batch_images",
+            "Images that went through the networks together.",
             ["model"],
             buckets=_BATCHES,
             registry=registry,
@@ -45,7 +45,7 @@ class Telemetry:
             "destseg_score", "Image scores.", ["model"], buckets=_SCORES, registry=registry
         )
         self._decisions = Counter(
-            "destseg_decisions", "Pictures by decision.", ["model", "decision"], registry=registry
+            "destseg_decisions", "Images by decision.", ["model", "decision"], registry=registry
         )
         self._errors = Counter(
             "destseg_errors", "Requests that were refused.", ["status"], registry=registry
@@ -54,7 +54,7 @@ class Telemetry:
             "destseg_reloads", "Reloads by outcome.", ["model", "outcome"], registry=registry
         )
         self._depth = Gauge(
-            "destseg_queue_depth", "Pictures that wait.", ["model"], registry=registry
+            "destseg_queue_depth", "Images that wait.", ["model"], registry=registry
         )
         self._threshold = Gauge(
             "destseg_threshold", "Scores above it are defective.", ["model"], registry=registry
@@ -75,7 +75,7 @@ class Telemetry:
         self._errors.labels(str(status)).inc()
 
     def result(self, model: str, result: Result) -> None:
-        """Count a picture's score and decision."""
+        """Count an image's score and decision."""
         self._scores.labels(model).observe(result.score)
         self._decisions.labels(model, "defective" if result.is_defective else "good").inc()
 

@@ -173,7 +173,7 @@ def _numbers(data: Any, dtype: np.dtype[Any]) -> NDArray[np.generic]:
 
 
 def _texts(data: Any) -> list[bytes]:
-    # JSON has no bytes, so a picture's file comes as base64.
+    # JSON has no bytes, so an image's file comes as base64.
     flat = np.asarray(data, dtype=object).reshape(-1).tolist()
     return [base64.b64decode(text, validate=True) for text in flat]
 

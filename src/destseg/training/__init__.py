@@ -1,1 +1,1 @@
-"""From good pictures to a bundle (torch)."""
+"""From good images to a bundle (torch)."""

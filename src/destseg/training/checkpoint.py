@@ -27,7 +27,7 @@ class Checkpoint:
         phase: name of the phase that it is in.
         step: steps of that phase done.
         settings: the run's settings as plain values.
-        pictures: names of the training pictures, in order.
+        images: names of the training images, in order.
         teacher: where the teacher's weights came from.
         model: state dict of the whole model.
         optimizer: the phase's optimiser, tensors by ``parameter number/name``.
@@ -40,7 +40,7 @@ class Checkpoint:
     phase: str
     step: int
     settings: Mapping[str, Any]
-    pictures: list[str]
+    images: list[str]
     teacher: str
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
@@ -58,7 +58,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "phase": checkpoint.phase,
         "step": checkpoint.step,
         "settings": checkpoint.settings,
-        "pictures": checkpoint.pictures,
+        "images": checkpoint.images,
         "teacher": checkpoint.teacher,
         "scaler": checkpoint.scaler,
         "seconds": checkpoint.seconds,
@@ -91,7 +91,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             phase=meta["phase"],
             step=meta["step"],
             settings=meta["settings"],
-            pictures=meta["pictures"],
+            images=meta["images"],
             teacher=meta["teacher"],
             model=_under(tensors, "model/"),
             optimizer=_under(tensors, "optimizer/"),

@@ -1,4 +1,4 @@
-"""Which good pictures a run trains on, and which fit its threshold."""
+"""Which good images a run trains on, and which fit its threshold."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pathlib import Path
 
 from destseg.config import Settings
 from destseg.data.roi import Roi
-from destseg.data.samples import Sample, good_samples, split_held_out
+from destseg.data.samples import Sample, good_samples, split_calibration
 from destseg.errors import DataError
-from destseg.training.loaders import GoodPictures
+from destseg.training.loaders import GoodImages
 from destseg.training.log import TrainingLog
 
 
 @dataclass(frozen=True)
 class GoodParts:
-    """The good pictures of a run: those it trains on and those held out.
+    """The good images of a run: those it trains on and those held out.
 
     Attributes:
         root: folder that their names are relative to.
         training: decoded, to train on.
-        held_out: for the threshold.
+        calibration_images: for the threshold.
         roi: what of them is inspected; ``None`` is all.
         sha256: which images the data set has, as ``fingerprint`` gives it.
     """
 
     root: Path
-    training: GoodPictures
-    held_out: list[Sample]
+    training: GoodImages
+    calibration_images: list[Sample]
     roi: Roi | None = None
     sha256: str = ""
 
@@ -37,44 +37,44 @@ class GoodParts:
     def read(
         cls, data: str | Path, settings: Settings, log: TrainingLog, roi: Roi | None = None
     ) -> GoodParts:
-        """Find, check and split the pictures of a data set.
+        """Find, check and split the images of a data set.
 
         Raises:
             DataError: if there are none, some cannot be read, or they are too few.
         """
         samples = good_samples(data, tell=log.say)
         wanted = settings.data
-        log.say(f"checking {len(samples)} pictures in {data}", pictures=len(samples))
-        pictures = GoodPictures(
+        log.say(f"checking {len(samples)} images in {data}", images=len(samples))
+        images = GoodImages(
             [sample.path for sample in samples],
             wanted,
-            on_progress=lambda done: log.count(done, len(samples), "checked pictures"),
+            on_progress=lambda done: log.count(done, len(samples), "checked images"),
         )
-        for error in pictures.unreadable:
+        for error in images.unreadable:
             log.say(f"left out: {error}", unreadable=error.path)
-        readable = set(pictures.paths)
-        training, held_out = split_held_out(
+        readable = set(images.paths)
+        training, calibration_images = split_calibration(
             [sample for sample in samples if sample.path in readable],
-            fraction=wanted.held_out_fraction,
-            minimum=wanted.held_out_minimum,
+            fraction=wanted.calibration_fraction,
+            minimum=wanted.calibration_minimum,
             seed=settings.training.seed,
         )
         batch = settings.training.batch_size
-        if len(training) < batch or not held_out:
+        if len(training) < batch or not calibration_images:
             raise DataError(
-                f"{data}: expected at least {batch} good pictures to train on (one batch) beside "
-                f"those held out for the threshold, got {len(training)} and {len(held_out)} held "
-                f"out of {len(readable)}. Add good pictures, or lower --batch-size."
+                f"{data}: expected at least {batch} good images to train on (one batch) beside "
+                f"the calibration images, got {len(training)} and {len(calibration_images)} of "
+                f"those, out of {len(readable)}. Add good images, or lower --batch-size."
             )
         log.say(
-            f"{len(training)} pictures to train on, {len(held_out)} held out for the threshold",
+            f"{len(training)} images to train on, {len(calibration_images)} for the calibration",
             training=len(training),
-            held_out=len(held_out),
+            calibration_images=len(calibration_images),
         )
         return cls(
             root=_root(data),
-            training=pictures.only([sample.path for sample in training]),
-            held_out=held_out,
+            training=images.only([sample.path for sample in training]),
+            calibration_images=calibration_images,
             roi=roi,
             sha256=fingerprint(data),
         )

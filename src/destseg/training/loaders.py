@@ -1,4 +1,4 @@
-"""Batches of good pictures: a pure function of the seed, the phase and the step.
+"""Batches of good images: a pure function of the seed, the phase and the step.
 
 Nothing here has a position that would have to be saved: the batch of step 700 is the same
 whether the 699 before it were drawn or not, which is what makes a resumed run equal to an
@@ -24,24 +24,24 @@ from destseg.data.depth import depth_note, is_dim
 from destseg.data.images import read_image, read_many, resize_for_model
 from destseg.data.roi import Roi
 from destseg.errors import DataError, ImageError
-from destseg.training.damage import damage, transplant
-from destseg.training.textures import as_grey_as
-from destseg.training.views import draw_view, show, show_mask
+from destseg.synthesis.anomalies import damage, transplant
+from destseg.synthesis.textures import as_grey_as
+from destseg.training.augment import draw_view, show, show_mask
 
 logger = logging.getLogger("destseg")
 
 PHASE_NUMBER = {"denoise": 1, "segment": 2, "surface": 3}
 
 
-class GoodPictures:
-    """Decoded training pictures, held in memory as far as they fit.
+class GoodImages:
+    """Decoded training images, held in memory as far as they fit.
 
     Attributes:
-        paths: the readable pictures, in the order given.
+        paths: the readable images, in the order given.
         unreadable: those left out.
 
     Raises:
-        DataError: if pictures cannot be read and ``skip_unreadable`` is off; lists them all.
+        DataError: if images cannot be read and ``skip_unreadable`` is off; lists them all.
     """
 
     def __init__(
@@ -57,41 +57,41 @@ class GoodPictures:
         self.unreadable: list[ImageError] = []
         cached: list[NDArray[np.uint8]] = []
         size = None if settings.tile else (side, side)
-        pictures = read_many(
+        images = read_many(
             paths, size=size, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth
         )
         dim = False
-        for number, (path, picture) in enumerate(zip(paths, pictures, strict=True), 1):
-            picture = self._for_model(path, picture)
-            if isinstance(picture, ImageError):
-                self.unreadable.append(picture)
+        for number, (path, image) in enumerate(zip(paths, images, strict=True), 1):
+            image = self._for_model(path, image)
+            if isinstance(image, ImageError):
+                self.unreadable.append(image)
             else:
                 self.paths.append(path)
-                dim = dim or is_dim(picture, settings.bit_depth)
+                dim = dim or is_dim(image, settings.bit_depth)
                 # The first ones: where one has no room, no later one is cached.
-                room -= picture.nbytes
+                room -= image.nbytes
                 if room >= 0:
-                    cached.append(picture)
+                    cached.append(image)
             on_progress(number)
         self._cached = cached
         if self.unreadable and not settings.skip_unreadable:
             listed = "\n".join(f"  {error}" for error in self.unreadable)
             raise DataError(
-                f"{len(self.unreadable)} of {len(paths)} pictures cannot be read:\n{listed}\n"
+                f"{len(self.unreadable)} of {len(paths)} images cannot be read:\n{listed}\n"
                 "Repair or remove them, or train without them: --skip-unreadable"
             )
         if dim and (note := depth_note(self.paths)):
             logger.warning("%s", note)
         if len(cached) < len(self.paths):
             logger.warning(
-                "%d of %d pictures fit into --cache-gib %g; the others are read at every use",
+                "%d of %d images fit into --cache-gib %g; the others are read at every use",
                 len(cached),
                 len(self.paths),
                 settings.cache_gib,
             )
 
-    def only(self, paths: Sequence[Path]) -> GoodPictures:
-        """Return some of these pictures, without reading them again; the others can be freed."""
+    def only(self, paths: Sequence[Path]) -> GoodImages:
+        """Return some of these images, without reading them again; the others can be freed."""
         chosen = set(paths)
         keep = [number for number, path in enumerate(self.paths) if path in chosen]
         part = copy.copy(self)
@@ -103,30 +103,30 @@ class GoodPictures:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Return one picture, uint8 RGB: [image_size, image_size, 3], with tile of its own size."""
+        """Return one image, uint8 RGB: [image_size, image_size, 3], with tile of its own size."""
         if index < len(self._cached):
             return self._cached[index]
         settings = self._settings
-        picture = read_image(
+        image = read_image(
             self.paths[index], max_pixels=settings.max_pixels, bit_depth=settings.bit_depth
         )
-        return resize_for_model(picture, settings)
+        return resize_for_model(image, settings)
 
     def _for_model(
-        self, path: Path, picture: NDArray[np.uint8] | ImageError
+        self, path: Path, image: NDArray[np.uint8] | ImageError
     ) -> NDArray[np.uint8] | ImageError:
-        if isinstance(picture, ImageError):
-            return picture
+        if isinstance(image, ImageError):
+            return image
         try:
-            return resize_for_model(picture, self._settings)
+            return resize_for_model(image, self._settings)
         except ImageError as error:
             return ImageError(path, error.reason)
 
 
 def batch_indices(n: int, batch_size: int, step: int, *, seed: int, phase: str) -> list[int]:
-    """Return which of n pictures step number ``step`` (from 0) sees.
+    """Return which of n images step number ``step`` (from 0) sees.
 
-    Pictures come in seeded permutations, one after the other, so each is seen equally often.
+    Images come in seeded permutations, one after the other, so each is seen equally often.
     """
     positions = range(step * batch_size, (step + 1) * batch_size)
     orders = {
@@ -142,24 +142,24 @@ def step_seed(seed: int, phase: str, step: int) -> int:
 
 
 class Batches:
-    """Training batches by step number: clean pictures, damaged ones and the damage masks.
+    """Training batches by step number: clean images, damaged ones and the damage masks.
 
     Args:
-        pictures: the good parts.
-        textures: uint8 [t, 3, h, w], of the size of a sample; made grey if the pictures are.
+        images: the good parts.
+        textures: uint8 [t, 3, h, w], of the size of a sample; made grey if the images are.
         rotation: as in ``draw_view``.
         damage_settings: how masks and opacities are drawn.
-        batch_size: pictures in a step.
+        batch_size: images in a step.
         seed: of everything drawn.
         device: where the batches are wanted.
-        crop: side of the random square that a sample shows; ``None`` shows whole pictures.
-        roi: where pictures may be damaged; ``None`` is everywhere.
+        crop: side of the random square that a sample shows; ``None`` shows whole images.
+        roi: where images may be damaged; ``None`` is everywhere.
         share: which samples of each batch are made; the others are another process's.
     """
 
     def __init__(
         self,
-        pictures: GoodPictures,
+        images: GoodImages,
         textures: Tensor,
         *,
         rotation: str,
@@ -173,10 +173,10 @@ class Batches:
     ) -> None:
         self._crop = crop
         self._share = share
-        # The last one is kept: good pictures are usually of one size.
+        # The last one is kept: good images are usually of one size.
         self._inspected = None if roi is None else functools.lru_cache(maxsize=1)(roi.at)
-        self._pictures = pictures
-        self._textures = as_grey_as(textures, pictures).to(device)
+        self._images = images
+        self._textures = as_grey_as(textures, images).to(device)
         self._rotation = rotation
         self._damage = damage_settings
         self._batch_size = batch_size
@@ -187,19 +187,19 @@ class Batches:
         """Return the batch of a step (from 0) of a phase.
 
         Returns:
-            Clean pictures uint8 [n, 3, h, w], damaged ones float32 [n, 3, h, w] in 0..255, and
+            Clean images uint8 [n, 3, h, w], damaged ones float32 [n, 3, h, w] in 0..255, and
             masks float32 [n, 1, h, w] in {0, 1}.
         """
         words = [self._seed, PHASE_NUMBER[phase], 1, step]
         draw = np.random.default_rng(words)
         indices = batch_indices(
-            len(self._pictures), self._batch_size, step, seed=self._seed, phase=phase
+            len(self._images), self._batch_size, step, seed=self._seed, phase=phase
         )
         wanted = range(len(indices))[self._share]
         samples = [
             sample
             for place, i in enumerate(indices)
-            if (sample := self._sample(self._pictures[i], draw, place in wanted)) is not None
+            if (sample := self._sample(self._images[i], draw, place in wanted)) is not None
         ]
         stacked = np.stack([shown for shown, _ in samples])
         # Channels lie last in memory, which is what the convolutions are fastest with.
@@ -220,12 +220,12 @@ class Batches:
         batch: tuple[Tensor, Tensor, Tensor],
         where: Tensor | None,
     ) -> None:
-        """Damage some samples of a batch with regions of other good pictures, not with textures."""
+        """Damage some samples of a batch with regions of other good images, not with textures."""
         clean, damaged, masks = batch
         chosen = np.flatnonzero(draw.random(self._batch_size) < self._damage.transplant_share)
         others, rows, mine = [], [], []
         for number, place in enumerate(chosen.tolist()):
-            other = self._pictures[int(draw.integers(len(self._pictures)))]
+            other = self._images[int(draw.integers(len(self._images)))]
             sample = self._sample(other, draw, place in wanted)
             if sample is not None:
                 others.append(sample[0])
@@ -240,15 +240,15 @@ class Batches:
         damaged[rows], masks[rows] = transplant(clean[rows], stacked, generator, allowed, whole)
 
     def _sample(
-        self, picture: NDArray[np.uint8], draw: np.random.Generator, wanted: bool
+        self, image: NDArray[np.uint8], draw: np.random.Generator, wanted: bool
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None] | None:
-        """Return a view of a picture, and where it may be damaged; ``None`` if it is not wanted."""
-        size = (picture.shape[0], picture.shape[1])
+        """Return a view of an image, and where it may be damaged; ``None`` if it is not wanted."""
+        size = (image.shape[0], image.shape[1])
         inspected = None if self._inspected is None else self._inspected(size)
         view = draw_view(size, self._rotation, draw, crop=self._crop, inspected=inspected)
         if not wanted:
             return None  # drawn all the same, so that the next one's numbers are what they are
-        return show(picture, view), None if inspected is None else show_mask(inspected, view)
+        return show(image, view), None if inspected is None else show_mask(inspected, view)
 
     def stream(self, phase: str, steps: range) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield the batches of some steps, each made while the one before it is learned from."""

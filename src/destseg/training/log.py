@@ -91,7 +91,7 @@ class TrainingLog:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]}, {task.fields[rate]} pictures/s, left"),
+                TextColumn("loss {task.fields[loss]}, {task.fields[rate]} images/s, left"),
                 TimeRemainingColumn(),
                 console=self._console,
             )
@@ -108,7 +108,7 @@ class TrainingLog:
     def report(
         self, phase: str, step: int, steps: int, *, loss: float, rate: float, batch: int, lr: float
     ) -> None:
-        """Report the mean loss and the pictures per second since the last report."""
+        """Report the mean loss and the images per second since the last report."""
         self._write(
             {
                 "event": "step",
@@ -116,13 +116,13 @@ class TrainingLog:
                 "step": step,
                 "steps": steps,
                 "loss": round(loss, 6),
-                "pictures_per_s": round(rate, 3),
+                "images_per_s": round(rate, 3),
                 "lr": lr,
             }
         )
         if self._board is not None:
             self._board.add_scalar(f"{phase}/loss", loss, step)
-            self._board.add_scalar(f"{phase}/pictures_per_s", rate, step)
+            self._board.add_scalar(f"{phase}/images_per_s", rate, step)
             self._board.add_scalar(f"{phase}/lr", lr, step)
         if self._bar is not None:
             self._bar.update(
@@ -133,7 +133,7 @@ class TrainingLog:
             left = (steps - step) * batch / rate
             self._console.print(
                 f"{PHASE_TITLES[phase]}: step {step}/{steps}, loss {loss:.4f}, "
-                f"{rate:.1f} pictures/s, {_duration(left)} left",
+                f"{rate:.1f} images/s, {_duration(left)} left",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -60,7 +60,7 @@ def run_phase(
 
     Args:
         phase: what learns.
-        batches: pictures by step.
+        batches: images by step.
         device: where the model and the batches are.
         settings: precision, intervals, rates and steps.
         log: where it is reported.

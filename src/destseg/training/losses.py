@@ -11,13 +11,13 @@ def denoise_loss(teacher: list[Tensor], student: list[Tensor], kind: str) -> Ten
     """Return how far the student's features are from the teacher's (section 3.2).
 
     Args:
-        teacher: the teacher's taps of the clean pictures, [n, c_i, h_i, w_i] each.
+        teacher: the teacher's taps of the clean images, [n, c_i, h_i, w_i] each.
         student: the student's of the damaged ones, same shapes.
         kind: ``cosine``: 1 - cosine similarity over channels, or ``mse``.
 
     Returns:
-        Scalar: sum over taps of the mean over pictures and positions, so that neither the batch
-        size nor the picture size changes it.
+        Scalar: sum over taps of the mean over images and positions, so that neither the batch
+        size nor the image size changes it.
     """
     distances = []
     for t, s in zip(teacher, student, strict=True):
@@ -39,7 +39,7 @@ def segment_loss(logits: Tensor, masks: Tensor, kind: str, gamma: float) -> Tens
         gamma: the focal loss's exponent.
 
     Returns:
-        Scalar: mean over pictures and positions.
+        Scalar: mean over images and positions.
     """
     logits = logits.float()
     cross_entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")

@@ -30,7 +30,7 @@ class _Phase(nn.Module):
 
         Args:
             name: ``teacher`` or ``student``.
-            x: what it reads: normalised pictures, or the teacher's taps.
+            x: what it reads: normalised images, or the teacher's taps.
         """
         if name not in self._folded:
             # In fp32, which the folding is checked in, whatever the precision of the training.
@@ -42,7 +42,7 @@ class _Phase(nn.Module):
 
 
 class DenoisePhase(_Phase):
-    """Phase 1: the student learns the teacher's clean features from damaged pictures."""
+    """Phase 1: the student learns the teacher's clean features from damaged images."""
 
     name = "denoise"
 
@@ -80,7 +80,7 @@ class _HeadPhase(_Phase):
         return teacher, self.frozen("student", teacher if self.model.student.reads_taps else x)
 
     def loss(self, logits: Tensor, masks: Tensor, stride: int) -> Tensor:
-        """Return the loss of logits at a stride against masks of the picture's size."""
+        """Return the loss of logits at a stride against masks of the image's size."""
         target = masks_at_stride(masks, stride)
         return segment_loss(logits, target, self.settings.segment_loss, self.settings.focal_gamma)
 

@@ -1,4 +1,4 @@
-"""What the networks will see: a sheet of damaged pictures."""
+"""What the networks will see: a sheet of damaged images."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from destseg.data.drawing import contact_sheet
 from destseg.data.roi import read_roi
 from destseg.data.samples import good_samples
 from destseg.errors import DataError
-from destseg.training.loaders import Batches, GoodPictures
-from destseg.training.textures import load_textures
+from destseg.synthesis.textures import load_textures
+from destseg.training.loaders import Batches, GoodImages
 
 
 def damage_sheet(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint8]:
-    """Return a sheet of picture, damaged picture and mask, two of these a row.
+    """Return a sheet of image, damaged image and mask, two of these a row.
 
     Args:
-        data: good pictures, as for training.
+        data: good images, as for training.
         settings: how they are read, turned and damaged, and the seed.
-        count: number of pictures; made as a first training batch of that size would be: of phase
+        count: number of images; made as a first training batch of that size would be: of phase
             3, which has both kinds of damage, if the settings have transplants.
 
     Returns:
         uint8 RGB [height, width, 3].
 
     Raises:
-        DataError: if there are no pictures or none can be read.
+        DataError: if there are no images or none can be read.
     """
     side = settings.data.image_size
     paths = [sample.path for sample in good_samples(data)]
     # A seeded choice from all of them: neighbouring files often show the same part.
     chosen = np.random.default_rng(settings.training.seed).permutation(len(paths))[:count]
-    pictures = GoodPictures([paths[i] for i in chosen], settings.data)
-    if len(pictures) == 0:
-        raise DataError(f"{data}: none of {len(chosen)} pictures can be read; look at the files")
+    images = GoodImages([paths[i] for i in chosen], settings.data)
+    if len(images) == 0:
+        raise DataError(f"{data}: none of {len(chosen)} images can be read; look at the files")
     region = settings.data.roi
     batches = Batches(
-        pictures,
+        images,
         load_textures(settings.damage.textures, side, max_pixels=settings.data.max_pixels),
         rotation=settings.data.rotation,
         damage_settings=settings.damage,
@@ -55,12 +55,12 @@ def damage_sheet(data: str | Path, settings: Settings, count: int) -> NDArray[np
     phase = "surface" if settings.damage.transplant_share else "denoise"
     clean, damaged, masks = batches.make(phase, 0)
     cells = [
-        [_pixels(picture), _pixels(with_damage), _pixels(255 * mask)]
-        for picture, with_damage, mask in zip(clean, damaged, masks, strict=True)
+        [_pixels(image), _pixels(with_damage), _pixels(255 * mask)]
+        for image, with_damage, mask in zip(clean, damaged, masks, strict=True)
     ]
     columns = min(2, len(cells))
     rows = [
-        [image for cell in cells[i : i + columns] for image in cell]
+        [shown for cell in cells[i : i + columns] for shown in cell]
         for i in range(0, len(cells), columns)
     ]
     return contact_sheet(rows, captions=["good", "damaged", "mask"] * columns)

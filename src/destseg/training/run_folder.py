@@ -60,7 +60,7 @@ def require_apart_from(folder: Path, data: str | Path, settings: Settings, *, re
 
     Raises:
         SettingsError: naming the file.
-        DataError: if the good pictures cannot be found.
+        DataError: if the good images cannot be found.
     """
     read = [sample.path for sample in good_samples(data)]
     given = (settings.model.teacher_weights, None if resume else settings.data.roi)
@@ -116,10 +116,10 @@ def require_same_images(source: GoodParts, data: str | Path, saved: Checkpoint) 
     """
     names = source.names(source.training.paths)
     # States of older versions do not say what was in the files.
-    if saved.pictures != names or saved.data_sha256 not in (None, source.sha256):
+    if saved.images != names or saved.data_sha256 not in (None, source.sha256):
         raise TrainingError(
-            f"{data}: the training pictures are not those of the run to be resumed "
-            f"({len(names)} now, {len(saved.pictures)} then, or other names or contents). "
+            f"{data}: the training images are not those of the run to be resumed "
+            f"({len(names)} now, {len(saved.images)} then, or other names or contents). "
             "Restore them, or start anew with --overwrite."
         )
 

@@ -1,4 +1,4 @@
-"""From a folder of good pictures to a bundle."""
+"""From a folder of good images to a bundle."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from destseg.interruption import Interruption
 from destseg.model.destseg import DeSTSeg, build_model
 from destseg.model.device import resolve_device
 from destseg.model.teacher import pretrained_teacher
+from destseg.synthesis.textures import load_textures
 from destseg.training.checkpoint import Checkpoint, save_checkpoint
 from destseg.training.determinism import exact
 from destseg.training.good_parts import GoodParts
@@ -47,7 +48,6 @@ from destseg.training.run_folder import (
     require_same_run,
     settled,
 )
-from destseg.training.textures import load_textures
 
 
 def train(
@@ -59,14 +59,14 @@ def train(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Predictor:
-    """Learn from good pictures and return the predictor; the bundle is saved in ``output``.
+    """Learn from good images and return the predictor; the bundle is saved in ``output``.
 
     Thread safety: it may be called in any thread.  Trainings in one process wait for one another,
     for PyTorch's random numbers are those of the process: while one runs, draw none in other
     threads, nor load a model with the backend torch there.
 
     Args:
-        data: a data set in MVTec's layout, a folder of good pictures, or a list of them.
+        data: a data set in MVTec's layout, a folder of good images, or a list of them.
         output: folder for the bundle, the log, the settings used and the saved state.
         settings: ``None`` is the preset ``fast``, or on resuming the settings of that run.
         resume: go on from the saved state in ``output`` to the same weights as without the break.
@@ -74,7 +74,7 @@ def train(
         quiet: print nothing; ``log.jsonl`` is written all the same.
 
     Raises:
-        DataError: if pictures are missing, unreadable or too few.
+        DataError: if images are missing, unreadable or too few.
         SettingsError: if settings do not fit, or a file that is read would be written over.
         WeightsError: if there are no pretrained weights for the teacher.
         TrainingError: if ``output`` is taken, the state cannot be resumed or the loss is not
@@ -128,10 +128,10 @@ def train(
             calibration = predictor.calibration
             log.say(
                 f"done in {seconds / 60:.1f} min; threshold {calibration.threshold:.4f}, "
-                f"{calibration.set_by()}, at most {calibration.promised_rate:.2%} false alarms; "
-                f"model saved in {folder}",
+                f"{calibration.set_by()}, at most {calibration.guaranteed_false_alarm_rate:.2%} "
+                f"false alarms; model saved in {folder}",
                 threshold=calibration.threshold,
-                promised_rate=calibration.promised_rate,
+                guaranteed_false_alarm_rate=calibration.guaranteed_false_alarm_rate,
                 threshold_images=calibration.threshold_images,
                 pixel_threshold_images=calibration.pixel_threshold_images,
             )
@@ -208,7 +208,7 @@ def _learn(
                     phase=name,
                     step=progress.step,
                     settings=settings.to_dict(),
-                    pictures=source.names(source.training.paths),
+                    images=source.names(source.training.paths),
                     teacher=teacher,
                     model=model.state_dict(),
                     optimizer=progress.optimizer,
@@ -236,7 +236,7 @@ def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog
     from destseg.inference.backends import Runtime, open_backend
 
     backend = open_backend(bundle, Runtime(backend="torch", device=device))
-    paths = [sample.path for sample in source.held_out]
+    paths = [sample.path for sample in source.calibration_images]
     calibration = fit_calibration(
         Predictor(bundle, backend),
         paths,
@@ -244,7 +244,7 @@ def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog
         bundle.settings,
         bundle.weights_sha256,
     )
-    if short := calibration.shortfall():
+    if short := calibration.guarantee_note():
         log.say(f"note: {short}")
     return Predictor(save_calibration(bundle, calibration), backend)
 
@@ -252,14 +252,14 @@ def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog
 def _facts(
     source: GoodParts, settings: Settings, device: torch.device, seconds: float, origin: str
 ) -> dict[str, Any]:
-    pictures = settings.training.batch_size * sum(settings.steps_of_phases().values())
+    images = settings.training.batch_size * sum(settings.steps_of_phases().values())
     return {
-        "pictures": len(source.training),
-        "held_out": len(source.held_out),
+        "images": len(source.training),
+        "calibration_images": len(source.calibration_images),
         "data_sha256": source.sha256,
         "teacher": origin,
         "minutes": round(seconds / 60, 2),
-        "pictures_per_s": round(pictures / seconds, 2) if seconds else None,
+        "images_per_s": round(images / seconds, 2) if seconds else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
         "processes": world(),

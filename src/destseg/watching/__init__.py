@@ -1,1 +1,1 @@
-"""A folder that fills: its pictures are inspected as they arrive, each once."""
+"""A folder that fills: its images are inspected as they arrive, each once."""

@@ -17,7 +17,7 @@ _TEMPORARY = (".tmp", ".part", ".partial")
 
 
 class Arrival(NamedTuple):
-    """A picture file as it was seen: what tells it from every other, without reading it.
+    """An image file as it was seen: what tells it from every other, without reading it.
 
     Attributes:
         file: its path relative to the folder, with slashes.
@@ -119,9 +119,9 @@ class _Waiting:
 
 
 class Arrivals:
-    """Pictures that are not done, and when each is to be read: nothing here touches a disk.
+    """Images that are not done, and when each is to be read: nothing here touches a disk.
 
-    A picture is due when it was the same for ``settle`` seconds.  One that then cannot be read may
+    An image is due when it was the same for ``settle`` seconds.  One that then cannot be read may
     still be being written, also where its size and time do not tell: it is due again after twice
     the time, and so on, and given up where it stayed the same for ``give_up`` seconds.
 
@@ -140,7 +140,7 @@ class Arrivals:
         return set(self._waiting)
 
     def look(self, there: Iterable[Arrival], now: float) -> list[Arrival]:
-        """Take note of all pictures that are not done; return those due, oldest first.
+        """Take note of all images that are not done; return those due, oldest first.
 
         Args:
             there: all of them; what is not among them any more is forgotten.
@@ -157,7 +157,7 @@ class Arrivals:
         return sorted(due, key=lambda arrival: (arrival.mtime_ns, arrival.file))
 
     def unreadable(self, arrival: Arrival, now: float) -> bool:
-        """Return whether a picture that could not be read is given up; else it is due later."""
+        """Return whether an image that could not be read is given up; else it is due later."""
         known = self._waiting[arrival.file]
         age = now - known.since
         if age >= self.give_up:
@@ -167,5 +167,5 @@ class Arrivals:
         return False
 
     def done(self, arrival: Arrival) -> None:
-        """Wait for a picture no longer."""
+        """Wait for an image no longer."""
         self._waiting.pop(arrival.file, None)

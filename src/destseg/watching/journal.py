@@ -1,6 +1,6 @@
 """The results of a watched folder, which are also the record of what is done.
 
-There is no second book that could disagree with the results: a picture is done when its result is
+There is no second book that could disagree with the results: an image is done when its result is
 in the file, and a result is in the file as a whole or not at all.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from destseg.data.files import sync_folder
 from destseg.errors import DataError, SettingsError
-from destseg.inference.recorded import APPLICATION, SQLITE_SUFFIXES, VERSION
+from destseg.monitoring.recorded import APPLICATION, SQLITE_SUFFIXES, VERSION
 from destseg.watching.arrivals import Arrival
 from destseg.watching.lock import hold
 
@@ -30,7 +30,7 @@ CREATE TABLE results (
   mtime_ns       INTEGER NOT NULL,     -- when the file was written, nanoseconds since 1970
   inspected      TEXT NOT NULL,        -- UTC, ISO 8601
   weights_sha256 TEXT NOT NULL,        -- of the model that said it
-  picture        TEXT NOT NULL,        -- FOLDER/file, as in destseg predict
+  path           TEXT NOT NULL,        -- FOLDER/file, as in destseg predict
   score          REAL,                 -- this and all below but error: NULL where it was unreadable
   p_value        REAL,
   is_defective   INTEGER,              -- 0 or 1
@@ -44,13 +44,13 @@ CREATE TABLE results (
 )
 """
 _STAYS = -1
-_BEGINNING = b'{"picture": '
+_BEGINNING = b'{"path": '
 
 
 class Journal(abc.ABC):
     """Results on disk, of which each is there for good when ``add`` returns.
 
-    In memory a picture costs its identity and a number, about 120 bytes.
+    In memory an image costs its identity and a number, about 120 bytes.
 
     Args:
         path: the file, made where there is none; held against other processes until ``close``.
@@ -61,7 +61,7 @@ class Journal(abc.ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Identity to place, or _STAYS where the picture is not to be moved.
+        # Identity to place, or _STAYS where the image is not to be moved.
         self._done: dict[bytes, int] = {}
         with contextlib.ExitStack() as undo:
             with self._errors("a file for the results"):
@@ -79,7 +79,7 @@ class Journal(abc.ABC):
         return arrival.identity in self._done
 
     def destination(self, arrival: Arrival) -> str | None:
-        """Return where a picture that is done was to be moved; ``None`` where it was not."""
+        """Return where an image that is done was to be moved; ``None`` where it was not."""
         place = self._done[arrival.identity]
         with self._errors("results that can be read"):
             return None if place == _STAYS else self._moved_to(place)

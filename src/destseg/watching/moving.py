@@ -1,4 +1,4 @@
-"""Where inspected pictures go: a folder with one folder each for good, defective and failed."""
+"""Where inspected images go: a folder with one folder each for good, defective and failed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ KINDS = ("good", "defective", "failed")
 
 
 class Mover:
-    """Moves pictures out of a watched folder, in one step each, and never over another file.
+    """Moves images out of a watched folder, in one step each, and never over another file.
 
     Args:
-        folder: where the pictures are.
+        folder: where the images are.
         target: gets the folders of ``KINDS``; made where there is none, and held against other
             processes until ``close``.
 
@@ -39,13 +39,13 @@ class Mover:
                 (target / kind).mkdir(parents=True, exist_ok=True)
             same = target.stat().st_dev == folder.stat().st_dev
         except OSError as error:
-            raise DataError(f"{target}: expected a folder to move pictures to, got {error}.") from (
+            raise DataError(f"{target}: expected a folder to move images to, got {error}.") from (
                 error
             )
         if not same:
             raise DataError(
                 f"{target}: expected a folder on the same file system as {folder}, so that a "
-                "picture is moved in one step or not at all, got one on another. Name a folder "
+                "image is moved in one step or not at all, got one on another. Name a folder "
                 "beside or in it."
             )
         self._lock = hold(target / ".watch.lock", str(target))
@@ -55,7 +55,7 @@ class Mover:
         self._lock.close()
 
     def plan(self, arrival: Arrival, answer: Result | Failure) -> str:
-        """Return where a picture is to go, relative to the target: a name that is free."""
+        """Return where an image is to go, relative to the target: a name that is free."""
         kind = "failed"
         if isinstance(answer, Result):
             kind = "defective" if answer.is_defective else "good"
@@ -66,7 +66,7 @@ class Mover:
         return wanted.with_stem(f"{wanted.stem}-{arrival.mtime_ns}").as_posix()
 
     def move(self, arrival: Arrival, planned: str) -> None:
-        """Move a picture, if it is still there as it was recorded.
+        """Move an image, if it is still there as it was recorded.
 
         Raises:
             OSError: if it cannot be moved; it stays where it is.
@@ -81,7 +81,7 @@ class Mover:
             source.rename(target)
         moved = look_at(self.target, planned)
         if moved is not None and (moved.size, moved.mtime_ns) != (arrival.size, arrival.mtime_ns):
-            # The camera put a new picture there in between, which nobody has looked at yet.
+            # The camera put a new image there in between, which nobody has looked at yet.
             try:
                 source.hardlink_to(target)  # never over yet another one
             except OSError:

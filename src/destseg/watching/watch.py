@@ -1,8 +1,8 @@
-"""Inspects pictures as they arrive in a folder, each once, whatever ends the process.
+"""Inspects images as they arrive in a folder, each once, whatever ends the process.
 
-The order of things for a picture is: it is read and inspected; it is looked at again, and if it is
+The order of things for an image is: it is read and inspected; it is looked at again, and if it is
 not what it was before, nothing is said of it; its result is written, durably; it is moved.  What
-ends the process in between leaves a picture that is not done and will be inspected, or one that is
+ends the process in between leaves an image that is not done and will be inspected, or one that is
 done and will be moved.
 """
 
@@ -21,7 +21,7 @@ from destseg.watching.arrivals import Arrival, Arrivals, Scanner, look_at
 from destseg.watching.journal import Journal
 from destseg.watching.moving import Mover
 
-# Looking takes at most one part in five of the time, however many pictures lie there.
+# Looking takes at most one part in five of the time, however many images lie there.
 _SHARE = 5
 
 
@@ -51,13 +51,13 @@ class Timing:
 
 
 class Watch:
-    """A folder, what inspects its pictures, and where the results go.
+    """A folder, what inspects its images, and where the results go.
 
     Args:
-        folder: where pictures arrive, at any depth.
+        folder: where images arrive, at any depth.
         predictor: inspects them.
         journal: keeps the results, and knows what is done.
-        mover: where pictures go when they are done; ``None`` leaves them.
+        mover: where images go when they are done; ``None`` leaves them.
         timing: when to look.
         say: is told, once each, of what a user should mend; what comes right by itself goes on.
         pause: waits for some seconds and returns whether the watch is to end.
@@ -89,10 +89,10 @@ class Watch:
         self._said: set[str] = set()
 
     def run(self, *, once: bool = False) -> Iterator[Result | Failure]:
-        """Yield what was said of each picture when it is recorded, until ``pause`` says to end.
+        """Yield what was said of each image when it is recorded, until ``pause`` says to end.
 
         Args:
-            once: end when all pictures that were there at the first look are done.
+            once: end when all images that were there at the first look are done.
 
         Raises:
             DataError: if a result cannot be written, or the folder cannot be read at the first
@@ -131,7 +131,7 @@ class Watch:
                 return
 
     def _not_done(self) -> list[Arrival]:
-        """Return the pictures in the folder that are not done; move those that only are to be."""
+        """Return the images in the folder that are not done; move those that only are to be."""
         found, unmoved = [], []
         for arrival in self._scanner.scan():
             if arrival not in self.journal:
@@ -146,9 +146,9 @@ class Watch:
         self._complain(str(error.filename), f"{error}; it is left out until it can be read")
 
     def _holds(self, arrival: Arrival, answer: Result | Failure) -> bool:
-        """Whether an answer is of the picture that was seen, and is the last word on it."""
+        """Whether an answer is of the image that was seen, and is the last word on it."""
         if look_at(self.folder, arrival.file) != arrival:
-            # Written anew or taken away: nothing can tell which picture was read.
+            # Written anew or taken away: nothing can tell which image was read.
             return False
         return isinstance(answer, Result) or self._arrivals.unreadable(arrival, self._clock())
 

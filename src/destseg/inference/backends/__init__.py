@@ -22,8 +22,8 @@ class Backend(Protocol):
     Thread safety: it may be called from any number of threads at once, since a ``Predictor`` may.
     """
 
-    def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return maps [n, h, w] in [0, 1] for RGB pictures [n, h, w, 3].
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return maps [n, h, w] in [0, 1] for RGB images [n, h, w, 3].
 
         The maps are the caller's: no later call writes into them.
         """

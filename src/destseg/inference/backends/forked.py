@@ -38,14 +38,14 @@ class OpenedHere:
         self._open = opened
         self._here = os.getpid(), opened()
 
-    def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return maps [n, h, w] in [0, 1] for RGB pictures [n, h, w, 3].
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return maps [n, h, w] in [0, 1] for RGB images [n, h, w, 3].
 
         Raises:
             BundleError: in a forked process, if the model's files are no longer those of before.
         """
         process, backend = self._here
-        return (backend if process == os.getpid() else self._open_here())(pictures)
+        return (backend if process == os.getpid() else self._open_here())(images)
 
     def _open_here(self) -> Backend:
         with _opening:

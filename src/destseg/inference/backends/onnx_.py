@@ -55,9 +55,9 @@ class OnnxBackend:
             raise BundleError(f"{model}: ONNX Runtime cannot run it: {error}") from error
         self._name = self._session.get_inputs()[0].name
 
-    def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return maps [n, h, w] in [0, 1] for RGB pictures [n, h, w, 3]."""
-        (maps,) = self._session.run(None, {self._name: np.ascontiguousarray(pictures)})
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return maps [n, h, w] in [0, 1] for RGB images [n, h, w, 3]."""
+        (maps,) = self._session.run(None, {self._name: np.ascontiguousarray(images)})
         return np.asarray(maps, dtype=np.float32)
 
 

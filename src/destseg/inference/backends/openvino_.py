@@ -74,13 +74,13 @@ class OpenvinoBackend:
             raise BundleError(f"{model}: OpenVINO cannot run it: {error}") from error
         self._idle: deque[Any] = deque([self._model.create_infer_request()])
 
-    def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return maps [n, h, w] in [0, 1] for RGB pictures [n, h, w, 3]."""
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return maps [n, h, w] in [0, 1] for RGB images [n, h, w, 3]."""
         try:
             request = self._idle.pop()  # a deque's ends are safe among threads
         except IndexError:
             request = self._model.create_infer_request()
-        request.infer([np.ascontiguousarray(pictures)], share_inputs=True)
+        request.infer([np.ascontiguousarray(images)], share_inputs=True)
         # A copy: the next batch writes into the same memory.
         maps = np.array(request.get_output_tensor(0).data, dtype=np.float32)
         self._idle.append(request)  # not one that failed, whose state nobody knows

@@ -34,9 +34,9 @@ class TorchBackend:
         self._threads = threads
         self._model = model.eval().to(self.device).to(memory_format=torch.channels_last)
 
-    def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return maps [n, h, w] in [0, 1] for RGB pictures [n, h, w, 3]."""
-        batch = torch.from_numpy(np.ascontiguousarray(pictures)).to(self.device)
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return maps [n, h, w] in [0, 1] for RGB images [n, h, w, 3]."""
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         with _threads(self._threads), torch.inference_mode():
             maps = self._model(batch.permute(0, 3, 1, 2))  # [n, 1, h, w]
             return np.asarray(maps[:, 0].float().cpu().numpy())

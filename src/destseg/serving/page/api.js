@@ -33,11 +33,11 @@ export async function inspect(file, { model, maxBytes, signal, tell }) {
     await file.slice(0, 1).arrayBuffer();
   } catch {
     throw new Refused(0, "expected a file that can be read, got a folder or a file that was moved " +
-      "or changed; drop the pictures themselves");
+      "or changed; drop the images themselves");
   }
   if (maxBytes && file.size > maxBytes) {
     throw new Refused(413, `expected a file of at most ${maxBytes} bytes, got ${file.size}; give a ` +
-      "smaller picture or start the server with a larger --max-bytes");
+      "smaller image or start the server with a larger --max-bytes");
   }
   const which = model ? `&model=${encodeURIComponent(model)}` : "";
   const headers = { "Content-Type": "application/octet-stream" };

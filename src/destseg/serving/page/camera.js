@@ -1,4 +1,4 @@
-// The camera: a live picture, and stills of it as files.
+// The camera: a live image, and stills of it as files.
 
 import { byId, element } from "./elements.js";
 
@@ -8,7 +8,7 @@ const INSECURE = "Browsers give the camera only to pages over https:// or of thi
 const REASONS = {
   NotAllowedError: "The camera is not allowed for this page. Allow it in the browser’s site settings, " +
     "then press “Use the camera” again.",
-  NotFoundError: "There is no camera on this machine. Connect one, or choose pictures instead.",
+  NotFoundError: "There is no camera on this machine. Connect one, or choose images instead.",
   NotReadableError: "The camera cannot be read: another program may use it. Close that one, then try again.",
 };
 
@@ -74,7 +74,7 @@ async function take(give) {
   if (!stream || !video.videoWidth) return;
   const canvas = element("canvas", { width: video.videoWidth, height: video.videoHeight });
   canvas.getContext("2d").drawImage(video, 0, 0);
-  // Without loss: traces of JPEG are nothing that a model of clean pictures has seen.
+  // Without loss: traces of JPEG are nothing that a model of clean images has seen.
   const still = await new Promise(resolve => canvas.toBlob(resolve, "image/png"));
   taken += 1;
   if (still) give(new File([still], `camera-${taken}.png`, { type: "image/png" }));

@@ -7,7 +7,7 @@ const STOPS = ("30123b 3f3e9c 4666dd 458cfd 2fb2f4 1ad4d0 22ebaa 52fa7a 8bff4b b
   "fea130 f9751d e84b0c ce2d04 a91601 7a0403").split(" ");
 const STEP = 255 / (STOPS.length - 1);
 const COLOURS = Uint8ClampedArray.from({ length: 3 * 256 }, (_, i) => colourAt(Math.floor(i / 3), i % 3));
-const LONGEST = 1024; // pixels a side; a map of tiles is as large as its picture
+const LONGEST = 1024; // pixels a side; a map of tiles is as large as its image
 
 function colourAt(level, channel) {
   const stop = Math.min(Math.floor(level / STEP), STOPS.length - 2), share = level / STEP - stop;
@@ -23,8 +23,8 @@ export function mapFile(base64) {
 /**
  * Draw a map on a canvas, which takes the map's size.
  *
- * How opaque a pixel is grows with the map: where that is 0, the picture stays as it is.
- * `alone` is for a map without a picture below it.
+ * How opaque a pixel is grows with the map: where that is 0, the image stays as it is.
+ * `alone` is for a map without an image below it.
  */
 export async function drawMap(canvas, file, alone) {
   const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };

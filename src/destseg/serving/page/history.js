@@ -1,4 +1,4 @@
-// The session as a list of small pictures: one is selected, the arrow keys go on from it.
+// The session as a list of small images: one is selected, the arrow keys go on from it.
 
 import { byId, element } from "./elements.js";
 import { VERDICTS, verdictOf } from "./verdicts.js";
@@ -23,7 +23,7 @@ export class History {
     if (entry && this.session.entries.includes(entry)) this.#draw(entry);
     const { entries, defective, given } = this.session;
     byId("history").hidden = entries.length === 0;
-    byId("history-count").textContent = `${count(entries.length, "picture")}, ${defective} defective`;
+    byId("history-count").textContent = `${count(entries.length, "image")}, ${defective} defective`;
     const only = byId("only-defective").checked;
     for (const [each, button] of this.buttons) {
       button.parentElement.hidden = only && !each.result?.is_defective;

@@ -1,4 +1,4 @@
-// The page: pictures come in, are inspected, and are shown with what was said of them.
+// The page: images come in, are inspected, and are shown with what was said of them.
 
 import { inspect, models, onToken, Refused } from "./api.js";
 import { startCamera } from "./camera.js";
@@ -21,9 +21,9 @@ const session = new Session(entry => history.forget(entry));
 const history = new History(session, select);
 const queue = new Queue(work, showProgress);
 
-// Pictures come in
+// Images come in
 
-/** Take picture files; the first of them is shown. */
+/** Take image files; the first of them is shown. */
 function take(files) {
   if (!files.length) return;
   if (queue.idle) tally = { defective: 0, good: 0, failed: 0 };
@@ -39,7 +39,7 @@ function select(entry) {
 
 async function work({ file, model, isFirst, entry = null }) {
   if (entry) entry.state = "running";
-  else entry = session.add(file, file.name || "picture");
+  else entry = session.add(file, file.name || "image");
   const { signal } = stopped;
   entry.model = model;
   entry.reason = entry.delay = null;
@@ -107,7 +107,7 @@ function showProgress() {
   const told = `${tally.defective} defective, ${tally.good} good` +
     (tally.failed ? `, ${tally.failed} without a verdict` : "");
   byId("progress-text").textContent = idle
-    ? `${count(asked, "picture")} inspected: ${told}` : `${done} of ${asked} inspected: ${told}`;
+    ? `${count(asked, "image")} inspected: ${told}` : `${done} of ${asked} inspected: ${told}`;
   if (idle && asked > 1) announce(byId("progress-text").textContent);
 }
 
@@ -206,8 +206,8 @@ byId("stop").addEventListener("click", () => queue.stop());
 
 byId("help-open").addEventListener("click", () => byId("help").showModal());
 byId("help-close").addEventListener("click", () => byId("help").close());
-byId("help-kept").textContent = `The last ${KEPT.entries} pictures are listed, the last ` +
-  `${KEPT.pictures} of them kept whole.`;
+byId("help-kept").textContent = `The last ${KEPT.entries} images are listed, the last ` +
+  `${KEPT.images} of them kept whole.`;
 
 onToken(refused => new Promise(resolve => {
   const dialog = byId("token"), field = byId("token-field");

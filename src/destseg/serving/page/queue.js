@@ -1,9 +1,9 @@
-// Pictures wait here: some at a time are inspected, the rest in the order they came.
+// Images wait here: some at a time are inspected, the rest in the order they came.
 
 const AT_A_TIME = 2;
 
 export class Queue {
-  /** `work(item)` gives a promise that never fails; `changed()` is told of every step. */
+  /** `work(item)` gives a guarantee that never fails; `changed()` is told of every step. */
   constructor(work, changed) {
     this.work = work;
     this.changed = changed;

@@ -1,4 +1,4 @@
-// A score among those of the held-out good parts, on a line from 0 to 1.
+// A score among those of the calibration images, on a line from 0 to 1.
 
 import { element, shape } from "./elements.js";
 import { count } from "./words.js";
@@ -7,7 +7,7 @@ const WIDTH = 440, LEFT = 18, RIGHT = WIDTH - 18, AXIS = 44;
 
 const place = value => LEFT + value * (RIGHT - LEFT);
 
-/** Draw into `box` where `score` lies; `held` are the held-out scores, if they are known. */
+/** Draw into `box` where `score` lies; `held` are the calibration scores, if they are known. */
 export function drawScale(box, { score, threshold, isDefective, held }) {
   const x = place(score), limit = place(threshold), names = { class: "label", "text-anchor": "middle" };
   const svg = shape("svg", { viewBox: `0 0 ${WIDTH} 82`, role: "img" },

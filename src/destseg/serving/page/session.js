@@ -1,9 +1,9 @@
 // What was inspected since the page was opened, in bounded memory, and as files to save.
 
-/** Whole pictures with their maps; entries with a small picture; lines of what is saved. */
-export const KEPT = { pictures: 50, entries: 200, lines: 10000 };
+/** Whole images with their maps; entries with a small image; lines of what is saved. */
+export const KEPT = { images: 50, entries: 200, lines: 10000 };
 
-const COLUMNS = ["picture", "model", "time", "is_defective", "score", "threshold", "p_value",
+const COLUMNS = ["path", "model", "time", "is_defective", "score", "threshold", "p_value",
   "pixel_threshold", "width", "height", "regions", "error"];
 
 export class Session {
@@ -33,7 +33,7 @@ export class Session {
     if (this.lines.size > KEPT.lines) this.lines.delete(this.lines.keys().next().value);
     const ended = this.entries.filter(each => each.state !== "running" && each !== shown);
     const whole = ended.filter(each => each.file);
-    for (const old of whole.slice(0, Math.max(0, whole.length - KEPT.pictures))) {
+    for (const old of whole.slice(0, Math.max(0, whole.length - KEPT.images))) {
       old.file = old.heat = null;
     }
     for (const old of ended.slice(0, Math.max(0, this.entries.length - KEPT.entries))) {
@@ -65,7 +65,7 @@ export class Session {
 
 function line({ name, time, result, reason, model }) {
   const said = result ? { ...result } : { error: reason };
-  return { ...said, picture: name, model: result?.model ?? model ?? null, time: time.toISOString() };
+  return { ...said, path: name, model: result?.model ?? model ?? null, time: time.toISOString() };
 }
 
 /** A field of a table; text that a spreadsheet would run as a formula stays text. */

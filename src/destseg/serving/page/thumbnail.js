@@ -1,10 +1,10 @@
-// Small copies of pictures for the list.
+// Small copies of images for the list.
 
 import { drawMap } from "./heat.js";
 
 const SIDE = 192; // pixels
 
-/** The address of a small copy of a picture file, or null where the browser cannot read it. */
+/** The address of a small copy of an image file, or null where the browser cannot read it. */
 export async function smallCopy(file) {
   try {
     return await shrunk(await createImageBitmap(file));
@@ -20,15 +20,15 @@ export async function smallMap(file) {
   return shrunk(canvas);
 }
 
-async function shrunk(picture) {
-  const scale = Math.min(1, SIDE / Math.max(picture.width, picture.height));
+async function shrunk(image) {
+  const scale = Math.min(1, SIDE / Math.max(image.width, image.height));
   const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(picture.width * scale));
-  canvas.height = Math.max(1, Math.round(picture.height * scale));
+  canvas.width = Math.max(1, Math.round(image.width * scale));
+  canvas.height = Math.max(1, Math.round(image.height * scale));
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
-  picture.close?.();
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  image.close?.();
   const blob = await new Promise(resolve => canvas.toBlob(resolve, "image/webp", 0.8));
   return blob && URL.createObjectURL(blob);
 }

@@ -1,4 +1,4 @@
-// What can be said of a picture, each with a word, a sign and a shape: never by colour alone.
+// What can be said of an image, each with a word, a sign and a shape: never by colour alone.
 
 const ROUND = "M24 3a21 21 0 1 0 0 42a21 21 0 1 0 0-42z";
 

@@ -1,4 +1,4 @@
-// One picture large: its verdict, its map, its regions, and what they mean.
+// One image large: its verdict, its map, its regions, and what they mean.
 
 import { byId, element, shape } from "./elements.js";
 import { drawLegend, drawMap } from "./heat.js";
@@ -8,27 +8,27 @@ import { VERDICTS, verdictOf } from "./verdicts.js";
 import { apart, count, pSentences, pText, sentence, thresholdSentences, whole } from "./words.js";
 
 const MOST_BOXES = 200, MOST_ROWS = 20;
-const UNSHOWN = "This browser cannot show this kind of picture";
-const LET_GO = "The whole picture and its heatmap were let go to save memory: the last " +
-  `${KEPT.pictures} are kept. This is the small copy.`;
+const UNSHOWN = "This browser cannot show this kind of image";
+const LET_GO = "The whole image and its heatmap were let go to save memory: the last " +
+  `${KEPT.images} are kept. This is the small copy.`;
 
 let current = null;
-let shown = null; // the file or the small copy's address that the picture is drawn from
+let shown = null; // the file or the small copy's address that the image is drawn from
 let address = null; // of that file, to be revoked
-let isUnreadable = false; // to the browser: a TIFF, or no picture at all
+let isUnreadable = false; // to the browser: a TIFF, or no image at all
 
 /** Show an entry as it is now; null shows nothing. */
 export function show(entry) {
   current = entry;
   byId("result").hidden = !entry;
-  if (!entry) return drawPicture(null);
+  if (!entry) return drawImage(null);
   const verdict = verdictOf(entry);
   drawVerdict(entry, verdict);
   byId("failure").hidden = verdict !== "failed";
   byId("reason").textContent = sentence(entry.reason ?? "");
   byId("again").hidden = !entry.file || !entry.mayHelp;
   byId("meaning").hidden = verdict !== "good" && verdict !== "defective";
-  drawPicture(entry);
+  drawImage(entry);
   drawRegions(entry.result);
   if (entry.result) drawMeaning(entry);
 }
@@ -44,22 +44,22 @@ function drawVerdict(entry, verdict) {
   byId("verdict-sign").setAttribute("d", path);
 }
 
-function drawPicture(entry) {
+function drawImage(entry) {
   const source = entry ? entry.file ?? entry.thumb ?? null : null;
-  const picture = byId("picture");
+  const image = byId("image");
   if (source !== shown) {
     if (address) URL.revokeObjectURL(address);
     address = source instanceof Blob ? URL.createObjectURL(source) : null;
     shown = source;
     isUnreadable = false;
-    picture.hidden = true;
+    image.hidden = true;
     showFrame(Boolean(source));
-    if (source) picture.src = address ?? source;
-    else picture.removeAttribute("src");
+    if (source) image.src = address ?? source;
+    else image.removeAttribute("src");
   }
   if (!entry) return;
-  picture.alt = entry.name;
-  byId("picture-controls").hidden = !entry.result || !entry.heat;
+  image.alt = entry.name;
+  byId("image-controls").hidden = !entry.result || !entry.heat;
   note(entry.result && !entry.file ? LET_GO : "");
   fit(entry.result);
   if (isUnreadable) showMapAlone();
@@ -68,7 +68,7 @@ function drawPicture(entry) {
 
 // The server's width and height rule where they are known: they are upright, as browsers show it.
 function fit(size) {
-  const { naturalWidth: width, naturalHeight: height } = byId("picture");
+  const { naturalWidth: width, naturalHeight: height } = byId("image");
   const ratio = size ? size.width / size.height : width ? width / height : 1;
   byId("frame").style.aspectRatio = ratio;
   byId("frame").style.width = `min(100%, 72vh * ${ratio})`;
@@ -89,13 +89,13 @@ async function drawHeat(entry, alone) {
   heat.hidden = false;
 }
 
-function pictureLoaded() {
-  byId("picture").hidden = false;
+function imageLoaded() {
+  byId("image").hidden = false;
   showFrame(true);
   if (!current?.result) fit(null);
 }
 
-function pictureFailed() {
+function imageFailed() {
   if (!current) return;
   isUnreadable = true;
   showMapAlone();
@@ -109,12 +109,12 @@ function showMapAlone() {
 
 function showFrame(is) {
   byId("shown").hidden = !is;
-  byId("result").classList.toggle("pictureless", !is);
+  byId("result").classList.toggle("imageless", !is);
 }
 
 function note(text) {
-  byId("picture-note").hidden = !text;
-  byId("picture-note").textContent = text;
+  byId("image-note").hidden = !text;
+  byId("image-note").textContent = text;
 }
 
 function drawRegions(result) {
@@ -172,11 +172,11 @@ function drawMeaning({ result, calibration }) {
   byId("figures").replaceChildren(...Object.entries(figures).map(([name, value]) =>
     element("div", {}, element("dt", {}, name), element("dd", {}, value))));
   drawScale(byId("scale"), { score: result.score, threshold: result.threshold,
-    isDefective: result.is_defective, held: calibration?.held_out.scores ?? [] });
+    isDefective: result.is_defective, held: calibration?.calibration.scores ?? [] });
   byId("p-text").replaceChildren(...lines(pSentences(result, calibration)));
   byId("threshold-text").replaceChildren(...lines(calibration ? thresholdSentences(calibration)
     : [`A part is called defective when its score is above ${threshold}. The model was loaded anew ` +
-       "since then, so what that threshold promised is not known here."]));
+       "since then, so what that threshold guaranteed is not known here."]));
   drawLegend(byId("legend"), result.pixel_threshold);
 }
 
@@ -188,8 +188,8 @@ function showOpacity() {
 
 /** Begin; `again(entry)` is called where a failed one is to be tried again. */
 export function startView(again) {
-  byId("picture").addEventListener("load", pictureLoaded);
-  byId("picture").addEventListener("error", pictureFailed);
+  byId("image").addEventListener("load", imageLoaded);
+  byId("image").addEventListener("error", imageFailed);
   byId("opacity").addEventListener("input", showOpacity);
   byId("boxes-shown").addEventListener("change", event => {
     byId("boxes").classList.toggle("off", !event.target.checked);

@@ -16,13 +16,13 @@ export function apart(score, threshold) {
   return [score.toFixed(digits), threshold.toFixed(digits)];
 }
 
-/** How many held-out good parts scored at least as high, a tie within the tolerance included. */
+/** How many calibration images scored at least as high, a tie within the tolerance included. */
 export const atLeast = (result, model) =>
-  model.held_out.scores.filter(score => score + model.held_out.tolerance >= result.score).length;
+  model.calibration.scores.filter(score => score + model.calibration.tolerance >= result.score).length;
 
 /** Whether a model as the page knows it gave this result: it may have been loaded anew. */
 export function explains(model, result) {
-  const expected = (1 + atLeast(result, model)) / (1 + model.held_out.count);
+  const expected = (1 + atLeast(result, model)) / (1 + model.calibration.count);
   return model.threshold === result.threshold && Math.abs(expected - result.p_value) < 1e-9;
 }
 
@@ -31,7 +31,7 @@ export function pSentences(result, model) {
   const [score, threshold] = apart(result.score, result.threshold);
   const first = `Its score of ${score} is ${result.is_defective ? "" : "not "}above the threshold of ${threshold}.`;
   if (!model) return [first];
-  const n = model.held_out.count, as = atLeast(result, model);
+  const n = model.calibration.count, as = atLeast(result, model);
   const told = [`${first} ${compared(as, n)}`];
   if (as < n) told.push(chance("a good part gets a p-value this low", as + 1, n + 1));
   return told;
@@ -45,18 +45,18 @@ function compared(as, n) {
   return `${whole.format(as)} of the ${parts} scored as high or higher.`;
 }
 
-/** What the threshold is and promises. */
+/** What the threshold is and guarantees. */
 export function thresholdSentences(model) {
-  const { threshold, promised_rate: promised, max_false_alarm_rate: asked, shortfall } = model;
-  const { count: n, scores, tolerance } = model.held_out;
-  const rank = Math.round(promised * (n + 1));
+  const { threshold, guaranteed_false_alarm_rate: guaranteed, max_false_alarm_rate: asked, guarantee_note } = model;
+  const { count: n, scores, tolerance } = model.calibration;
+  const rank = Math.round(guaranteed * (n + 1));
   const which = Math.min(1, scores[n - rank] + tolerance) === threshold
     ? ` That is ${ranked(rank, n)}, and ${tolerance} for rounding.` : "";
   const told = [`A part is called defective when its score is above ${threshold.toFixed(4)}.${which}`,
     chance("a good part is called defective", rank, n + 1)];
-  if (shortfall) told.push(sentence(shortfall));
+  if (guarantee_note) told.push(sentence(guarantee_note));
   else told.push(`At most ${exact.format(100 * asked)}\u00a0% was asked for.`);
-  told.push("Nothing is promised about how many of the defective parts are found: the model has seen none.");
+  told.push("Nothing is guaranteed about how many of the defective parts are found: the model has seen none.");
   return told;
 }
 

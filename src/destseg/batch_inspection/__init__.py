@@ -1,0 +1,1 @@
+"""Very many stored images, inspected on one machine or a Ray cluster, each once."""

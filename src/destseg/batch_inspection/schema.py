@@ -1,0 +1,107 @@
+"""What a batch says of its images, as typed rows of a Parquet file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+import destseg
+from destseg.data.paths import shown
+from destseg.errors import ImageError
+from destseg.inference.result import Failure, Result
+
+_INT = pyarrow.int32()
+REGION = pyarrow.struct(
+    [(name, _INT) for name in ("x", "y", "width", "height")]
+    + [("area", pyarrow.int64()), ("peak", pyarrow.float64()), ("peak_x", _INT), ("peak_y", _INT)]
+)
+SCHEMA = pyarrow.schema(
+    [
+        pyarrow.field("id", pyarrow.string(), nullable=False),
+        pyarrow.field("partition", _INT, nullable=False),
+        pyarrow.field("score", pyarrow.float64()),
+        pyarrow.field("p_value", pyarrow.float64()),
+        pyarrow.field("is_defective", pyarrow.bool_()),
+        pyarrow.field("threshold", pyarrow.float64()),
+        pyarrow.field("width", _INT),
+        pyarrow.field("height", _INT),
+        pyarrow.field("regions", pyarrow.list_(REGION)),
+        pyarrow.field("error", pyarrow.string()),
+        pyarrow.field("model", pyarrow.string(), nullable=False),
+    ]
+)
+"""Columns of the results: all but id, partition and model are null where there is an error, and
+error where there is none."""
+
+_COUNTS = b"destseg"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of some images.
+
+    Attributes:
+        images: how many.
+        failed: of them, those that could not be read.
+        defective: of them, those whose score is above the threshold.
+    """
+
+    images: int = 0
+    failed: int = 0
+    defective: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.images + other.images,
+            self.failed + other.failed,
+            self.defective + other.defective,
+        )
+
+
+def row(
+    id: str, partition: int, answer: Result | Failure | ImageError, model: str
+) -> dict[str, Any]:
+    """Return what is said of an image as a row of ``SCHEMA``; missing columns are null."""
+    known = {"id": id, "partition": partition, "model": model}
+    if isinstance(answer, Result):
+        values = answer.to_json()
+        del values["path"]
+        return values | known
+    error = answer if isinstance(answer, ImageError) else answer.error
+    return known | {"error": shown(error.reason)}
+
+
+def count(rows: Sequence[dict[str, Any]]) -> Counts:
+    """Return how many rows there are, and what they say."""
+    failed = sum("error" in each for each in rows)
+    return Counts(len(rows), failed, sum(bool(each.get("is_defective")) for each in rows))
+
+
+def to_parquet(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Return a Parquet file of rows; their counts stand in its footer."""
+    counts = {"version": destseg.__version__, **vars(count(rows))}
+    schema = SCHEMA.with_metadata({_COUNTS: json.dumps(counts).encode()})
+    table = pyarrow.Table.from_pylist(list(rows), schema=schema)
+    content = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(table, content, compression="zstd")
+    return bytes(content.getvalue().to_pybytes())
+
+
+def read_counts(file: Any) -> Counts | None:
+    """Return the counts in the footer of a whole file of results; ``None`` if it is none.
+
+    Args:
+        file: opened for reading.
+    """
+    try:
+        metadata = pyarrow.parquet.read_metadata(file)
+        values = json.loads((metadata.metadata or {})[_COUNTS])
+        counts = Counts(values["images"], values["failed"], values["defective"])
+        return counts if counts.images == metadata.num_rows else None
+    except (pyarrow.ArrowInvalid, OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,141 @@
+"""One job, in the process that does it: train or go on, measure, note the result."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import destseg
+from destseg.categories.plan import RESULT, Job
+from destseg.categories.progress import records_of
+from destseg.data.files import write_atomically
+from destseg.data.samples import Sample, test_folder, test_samples
+from destseg.errors import DestsegError, TrainingInterrupted
+from destseg.evaluation.model_report import report_on
+from destseg.evaluation.report import write_report
+from destseg.redaction import without_secrets
+
+if TYPE_CHECKING:
+    from destseg.evaluation.evaluate import Evaluation
+    from destseg.inference.predictor import Predictor
+
+REPORT = "report.html"
+METRICS = "metrics.json"
+TRACE = "error.txt"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: a result, or the reason why there is none.
+
+    Attributes:
+        job: which one.
+        result: plain values, as in its ``result.json``.
+        reason: why it failed.
+    """
+
+    job: Job
+    result: Mapping[str, Any] | None = None
+    reason: str | None = None
+
+
+def run_job(job: Job) -> Outcome:
+    """Do a job as far as it is not done, and return what became of it.
+
+    The model folder then has the model, ``metrics.json`` and ``report.html`` where there are test
+    images, and ``result.json``, which is written last.  A fault that is not one of destseg's
+    errors leaves its trace in ``error.txt``.
+
+    Raises:
+        TrainingInterrupted: after a signal; the state is saved.
+    """
+    try:
+        return finished(job) or Outcome(job, _done(job))
+    except TrainingInterrupted:
+        raise
+    except (DestsegError, OSError) as error:
+        return Outcome(job, reason=without_secrets(str(error)))
+    except Exception as error:  # one product's fault must not take the others along
+        trace = job.folder / TRACE
+        told = f"its trace is in {trace}"
+        try:
+            write_atomically(trace, without_secrets(traceback.format_exc()))
+        except DestsegError as not_written:
+            told = f"its trace is lost: {not_written}"
+        what = without_secrets(f"{type(error).__name__}: {error}")
+        return Outcome(job, reason=f"{what} ({told})")
+
+
+def run_here(jobs: Iterable[Job]) -> Iterator[Outcome]:
+    """Do jobs one after another in this process."""
+    return map(run_job, jobs)
+
+
+def finished(job: Job) -> Outcome | None:
+    """Return the outcome of a job that an earlier call has finished; ``None`` if none has."""
+    if job.state != "finished":
+        return None
+    return Outcome(job, json.loads((job.folder / RESULT).read_text(encoding="utf-8")))
+
+
+def _done(job: Job) -> dict[str, Any]:
+    predictor = destseg.train(
+        job.product.data,
+        output=job.folder,
+        settings=job.settings,
+        resume=job.state == "begun",
+        quiet=True,
+    )
+    samples = _samples(job)
+    evaluation = None
+    if samples:
+        evaluation, report = report_on(Path(job.product.name), predictor, samples)
+        values = evaluation.to_json()
+        write_atomically(job.folder / METRICS, json.dumps(values, indent=1) + "\n")
+        write_report(job.folder / REPORT, report)
+    result = _result(job, predictor, evaluation)
+    write_atomically(job.folder / RESULT, json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def _samples(job: Job) -> tuple[Sample, ...]:
+    data = job.product.data
+    if job.product.test is not None:
+        return job.product.test
+    return tuple(test_samples(data)) if test_folder(data) is not None else ()
+
+
+def _result(job: Job, predictor: Predictor, evaluation: Evaluation | None) -> dict[str, Any]:
+    training = predictor.bundle.training
+    names = (
+        "teacher",
+        "minutes",
+        "images_per_s",
+        "device",
+        "threads",
+        "images",
+        "calibration_images",
+    )
+    return {
+        "category": job.product.name,
+        "seed": job.seed,
+        "preset": job.settings.preset,
+        "model": str(job.folder),
+        **{name: training.get(name) for name in names},
+        "restarts": restarts(job),
+        "threshold": predictor.calibration.threshold,
+        "guaranteed_false_alarm_rate": predictor.calibration.guaranteed_false_alarm_rate,
+        "metrics": None if evaluation is None else evaluation.to_json(),
+        "settings": job.settings.to_dict(),
+        "versions": training.get("versions"),
+    }
+
+
+def restarts(job: Job) -> int:
+    """Return how often a job's training was begun again: its worker was lost, or it was stopped."""
+    begun = [record["phase"] for record in records_of(job.folder) if record.get("event") == "phase"]
+    return len(begun) - len(set(begun))

@@ -1,0 +1,204 @@
+"""What there is to do for many products: a job for each of them and each seed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from destseg.config import Settings, as_tuples, changed_settings, read_yaml
+from destseg.data.folders import folders_in
+from destseg.data.names import is_good, is_split
+from destseg.data.samples import Sample
+from destseg.errors import DataError, SettingsError, TrainingError
+from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
+from destseg.inference.bundle import MANIFEST
+from destseg.inference.model_folder import remove_model
+
+CHECKPOINT = "checkpoint.safetensors"
+RESULT = "result.json"
+LEFT_BY_A_RUN = (RESULT, MANIFEST, CHECKPOINT)
+
+
+@dataclass(frozen=True)
+class Product:
+    """One category of parts.
+
+    Attributes:
+        name: of its folder.
+        data: good images to train on, as ``destseg.train`` takes them.
+        test: labelled images to measure on; ``None`` takes those of ``data/test``, if any.
+    """
+
+    name: str
+    data: Path
+    test: tuple[Sample, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to train and to measure.
+
+    Attributes:
+        product: what of.
+        settings: with which, the seed among them.
+        folder: of the model.
+    """
+
+    product: Product
+    settings: Settings
+    folder: Path
+
+    @property
+    def seed(self) -> int:
+        """The seed that tells it from the product's other jobs."""
+        return self.settings.training.seed
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return f"{self.product.name}, seed {self.seed}"
+
+    @property
+    def state(self) -> Literal["finished", "begun", "new"]:
+        """How far an earlier call has come with it."""
+        if (self.folder / RESULT).is_file():
+            return "finished"
+        begun = any((self.folder / name).is_file() for name in LEFT_BY_A_RUN)
+        return "begun" if begun else "new"
+
+
+def find_products(root: Path, output: Path) -> list[Product]:
+    """Return the products whose folders lie in a folder, by name; links are followed.
+
+    Args:
+        root: the folder of categories.
+        output: where the models go; it is no product if it lies there too.
+
+    Raises:
+        DataError: if there is no such folder or none in it, or it is a product itself.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: expected a folder with a folder a category, got no such folder.")
+    for own in (*folders_in(root, is_split), *folders_in(root, is_good)):
+        raise DataError(
+            f"{root}: expected a folder with a folder a category, got one category (it has "
+            f"{own.name}/). Give the folder above it, or use destseg train."
+        )
+    folders = sorted(
+        entry
+        for entry in root.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".") and entry.resolve() != output.resolve()
+    )
+    if not folders:
+        raise DataError(f"{root}: expected a folder with a folder a category, got no folder in it.")
+    return [Product(folder.name, folder.absolute()) for folder in folders]
+
+
+def settings_by_category(path: Path, known: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read what of the settings is different for some categories.
+
+    The file has the names of categories and under each its settings as flags without dashes::
+
+        bottle: {rotation: turn}
+        cable: {rotation: tilt, batch_size: 8}
+
+    Raises:
+        SettingsError: if a category is not known, or something else stands there; names all.
+    """
+    values = read_yaml(path)
+    problems = [_unknown(name, known) for name in values if name not in known]
+    problems += [
+        f"{name}: expected settings such as {{rotation: turn}}, got {own!r}"
+        for name, own in values.items()
+        if not isinstance(own, Mapping)
+    ]
+    problems += [
+        f"{name}: expected no seed, got {own['seed']!r}; seeds are the command's: --seeds"
+        for name, own in values.items()
+        if isinstance(own, Mapping) and "seed" in own
+    ]
+    if problems:
+        raise SettingsError(f"{path}:\n" + "\n".join(f"  {line}" for line in problems))
+    return {
+        name: {str(key).replace("-", "_"): as_tuples(value) for key, value in own.items()}
+        for name, own in values.items()
+    }
+
+
+def make_jobs(
+    products: Iterable[Product],
+    settings: Settings,
+    seeds: Sequence[int],
+    output: Path,
+    by_category: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Job]:
+    """Return a job for each product and seed, in ``output/PRODUCT/seed-N``.
+
+    Raises:
+        SettingsError: naming every category whose own settings do not fit.
+    """
+    jobs, problems = [], []
+    for product in products:
+        try:
+            own = settings.replace(**(by_category or {}).get(product.name, {}))
+        except SettingsError as error:
+            problems.append(f"{product.name}: {error}")
+            continue
+        for seed in dict.fromkeys(seeds):
+            folder = output.absolute() / product.name / f"seed-{seed}"
+            jobs.append(Job(product, own.replace(seed=seed), folder))
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return jobs
+
+
+def only(jobs: Sequence[Job], names: Sequence[str] | None) -> list[Job]:
+    """Return the jobs of some categories; ``None`` is all.
+
+    Raises:
+        SettingsError: naming every category that is not there.
+    """
+    known = list(dict.fromkeys(job.product.name for job in jobs))
+    unknown = [_unknown(name, known) for name in names or () if name not in known]
+    if unknown:
+        raise SettingsError("--only: " + "; ".join(unknown))
+    return [job for job in jobs if names is None or job.product.name in names]
+
+
+def require_same_settings(jobs: Iterable[Job]) -> None:
+    """Refuse to take models for done, or to go on with them, that other settings were asked of.
+
+    Raises:
+        TrainingError: naming them, and what differs.
+    """
+    problems = []
+    for job in jobs:
+        written = job.folder / "settings.yaml"
+        if job.state == "new" or not written.is_file():
+            continue
+        harmless = HARMLESS_WHEN_FINISHED if (job.folder / MANIFEST).is_file() else HARMLESS
+        changed = changed_settings(Settings.from_yaml(written), job.settings, harmless)
+        if changed:
+            problems.append("\n".join([f"{job.folder} ({job.state}):", *changed]))
+    if problems:
+        raise TrainingError(
+            "expected the settings that these models were begun with, got others:\n"
+            + "\n".join(problems)
+            + "\nLeave them out, choose another --output, or train anew with --overwrite."
+        )
+
+
+def forget(jobs: Iterable[Job]) -> None:
+    """Take away what belongs to a finished or begun job, so that it is done anew."""
+    for job in jobs:
+        remove_model(job.folder)
+        (job.folder / "log.jsonl").unlink(missing_ok=True)
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f" of {', '.join(known)}"
+    return f"expected a category, got {name!r}{hint}"

@@ -1,0 +1,143 @@
+"""A bundle's model as files for ONNX Runtime and OpenVINO, checked against the original."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from destseg.errors import BundleError, needs_extra
+from destseg.inference.backends import Runtime, imports, open_backend
+from destseg.inference.backends.torch_ import TorchBackend, load_model
+from destseg.inference.bundle import Bundle
+from destseg.inference.calibration import TOLERANCE
+from destseg.inference.exports import Export, require_place, save_export
+
+
+def export(bundle: Bundle, to: str, on_step: Callable[[str], None] = lambda _: None) -> Export:
+    """Write a bundle's model as ONNX or OpenVINO into the bundle, and check what it gives.
+
+    Args:
+        bundle: the trained model.
+        to: ``onnx`` or ``openvino``.
+        on_step: called with what is being done, as it begins.
+
+    Returns:
+        The exported form; its facts hold the largest difference of a map value that was seen.
+
+    Raises:
+        MissingExtraError: if the extras ``export`` or that of the runtime are not installed.
+        BundleError: if the network cannot be exported, or its maps differ from PyTorch's by more
+            than ``TOLERANCE``; nothing is left in the bundle then.
+        DataError: if the bundle cannot be written to; known before the work.
+    """
+    require_place(bundle)
+    with needs_extra("export", f"exporting to {to}"):
+        from destseg.exporting.graph import OPSET, to_onnx
+    model = load_model(bundle)
+    on_step("making the ONNX graph")
+    proto = to_onnx(model, metadata_of(bundle))
+    facts: dict[str, Any] = {"precision": "fp32", "opset": OPSET}
+    packages = ["torch", "onnx", "onnxscript"]
+    if to == "onnx":
+        files = {"model.onnx": proto.SerializeToString()}
+        packages.append("onnxruntime")
+    else:
+        on_step("converting it to OpenVINO")
+        with needs_extra("openvino", "exporting to openvino"):
+            files = _to_openvino(proto.SerializeToString(), metadata_of(bundle))
+        packages.append("openvino")
+    facts["versions"] = {name: metadata.version(name) for name in packages if _is_installed(name)}
+    on_step("comparing its maps with PyTorch's")
+    facts["largest_difference"] = difference(bundle, TorchBackend(model, "cpu"), to, files)
+    if facts["largest_difference"] > TOLERANCE:
+        raise BundleError(
+            f"{bundle.folder}: expected maps of {to} within {TOLERANCE:g} of PyTorch's, got a "
+            f"difference of {facts['largest_difference']:.2g}; nothing was written. Please report "
+            "it with the network's name and the versions (destseg doctor)."
+        )
+    return save_export(bundle, to, files, facts)
+
+
+def metadata_of(bundle: Bundle) -> dict[str, str]:
+    """Return what the exported file says of itself, beside the arithmetic, as text.
+
+    The threshold is the one at the time of the export; the bundle's calibration, which can be
+    made anew without exporting again, is the one that decides.
+    """
+    settings, calibration = bundle.settings, bundle.calibration
+    values: dict[str, Any] = {
+        "format": 1,
+        "preset": settings.preset,
+        "image_size": settings.data.image_size,
+        "tile": settings.data.tile,
+        "tile_overlap": settings.data.tile_overlap if settings.data.tile else 0.0,
+        "roi_sha256": bundle.roi_sha256,
+        "input": "uint8 RGB [batch, height, width, 3]; height and width multiples of 32",
+        "output": "float32 [batch, height, width] in [0, 1], higher is more anomalous",
+        "score": "mean of the highest score_fraction of a map's values",
+        "score_fraction": settings.decision.score_fraction,
+        "weights_sha256": bundle.weights_sha256,
+    }
+    if calibration is not None:
+        values |= {
+            "threshold_at_export": calibration.threshold,
+            "pixel_threshold_at_export": calibration.pixel_threshold,
+            "guaranteed_false_alarm_rate": calibration.guaranteed_false_alarm_rate,
+        }
+    return {name: v if isinstance(v, str) else json.dumps(v) for name, v in values.items()}
+
+
+def difference(bundle: Bundle, original: TorchBackend, name: str, files: dict[str, bytes]) -> float:
+    """Return the largest difference of map values on noise of three sizes; 0 to 1."""
+    runtime = Runtime(backend=name, device="cpu")
+    generator = np.random.default_rng(0)
+    side = bundle.settings.data.image_size
+    largest = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = replace(bundle, folder=Path(folder))
+        save_export(scratch, name, files, {})
+        other = open_backend(scratch, runtime)
+        # Another batch and another proportion than the one that the graph was traced with.
+        for shape in ((1, side, side), (3, side, side), (2, side + 32, side + 64)):
+            images = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
+            largest = max(largest, float(np.abs(original(images) - other(images)).max()))
+    return largest
+
+
+def _to_openvino(content: bytes, values: dict[str, str]) -> dict[str, bytes]:
+    from destseg.inference.backends.openvino_ import core
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "model.onnx")
+        source.write_bytes(content)
+        # Not by its convert_model, which tells Google Analytics of it.
+        return openvino_files(core().read_model(source), values)
+
+
+def openvino_files(model: Any, values: dict[str, str]) -> dict[str, bytes]:
+    """Return the .xml and .bin of an OpenVINO model, with values as its runtime information."""
+    openvino = imports.openvino()
+    for name, value in values.items():
+        model.set_rt_info(value, ["destseg", name])
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, "model.xml")
+        openvino.save_model(model, target, compress_to_fp16=False)
+        return {
+            "model.xml": target.read_bytes(),
+            "model.bin": target.with_suffix(".bin").read_bytes(),
+        }
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,226 @@
+"""Static INT8: convolutions with 8-bit weights and activations, ranges from images.
+
+Dynamic quantisation, which needs no images, exists for matrix products only and would leave a
+network of convolutions as it is; so ranges are measured on good images, half of them damaged:
+a defect drives the compared features to where good parts never have them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from destseg.as_found import logging_as_found, without_remarks
+from destseg.config import Settings
+from destseg.errors import DataError, needs_extra
+from destseg.exporting.export import metadata_of, openvino_files
+from destseg.exporting.graph import INPUT
+from destseg.inference.backends import imports
+from destseg.inference.bundle import Bundle
+from destseg.inference.exports import Export
+from destseg.synthesis.anomalies import damage
+from destseg.synthesis.textures import as_grey_as, load_textures
+from destseg.training.augment import draw_view, show
+from destseg.training.loaders import GoodImages
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How much of the network is quantised.
+
+    Attributes:
+        name: for the command line.
+        text: in words.
+        kept: patterns of the nodes' names that stay in fp32.
+        sums: whether the residual sums between convolutions are quantised too.
+    """
+
+    name: str
+    text: str
+    kept: tuple[str, ...]
+    sums: bool
+
+
+ALWAYS = (
+    "model/.*",  # the norms and products of features: few operations, wide ranges
+    # The first stage at the image's size and the last convolution: the rounding of a pixel and
+    # of a logit.  A tenth of the operations and most of the loss (benchmarks/NOTES.md).
+    r"model\.(teacher|student\.encoder)\.features\.(conv_stem|conv1|blocks\.0\.).*",
+    r"model\.(head|surface)\.classify.*",
+)
+SCOPES = (
+    Scope("all", "all but the first stage and the last convolution", ALWAYS, True),
+    Scope("convolutions", "the same with residual sums in fp32", ALWAYS, False),
+    Scope(
+        "head",
+        "decoder and head, encoders in fp32",
+        (*ALWAYS, r"model\.teacher\..*", r"model\.student\.encoder\..*"),
+        True,
+    ),
+)
+"""Tried in this order until one is accurate enough: ever slower, ever closer to fp32."""
+
+
+def quantized(
+    bundle: Bundle, export: Export, images: Pixels, scope: Scope, *, vnni: bool
+) -> dict[str, bytes]:
+    """Return the files of an exported form with INT8 arithmetic.
+
+    For OpenVINO a bar is drawn on the standard output; NNCF has no switch for it.
+
+    Args:
+        bundle: that the export belongs to.
+        export: in fp32, ``onnx`` or ``openvino``.
+        images: uint8 RGB [n, h, w, 3] to measure the ranges of activations on.
+        scope: how much is quantised.
+        vnni: use all 8 bits of the weights, which only processors with VNNI add up without
+            overflow; else 7 of them, right everywhere.
+
+    Raises:
+        MissingExtraError: if the quantiser is not installed.
+    """
+    with needs_extra("export", f"quantising for {export.name}"):
+        if export.name == "openvino":
+            return _with_nncf(bundle, export, images, scope, vnni)
+        return _with_onnxruntime(export, images, scope, vnni)
+
+
+def good_and_damaged(
+    paths: Sequence[Path], settings: Settings, *, seed: int
+) -> tuple[Pixels, NDArray[np.bool_]]:
+    """Return good images, every second one damaged, and where they are damaged.
+
+    Args:
+        paths: good images, at least 2.
+        settings: of the bundle.
+        seed: of the damage.
+
+    Returns:
+        uint8 [n, h, w, 3] and bool [n, h, w]; the first, third, ... are undamaged.
+
+    Raises:
+        DataError: if an image cannot be read, or with ``skip_unreadable`` fewer than 2 can.
+    """
+    images = GoodImages(paths, settings.data)
+    if len(images) < 2:
+        raise DataError(
+            "expected at least 2 good images that can be read, one to stay good and one to damage, "
+            f"got {len(images)} of {len(paths)}; add good images."
+        )
+    draw = np.random.default_rng(seed)
+    crop = settings.data.image_size if settings.data.tile else None
+    clean = np.stack([_view(images[index], crop, draw) for index in range(len(images))])
+    # Not the textures of the training, which need not be on this machine.
+    textures = load_textures(
+        "builtin", settings.data.image_size, max_pixels=settings.data.max_pixels
+    )
+    generator = torch.Generator().manual_seed(seed)
+    channels_first = torch.from_numpy(clean).permute(0, 3, 1, 2)
+    damaged, masks = damage(channels_first, as_grey_as(textures, clean), settings.damage, generator)
+    pixels = damaged.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    where = masks[:, 0].numpy() > 0.5
+    pixels[::2], where[::2] = clean[::2], False
+    return pixels, where
+
+
+def _view(image: Pixels, crop: int | None, draw: np.random.Generator) -> Pixels:
+    """Return what the networks would see: the whole image, or of a large one a crop."""
+    size = (image.shape[0], image.shape[1])
+    return show(image, draw_view(size, "none", draw, crop=crop))
+
+
+def _with_nncf(
+    bundle: Bundle, export: Export, images: Pixels, scope: Scope, vnni: bool
+) -> dict[str, bytes]:
+    from destseg.inference.backends.openvino_ import core
+
+    nncf = imports.nncf()
+    advanced = nncf.AdvancedQuantizationParameters(
+        # Without VNNI sums of two products overflow 16 bits; half the weights' range cannot.
+        overflow_fix=nncf.OverflowFix.DISABLE if vnni else nncf.OverflowFix.ENABLE
+    )
+    # Not by its own set_log_level, which also changes handlers that others have put there.
+    with without_remarks("nncf"):
+        quantized_model = nncf.quantize(
+            core().read_model(export.model),
+            nncf.Dataset([image[None] for image in images]),
+            # Symmetric activations: with offsets the linear bottlenecks of Lite0 lost more.
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(
+                patterns=list(scope.kept), types=[] if scope.sums else ["Add"], validate=False
+            ),
+            advanced_parameters=advanced,
+        )
+    return openvino_files(quantized_model, metadata_of(bundle))
+
+
+def _with_onnxruntime(export: Export, images: Pixels, scope: Scope, vnni: bool) -> dict[str, bytes]:
+    imports.onnxruntime()
+    with logging_as_found():  # one of its modules would let everybody's remarks through
+        import onnx
+        from onnxruntime import quantization
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    # With its clipping a convolution gives 0 to 6; without, the range is set by what is cut off.
+    kinds = ["Conv", "Clip", "Relu", "AveragePool", "Resize"]
+    with tempfile.TemporaryDirectory() as folder, _without_remarks():
+        prepared, target = Path(folder, "prepared.onnx"), Path(folder, "model.onnx")
+        quant_pre_process(str(export.model), str(prepared), skip_symbolic_shape=True)
+        nodes = [node.name for node in onnx.load(prepared).graph.node]
+        quantization.quantize_static(
+            str(prepared),
+            str(target),
+            _Reader(images),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=[*kinds, "Add"] if scope.sums else kinds,
+            nodes_to_exclude=[
+                name for name in nodes if any(re.fullmatch(kept, name) for kept in scope.kept)
+            ],
+            per_channel=True,
+            reduce_range=not vnni,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+            # The mean of the images' ranges, not the widest: one odd image is not the scale.
+            extra_options={"CalibMovingAverage": True},
+        )
+        return {"model.onnx": target.read_bytes()}
+
+
+class _Reader:
+    """Gives ONNX Runtime's quantiser one image at a time, as it wants to be given them."""
+
+    def __init__(self, images: Pixels) -> None:
+        self._left: Iterator[Pixels] = iter(images)
+
+    def get_next(self) -> dict[str, Pixels] | None:
+        image = next(self._left, None)
+        return None if image is None else {INPUT: image[None]}
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep what ONNX Runtime's quantiser logs, as nobody in particular, from the terminal."""
+
+    def is_of_another(record: logging.LogRecord) -> bool:
+        return Path(record.pathname).parent.name != "quantization"
+
+    root = logging.getLogger()
+    with logging_as_found():  # whoever logs so first is given a handler
+        root.addFilter(is_of_another)
+        try:
+            yield
+        finally:
+            root.removeFilter(is_of_another)

@@ -1,0 +1,232 @@
+"""A bundle's model in INT8: as much of it as keeps its accuracy, with a threshold of its own."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from destseg.data.choice import evenly
+from destseg.data.samples import good_samples, split_calibration, test_folder, test_samples
+from destseg.errors import BundleError, DataError, SettingsError
+from destseg.evaluation.agreement import agreement
+from destseg.evaluation.evaluate import evaluate
+from destseg.exporting.export import export as export_fp32
+from destseg.exporting.int8 import SCOPES, good_and_damaged, quantized
+from destseg.inference.backends import Runtime, open_backend
+from destseg.inference.bundle import Bundle
+from destseg.inference.calibrate import fit_calibration
+from destseg.inference.calibration import Calibration
+from destseg.inference.exports import (
+    Export,
+    find_exports,
+    load_export,
+    require_place,
+    save_export,
+)
+from destseg.inference.predictor import Predictor
+
+TIMED = 20
+
+
+@dataclass(frozen=True)
+class Images:
+    """Good images by what they are for.
+
+    No image is in two of the sets.
+
+    Attributes:
+        ranges: those that the ranges of activations are measured on.
+        judged: those on which INT8 is compared with fp32.
+        calibration_images: those that fit the threshold.
+        names: of the calibration images.
+    """
+
+    ranges: list[Path]
+    judged: list[Path]
+    calibration_images: list[Path]
+    names: list[str]
+
+
+def quantize(
+    bundle: Bundle,
+    data: str | Path,
+    to: str,
+    *,
+    max_drop: float = 0.01,
+    scope: str = "auto",
+    count: int = 64,
+    vnni: bool = False,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Export:
+    """Write a bundle's model in INT8 into the bundle, if it stays accurate enough.
+
+    As much of the network as possible is quantised: scopes are tried in the order of
+    ``int8.SCOPES`` until image AUROC and pixel AP on good images with made damage are within
+    ``max_drop`` of fp32's.  Labelled images choose nothing; they only measure the result.
+
+    Args:
+        bundle: the trained model.
+        data: good images as for training; a data set with labelled test images is measured on
+            them too.
+        to: ``onnx`` or ``openvino``; exported in fp32 first where that is missing.
+        max_drop: largest loss of image AUROC and of pixel AP that is accepted, as a share.
+        scope: the name of one of ``int8.SCOPES``, or ``auto`` for the first that is accurate
+            enough.
+        count: good images that ranges are measured on, at least 2; of fewer than two times as many
+            half, as INT8 is compared with fp32 on others, up to two times as many.
+        vnni: for processors with VNNI alone; see ``int8.quantized``.
+        on_step: called with what is being done, as it begins.
+
+    Raises:
+        SettingsError: if ``count`` is below 2.
+        BundleError: if every scope loses more; the bundle is left as it was.
+        DataError: if there are too few good images, or the bundle cannot be written to; known
+            before the work.
+        MissingExtraError: if the extras ``export`` or that of the runtime are not installed.
+    """
+    if count < 2:
+        raise SettingsError(f"count: expected at least 2 images, got {count}")
+    require_place(bundle)
+    if to not in find_exports(bundle):
+        on_step(f"exporting to {to} first")
+        export_fp32(bundle, to, on_step)
+    source = load_export(bundle, to)
+    images = _images(bundle, data, count)
+    made, _ = good_and_damaged(images.ranges, bundle.settings, seed=0)
+    checked, masks = good_and_damaged(images.judged, bundle.settings, seed=1)
+    before = Predictor(bundle, open_backend(bundle, Runtime(to, "cpu")), backend_name=to)
+    tried = []
+    for each in SCOPES:
+        if scope not in ("auto", each.name):
+            continue
+        on_step(f"quantising {each.text}")
+        files = quantized(bundle, source, made, each, vnni=vnni)
+        with tempfile.TemporaryDirectory() as folder:
+            after, calibration = _calibrated(bundle, f"{to}-int8", files, images, Path(folder))
+            on_step("comparing it with fp32 on good and damaged images")
+            agreed = agreement(before, after, list(checked), list(masks))
+            tried.append({"scope": each.text, **agreed.to_json()})
+            if not agreed.drop <= max_drop:  # NaN, where no damage was drawn, is no proof
+                continue
+            facts: dict[str, Any] = {
+                "precision": "int8",
+                "scope": each.text,
+                "vnni": vnni,
+                "images": len(made),
+                "compared_on": len(checked),
+                "max_drop": max_drop,
+                "tried": tried,
+                "damaged": agreed.to_json(),
+            }
+            if test_folder(data) is not None:
+                on_step("comparing it with fp32 on the labelled images")
+                facts["labelled"] = _labelled(before, after, data, max_drop)
+            facts["milliseconds"] = _milliseconds(before, after, made)
+        return save_export(bundle, f"{to}-int8", files, facts, calibration)
+    raise BundleError(
+        f"{bundle.folder}: INT8 for {to} loses more than --max-drop {max_drop:g} of image AUROC "
+        "or pixel AP on good and damaged images, whatever stays in fp32:\n"
+        + "\n".join(f"  {_told(one)}" for one in tried)
+        + "\nNothing was written. Stay with fp32, accept a larger --max-drop, or for a processor "
+        "with VNNI try --vnni."
+    )
+
+
+def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
+    """Keep the images apart that fit the threshold, as training did where they are the same."""
+    good = good_samples(data)
+    root = Path(data) if Path(data).is_dir() else Path(data).parent
+    names = list(bundle.calibration.images) if bundle.calibration is not None else []
+    calibration_images = [root / name for name in names]
+    if not all(path.is_file() for path in calibration_images):
+        settings = bundle.settings
+        _, chosen = split_calibration(
+            good,
+            fraction=settings.data.calibration_fraction,
+            minimum=settings.data.calibration_minimum,
+            seed=settings.training.seed,
+        )
+        calibration_images = [sample.path for sample in chosen]
+        names = [path.as_posix() for path in calibration_images]
+    apart = {path.resolve() for path in calibration_images}
+    others = [sample.path for sample in good if sample.path.resolve() not in apart]
+    if len(others) < 4 or not calibration_images:
+        raise DataError(
+            f"{data}: expected at least 4 good images beside those for the threshold, 2 to measure "
+            "ranges on and 2 to compare INT8 with fp32 on, and at least 1 for the threshold, got "
+            f"{len(others)} and {len(calibration_images)}. Add good images."
+        )
+    ranges = evenly(others, min(count, len(others) // 2))
+    # What gave the ranges fits them best: it would say too little of the loss on other images.
+    measured = set(ranges)
+    judged = evenly([path for path in others if path not in measured], 2 * count)
+    return Images(ranges, judged, calibration_images, names)
+
+
+def _calibrated(
+    bundle: Bundle, name: str, files: dict[str, bytes], images: Images, folder: Path
+) -> tuple[Predictor, Calibration]:
+    scratch = replace(bundle, folder=folder)
+    form = save_export(scratch, name, files, {})
+    backend = open_backend(scratch, Runtime(name, "cpu"))
+    calibration = fit_calibration(
+        Predictor(bundle, backend),
+        images.calibration_images,
+        images.names,
+        bundle.settings,
+        form.sha256,
+    )
+    calibrated = replace(bundle, calibration=calibration)
+    return Predictor(calibrated, backend, backend_name=name), calibration
+
+
+def _labelled(
+    before: Predictor, after: Predictor, data: str | Path, max_drop: float
+) -> dict[str, Any]:
+    samples = test_samples(data)
+    results = [evaluate(predictor, samples) for predictor in (before, after)]
+    image_auroc = tuple(result.image.auroc for result in results)
+    pixel_ap = tuple(result.pixel.ap for result in results)
+    # One by one: a metric that the labels do not give is NaN and would hide the other.
+    if any(fp32 - int8 > max_drop for fp32, int8 in (image_auroc, pixel_ap)):
+        raise BundleError(
+            f"{data}: expected INT8 to lose at most --max-drop {max_drop:g} on the labelled "
+            f"images, got image AUROC {image_auroc[0]:.4f} -> {image_auroc[1]:.4f}, pixel AP "
+            f"{pixel_ap[0]:.4f} -> {pixel_ap[1]:.4f}. Nothing was written: stay with fp32, "
+            "quantise less (--scope head), or accept a larger --max-drop."
+        )
+    coverage = results[0].coverage
+    return {
+        "images": coverage.given,
+        "coverage": vars(coverage),
+        "image_auroc": image_auroc,
+        "pixel_ap": pixel_ap,
+    }
+
+
+def _milliseconds(
+    before: Predictor, after: Predictor, images: NDArray[np.uint8]
+) -> tuple[float, float]:
+    """Return the median time an image of both, one after the other so that both see the same."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(TIMED):
+        for predictor, mine in zip((before, after), times, strict=True):
+            begun = time.perf_counter()
+            predictor.predict(images[number % len(images)])
+            mine.append(1e3 * (time.perf_counter() - begun))
+    return float(np.median(times[0])), float(np.median(times[1]))
+
+
+def _told(tried: dict[str, Any]) -> str:
+    image, pixel = tried["image_auroc"], tried["pixel_ap"]
+    return (
+        f"{tried['scope']}: image AUROC {image[0]:.4f} -> {image[1]:.4f}, pixel AP "
+        f"{pixel[0]:.4f} -> {pixel[1]:.4f}"
+    )

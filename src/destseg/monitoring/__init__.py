@@ -1,0 +1,1 @@
+"""Watching a line: whether scores still come as they came."""

@@ -1,0 +1,1 @@
+"""Synthetic anomalies: what good images are given to learn defects from."""

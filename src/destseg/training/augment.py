@@ -1,0 +1,122 @@
+"""What a sample shows of an image: the whole or a random crop, turned or not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+CORNER_GREY = 114
+
+
+@dataclass(frozen=True)
+class View:
+    """A window of an image, turned about its middle.
+
+    Attributes:
+        y, x: the window's first row and column.
+        height, width: its size in pixels.
+        degrees: counterclockwise; 0 is not turned.
+    """
+
+    y: int
+    x: int
+    height: int
+    width: int
+    degrees: float = 0.0
+
+
+def draw_view(
+    size: tuple[int, int],
+    rotation: str,
+    generator: np.random.Generator,
+    *,
+    crop: int | None = None,
+    inspected: NDArray[np.bool_] | None = None,
+) -> View:
+    """Draw what a sample shows of an image.
+
+    Args:
+        size: (height, width) of the image.
+        rotation: ``none``; ``tilt``: up to 5 degrees either way; ``turn``: also by quarter turns
+            (section 4.1 of the paper: per product).
+        generator: where all random numbers come from.
+        crop: side of a random square to show, at most the image's; ``None`` is the whole.
+        inspected: bool of the image's size; a crop's middle lies in the box of what is
+            inspected, as far as the image's borders allow.
+    """
+    y, x, height, width = 0, 0, *size
+    if crop is not None:
+        boxes = [(0, side) for side in size] if inspected is None else _box(inspected)
+        y, x = (
+            _start(low, high, side, crop, generator)
+            for (low, high), side in zip(boxes, size, strict=True)
+        )
+        height = width = crop
+    degrees = 0.0
+    if rotation == "turn":
+        degrees = 90.0 * int(generator.integers(4))
+    if rotation != "none":
+        degrees += float(generator.uniform(-5, 5))
+    return View(y, x, height, width, degrees)
+
+
+def show(image: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+    """Return what a view shows of an image, bilinear; grey (114) where the image ends.
+
+    A turned crop shows in its corners what lies beside it in the image.
+
+    Args:
+        image: uint8 [H, W, 3].
+        view: drawn for the image's size.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    return _show(image, view, cv2.INTER_LINEAR, (CORNER_GREY,) * 3)
+
+
+def show_mask(mask: NDArray[np.bool_], view: View) -> NDArray[np.bool_]:
+    """Return what a view shows of a mask, bool [height, width], nearest; false where it ends."""
+    return _show(mask.view(np.uint8), view, cv2.INTER_NEAREST, 0).view(np.bool_)
+
+
+def _show(pixels: NDArray[np.uint8], view: View, how: int, outside: Any) -> NDArray[np.uint8]:
+    if view.degrees == 0:
+        window = (slice(view.y, view.y + view.height), slice(view.x, view.x + view.width))
+        return pixels[window]
+    # Only what the turned window can reach: OpenCV has a limit of 32,767 pixels a side, and what
+    # is cut off here is not in the image or not in the view.
+    radius = math.ceil(math.hypot(view.height, view.width) / 2) + 2
+    middle_y, middle_x = view.y + (view.height - 1) / 2, view.x + (view.width - 1) / 2
+    top, left = max(0, math.floor(middle_y) - radius), max(0, math.floor(middle_x) - radius)
+    reach = pixels[top : math.ceil(middle_y) + radius + 1, left : math.ceil(middle_x) + radius + 1]
+    turn = cv2.getRotationMatrix2D((middle_x - left, middle_y - top), view.degrees, 1.0)
+    turn[:, 2] -= (view.x - left, view.y - top)
+    shown = cv2.warpAffine(
+        np.ascontiguousarray(reach),
+        turn,
+        (view.width, view.height),
+        flags=how,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=outside,
+    )
+    return shown.astype(np.uint8, copy=False)
+
+
+def _box(inspected: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return (first, behind the last) row, then column, of what is true."""
+    bounds = []
+    for axis in (1, 0):
+        there = np.flatnonzero(inspected.any(axis=axis))
+        bounds.append((int(there[0]), int(there[-1]) + 1))
+    return bounds
+
+
+def _start(low: int, high: int, side: int, crop: int, generator: np.random.Generator) -> int:
+    first, last = (min(max(0, end - crop // 2), side - crop) for end in (low, high))
+    return int(generator.integers(first, last + 1))

@@ -1,0 +1,30 @@
+"""What a worker process of the tests does first: a backend of one line, and a deadly image."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+DEADLY = b"this image ends the process"
+
+
+def brightness(images: np.ndarray) -> np.ndarray:
+    """The map of an image is its red channel, of 0 to 1."""
+    return images[..., 0].astype(np.float32) / 255
+
+
+def prepare() -> None:
+    """Stand in for opening a backend, and for a decoder that an image makes crash."""
+    import destseg.inference.predictor as module
+
+    decode = module.decode_image
+
+    def decode_or_die(content: bytes, *words: Any, **named: Any) -> np.ndarray:
+        if content == DEADLY:
+            os._exit(11)
+        return decode(content, *words, **named)
+
+    module.open_backend = lambda *_: brightness
+    module.decode_image = decode_or_die

@@ -1,0 +1,53 @@
+"""Two small products in MVTec's layout, one that cannot be trained, and made-up outcomes."""
+
+from pathlib import Path
+
+import pytest
+
+from conftest import write_product
+from destseg.categories.job import Outcome
+from destseg.categories.plan import Job, Product
+from destseg.config import Settings
+
+
+@pytest.fixture(scope="session")
+def products(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of categories; not to be written to."""
+    root = tmp_path_factory.mktemp("products")
+    for seed, name in enumerate(("bolt", "nut")):
+        write_product(root / name, seed)
+    (root / "worn").mkdir()
+    (root / "worn/a.png").write_bytes(b"words")
+    (root / ".hidden").mkdir()
+    (root / "licence.txt").write_text("words", encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def made_up(tmp_path: Path):
+    """Return a function that gives the outcome of a job that was never run."""
+
+    def outcome(category: str, seed: int, reason: str | None = None, **metrics: float) -> Outcome:
+        folder = tmp_path / "out" / category / f"seed-{seed}"
+        job = Job(Product(category, tmp_path / category), Settings().replace(seed=seed), folder)
+        if reason is not None:
+            return Outcome(job, reason=reason)
+        pixel = {name: metrics.get(name) for name in ("auroc", "ap", "aupro", "iap", "iap_90")}
+        counts = {
+            "false_alarms": {"count": 1 + seed, "total": 20},
+            "misses": {"count": 2, "total": 60},
+            "coverage": {"given": 80, "images": 80, "with_mask": 80, "unreadable_masks": 0},
+            "failures": [],
+        }
+        measured = {"image": {"auroc": metrics.get("image_auroc")}, "pixel": pixel, **counts}
+        result = {
+            "category": category,
+            "seed": seed,
+            "minutes": 2.0 + seed,
+            "device": "cpu",
+            "restarts": 0,
+            "metrics": measured if metrics else None,
+        }
+        return Outcome(job, result)
+
+    return outcome

@@ -1,0 +1,128 @@
+"""The command, with jobs done in this process instead of Ray's."""
+
+import io
+import json
+import sys
+
+import pytest
+from rich.console import Console
+
+import destseg
+from destseg.categories import ray_jobs
+from destseg.categories.job import run_here
+from destseg.categories.summary import rows_of
+from destseg.cli import jobs_table
+from destseg.cli.main import main
+from destseg.cli.train_many import tables
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """What the jobs were given, by call."""
+    calls = []
+
+    def run(jobs, resources, on_poll):
+        calls.append((resources, [job.name for job in jobs]))
+        on_poll(jobs)
+        return run_here(jobs)
+
+    monkeypatch.setattr(ray_jobs, "run_on_ray", run)
+    return calls
+
+
+@pytest.fixture
+def words(products, tiny_settings, tiny_teacher_weights, tmp_path):
+    file = tmp_path / "settings.yaml"
+    settings = tiny_settings.replace(teacher_weights=str(tiny_teacher_weights))
+    file.write_text(settings.to_yaml(), encoding="utf-8")
+    where = [str(products), "--output", str(tmp_path / "runs"), "--settings", str(file)]
+    return ["train-many", *where]
+
+
+def test_what_is_missing_is_done_and_all_are_summed_up(words, given, tmp_path, capsys):
+    assert main([*words, "--only", "bolt", "--cpus", "2", "--retries", "5"]) == 0
+    assert "1/1 bolt, seed 0: trained in" in capsys.readouterr().err
+    assert main([*words, "--quiet"]) == 1
+    out, err = capsys.readouterr()
+    assert given == [
+        (ray_jobs.Resources(cpus=2, retries=5), ["bolt, seed 0"]),
+        (ray_jobs.Resources(), ["nut, seed 0", "worn, seed 0"]),
+    ]
+    assert "a.png: expected a JPEG" in err
+    assert "trained in" not in err
+    assert [word in out for word in ("bolt", "nut", "worn", "index.html")] == [True] * 4
+    # One category alone does not make the table shorter.
+    assert main([*words, "--only", "nut", "--quiet"]) == 0
+    summary = json.loads((tmp_path / "runs/summary.json").read_text("utf-8"))
+    assert [run["category"] for run in summary["runs"]] == ["bolt", "nut"]
+    assert given[2:] == [(ray_jobs.Resources(), [])]
+
+
+def test_overwriting_trains_anew_and_other_settings_alone_are_refused(words, given, capsys):
+    assert main([*words, "--only", "bolt", "--quiet"]) == 0
+    assert main([*words, "--only", "bolt", "--lr-head", "0.5"]) == 1
+    assert "--lr-head: 0.002 then, 0.5 now" in capsys.readouterr().err
+    assert main([*words, "--only", "bolt", "--lr-head", "0.5", "--overwrite", "--quiet"]) == 0
+    assert [jobs for _, jobs in given] == [["bolt, seed 0"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["--cpus", "0"], "--cpus: expected at least 1, got 0"),
+        (["--gpus", "1.5"], "--gpus: expected 0, a share of one or a whole number, got 1.5"),
+        (["--gpus", "nan"], "--gpus: expected 0, a share of one"),
+        (["--retries", "-1"], "--retries: expected at least 0, got -1"),
+        (["--device", "cuda"], "--gpus: expected more than 0 for --device cuda, got 0"),
+        (["--only", "bolts"], "expected a category, got 'bolts'; did you mean 'bolt'?"),
+        (["--seeds", "-1"], "--seed: expected at least 0, got -1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_done(
+    more, reason, words, given, tmp_path, capsys
+):
+    assert main([*words, *more]) == 2
+    assert reason in capsys.readouterr().err
+    assert not given
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_command_without_ray_names_the_extra(words, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(words) == 1
+    assert "pip install 'destseg[ray]'" in capsys.readouterr().err
+
+
+def test_the_tables_fit_a_terminal(made_up):
+    names = ("image_auroc", "auroc", "ap", "aupro", "iap", "iap_90")
+    worst = [dict.fromkeys(names, value) for value in (1.0, 0.0)]
+    rows = rows_of([made_up("metal_nut", seed, **values) for seed, values in enumerate(worst)])
+    text = io.StringIO()
+    for table in tables(rows):
+        Console(file=text, width=80).print(table)
+    assert "…" not in text.getvalue()
+    assert text.getvalue().count("50.0 ± 70.7") == 6
+
+
+def test_on_a_terminal_a_table_tells_how_far_jobs_are(made_up, monkeypatch, tmp_path):
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=100, color_system=None)
+    monkeypatch.setattr(jobs_table, "Console", lambda **_: console)
+    job = made_up("bolt", 0).job
+    job.folder.mkdir(parents=True)
+    with jobs_table.JobsShown(2, quiet=False) as shown:
+        step = {"event": "step", "phase": "denoise", "step": 5, "steps": 800, "loss": 0.5}
+        record = {"time": shown._since + 2, **step, "images_per_s": 8.0}
+        (job.folder / "log.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+        shown.update([job, made_up("bolt", 1).job])
+        shown.ended(made_up("nut", 0, image_auroc=1.0))
+    told = text.getvalue()
+    assert "bolt, seed 0  phase 1, step 5/800, loss 0.5000, about" in told
+    assert "0 of 2 done, 1 running, 1 waiting" in told
+    assert "1/2 nut, seed 0: trained in 2.0 min" in told
+
+
+def test_the_version_is_told(made_up, tmp_path):
+    from destseg.categories.page import render
+
+    assert f"destseg {destseg.__version__}" in render(tmp_path, rows_of([made_up("nut", 0)]))

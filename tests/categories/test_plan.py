@@ -1,0 +1,173 @@
+import pytest
+
+from destseg.categories import plan
+from destseg.categories.plan import find_products, make_jobs, settings_by_category
+from destseg.config import Settings
+from destseg.errors import DataError, SettingsError, TrainingError
+from destseg.training import run_folder
+
+
+def names(products):
+    return [product.name for product in products]
+
+
+def jobs_in(root, output, settings=None, seeds=(0,), own=None):
+    return make_jobs(find_products(root, output), settings or Settings(), seeds, output, own)
+
+
+# ---- products
+
+
+def test_every_folder_is_a_product_but_hidden_ones_and_the_output(products, tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    for path in products.iterdir():
+        (root / path.name).symlink_to(path)
+    (root / "runs").mkdir()
+    assert names(find_products(root, root / "runs")) == ["bolt", "nut", "worn"]
+    assert names(find_products(root, root / "elsewhere")) == ["bolt", "nut", "runs", "worn"]
+
+
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [
+        ("missing", "no such folder"),
+        ("bolt", "got one category"),
+        ("worn", "got no folder in it"),
+    ],
+)
+def test_what_is_no_folder_of_categories_is_refused(where, reason, products, tmp_path):
+    with pytest.raises(DataError, match=reason):
+        find_products(products / where, tmp_path)
+
+
+@pytest.mark.parametrize("inside", ["train/OK", "Train/good", "good", "normal", "test/NG"])
+def test_one_category_is_known_by_any_spelling(inside, tmp_path):
+    (tmp_path / "data" / inside).mkdir(parents=True)
+    (tmp_path / "data" / "other").mkdir()
+    with pytest.raises(DataError, match="got one category"):
+        find_products(tmp_path / "data", tmp_path / "out")
+
+
+# ---- jobs
+
+
+def test_jobs_are_products_times_seeds_with_their_own_settings(products, tmp_path):
+    own = {"nut": {"rotation": "turn", "batch_size": 4}}
+    jobs = jobs_in(products, tmp_path / "out", Settings().replace(rotation="tilt"), (3, 1, 3), own)
+    assert [(job.name, job.settings.data.rotation) for job in jobs] == [
+        *(("bolt, seed 3", "tilt"), ("bolt, seed 1", "tilt")),
+        *(("nut, seed 3", "turn"), ("nut, seed 1", "turn")),
+        *(("worn, seed 3", "tilt"), ("worn, seed 1", "tilt")),
+    ]
+    assert [job.settings.training.batch_size for job in jobs] == [16, 16, 4, 4, 16, 16]
+    assert jobs[1].folder == tmp_path / "out/bolt/seed-1"
+    assert jobs[1].product.data == products / "bolt"
+
+
+def test_settings_that_do_not_fit_are_named_with_their_categories(products, tmp_path):
+    own = {"bolt": {"batch_size": 0}, "nut": {"rotaton": "turn"}}
+    with pytest.raises(SettingsError) as caught:
+        jobs_in(products, tmp_path, own=own)
+    assert "bolt: --batch-size: expected at least 2" in str(caught.value)
+    assert "nut: unknown setting 'rotaton'; did you mean 'rotation'?" in str(caught.value)
+
+
+def test_the_file_of_categories_has_flags_without_dashes(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("bolt: {rotation: turn, lr-head: 1e-3}\nnut: {opacity: [0.1, 0.9]}\n", "utf-8")
+    assert settings_by_category(file, ["bolt", "nut", "worn"]) == {
+        "bolt": {"rotation": "turn", "lr_head": 1e-3},
+        "nut": {"opacity": (0.1, 0.9)},
+    }
+
+
+def test_the_file_of_categories_is_checked_as_a_whole(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("bolts: {rotation: turn}\nnut: turn\nworn: {seed: 3}\n", encoding="utf-8")
+    with pytest.raises(SettingsError) as caught:
+        settings_by_category(file, ["bolt", "nut", "worn"])
+    told = str(caught.value)
+    assert told.startswith(f"{file}:")
+    assert "expected a category, got 'bolts'; did you mean 'bolt'?" in told
+    assert "nut: expected settings such as {rotation: turn}, got 'turn'" in told
+    assert "worn: expected no seed, got 3" in told
+
+
+def test_only_some_categories(products, tmp_path):
+    jobs = jobs_in(products, tmp_path, seeds=(0, 1))
+    assert plan.only(jobs, None) == jobs
+    assert [job.name for job in plan.only(jobs, ["nut"])] == ["nut, seed 0", "nut, seed 1"]
+    with pytest.raises(SettingsError, match="got 'nuts'; did you mean 'nut'"):
+        plan.only(jobs, ["nuts", "bolt"])
+
+
+# ---- what earlier calls left
+
+
+def leave(job, *names, settings=None):
+    job.folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (job.folder / name).write_text("{}", encoding="utf-8")
+    (job.folder / "settings.yaml").write_text((settings or job.settings).to_yaml(), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("files", "state"),
+    [
+        ([], "new"),
+        (["log.jsonl"], "new"),
+        (["checkpoint.safetensors"], "begun"),
+        (["manifest.json"], "begun"),
+        (["manifest.json", "result.json"], "finished"),
+    ],
+)
+def test_the_state_of_a_job_is_read_from_its_folder(files, state, products, tmp_path):
+    job, *_ = jobs_in(products, tmp_path)
+    leave(job, *files)
+    assert job.state == state
+
+
+def test_the_state_that_makes_a_job_begun_is_trainings():
+    assert plan.CHECKPOINT == run_folder.CHECKPOINT
+
+
+def test_models_of_other_settings_are_not_taken_for_these(products, tmp_path):
+    jobs = jobs_in(products, tmp_path, Settings().replace(rotation="turn"))
+    leave(jobs[0], "result.json", "manifest.json", settings=jobs[0].settings)
+    leave(jobs[1], "checkpoint.safetensors", settings=jobs[1].settings.replace(batch_size=4))
+    leave(jobs[2], "result.json", "manifest.json", settings=jobs[2].settings.replace(lr_head=1))
+    with pytest.raises(TrainingError) as caught:
+        plan.require_same_settings(jobs)
+    told = str(caught.value)
+    assert "bolt" not in told
+    assert "--batch-size: 4 then, 16 now" in told
+    assert "--lr-head: 1 then, 0.002 now" in told
+    assert "--overwrite" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "begun", "finished"),
+    [("cache_gib", 1.0, True, True), ("max_false_alarm_rate", 0.2, True, False)],
+)
+def test_settings_that_weights_do_not_hang_on_may_change(
+    name, value, begun, finished, products, tmp_path
+):
+    for files, may in ((["checkpoint.safetensors"], begun), (["manifest.json"], finished)):
+        job, *_ = jobs_in(products, tmp_path / files[0])
+        leave(job, *files, settings=job.settings.replace(**{name: value}))
+        if may:
+            plan.require_same_settings([job])
+        else:
+            with pytest.raises(TrainingError, match="max-false-alarm-rate"):
+                plan.require_same_settings([job])
+
+
+def test_a_forgotten_job_is_new(products, tmp_path):
+    job, *_ = jobs_in(products, tmp_path)
+    plan.forget([job])
+    leave(job, *plan.LEFT_BY_A_RUN, "metrics.json", "report.html", "error.txt", "log.jsonl")
+    leave(job, "mine.txt")
+    plan.forget([job])
+    assert job.state == "new"
+    assert [path.name for path in job.folder.iterdir()] == ["mine.txt"]

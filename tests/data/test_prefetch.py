@@ -1,0 +1,124 @@
+import itertools
+import random
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as how
+from hypothesis import strategies as st
+
+from destseg.data.prefetch import in_order
+
+
+@how(max_examples=40)
+@given(
+    items=st.lists(st.integers(), max_size=30),
+    threads=st.integers(1, 4),
+    ahead=st.integers(0, 9),
+)
+def test_results_come_in_the_order_of_the_items(items, threads, ahead):
+    def slowly(item: int) -> int:
+        time.sleep(random.Random(item).random() / 2000)
+        return 2 * item
+
+    assert list(in_order(slowly, items, threads=threads, ahead=ahead)) == [2 * k for k in items]
+
+
+def test_a_slow_first_item_does_not_let_others_pass():
+    others = threading.Event()
+
+    def work(item: int) -> int:
+        if item == 0:
+            assert others.wait(10)
+        else:
+            others.set()
+        return item
+
+    assert list(in_order(work, range(4), threads=2, ahead=4)) == [0, 1, 2, 3]
+
+
+def test_work_is_done_at_the_same_time():
+    meeting = threading.Barrier(3, timeout=10)
+    assert len(list(in_order(lambda _: meeting.wait(), range(3), threads=3, ahead=3))) == 3
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 4, 9])
+def test_items_are_taken_only_a_few_ahead(ahead):
+    taken: list[int] = []
+
+    def items():
+        for item in itertools.count():
+            taken.append(item)
+            yield item
+
+    results = in_order(lambda item: item, items(), threads=2, ahead=ahead)
+    assert taken == []
+    for done in range(1, 30):
+        assert next(results) == done - 1
+        assert len(taken) == done + ahead
+    results.close()
+
+
+def test_an_error_is_raised_in_its_turn():
+    def work(item: int) -> int:
+        if item in (3, 5):
+            raise ValueError(f"item {item}")
+        return item
+
+    results = in_order(work, range(10), threads=3, ahead=9)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="item 3"):
+        next(results)
+    assert list(results) == []
+
+
+def test_an_error_of_the_items_is_raised():
+    def items():
+        yield 1
+        raise ValueError("no more")
+
+    results = in_order(lambda item: item, items(), ahead=0)
+    assert next(results) == 1
+    with pytest.raises(ValueError, match="no more"):
+        next(results)
+
+
+def own_threads() -> set[int]:
+    found = (t for t in threading.enumerate() if t.name.startswith("destseg-read"))
+    return {thread.ident or 0 for thread in found}
+
+
+def test_leaving_early_cancels_what_waits_and_ends_the_threads():
+    before = own_threads()
+    begun: list[int] = []
+    release = threading.Event()
+
+    def work(item: int) -> int:
+        begun.append(item)
+        if item > 0:
+            release.wait(10)
+        return item
+
+    results = in_order(work, range(1000), threads=2, ahead=100)
+    assert next(results) == 0
+    closing = threading.Thread(target=results.close)
+    closing.start()
+    release.set()
+    closing.join(10)
+    assert not closing.is_alive()
+    assert len(begun) < 100
+    assert own_threads() <= before
+
+
+def test_no_thread_is_left_at_the_end_or_after_an_error():
+    before = own_threads()
+    assert list(in_order(lambda item: item, range(5))) == list(range(5))
+    assert own_threads() <= before
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda item: 1 // item, [1, 0, 1]))
+    assert own_threads() <= before
+
+
+def test_nothing_at_all_is_nothing_at_all():
+    assert list(in_order(lambda item: item, [])) == []

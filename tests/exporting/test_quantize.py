@@ -1,0 +1,361 @@
+"""Mostly with runtimes of a few lines: fp32 sees every deviation from grey, INT8 may be blind."""
+
+import functools
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import destseg.exporting.int8 as int8
+import destseg.exporting.quantize as module
+from conftest import write_images
+from destseg.config import Settings
+from destseg.errors import BundleError, DataError, SettingsError
+from destseg.evaluation.agreement import Agreement
+from destseg.exporting.int8 import SCOPES
+from destseg.exporting.quantize import quantize
+from destseg.inference.bundle import load_bundle, save_bundle, save_calibration
+from destseg.inference.calibration import TOLERANCE, Calibration
+from destseg.inference.exports import bundle_for, find_exports, load_export, save_export
+from destseg.inference.predictor import Predictor, load
+
+HELD_OUT = ("002.png", "005.png", "011.png")
+textures_once = functools.cache(int8.load_textures)
+
+
+def grey(folder, count):
+    """Good parts: grey images, each a little lighter than the one before."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        image = np.full((64, 64, 3), 100 + number, np.uint8)
+        Image.fromarray(image).save(folder / f"{number:03}.png")
+    return folder
+
+
+def sees(images):
+    """Damage stands out from the grey of every good part."""
+    return np.abs(images[..., 0].astype(np.float32) - 100) / 255
+
+
+def blind(images):
+    return np.full(images.shape[:3], 0.5, np.float32)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return grey(tmp_path / "data", 12)
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """Exported to ONNX, with three of the twelve good parts held out."""
+    settings = Settings.from_preset(image_size=64, max_false_alarm_rate=0.25)
+    saved = save_bundle(tmp_path / "model", settings, {}, {})
+    scores = [2 / 255, 5 / 255, 11 / 255]
+    calibration = Calibration.fit(scores, scores, HELD_OUT, settings, saved.weights_sha256)
+    bundle = save_calibration(saved, calibration)
+    save_export(bundle, "onnx", {"model.onnx": b"fp32"}, {})
+    return bundle
+
+
+@pytest.fixture
+def runtimes(monkeypatch):
+    """How much each scope sees, for a test to change, and with what images each was made."""
+    kinds = {"all": sees, "convolutions": sees, "head": sees}
+    asked = []
+
+    def quantized(bundle, export, images, scope, *, vnni):
+        asked.append((scope.name, images, vnni))
+        return {"model.onnx": scope.name.encode()}
+
+    def open_backend(bundle, runtime):
+        content = load_export(bundle, runtime.backend).model.read_text()
+        return sees if content == "fp32" else kinds[content]
+
+    # Cutting the photographs takes longer than all the rest.
+    monkeypatch.setattr(int8, "load_textures", textures_once)
+    monkeypatch.setattr(module, "quantized", quantized)
+    monkeypatch.setattr(module, "open_backend", open_backend)
+    monkeypatch.setattr("destseg.inference.predictor.open_backend", open_backend)
+    return kinds, asked
+
+
+def files(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+# --- what is written
+
+
+def test_the_form_has_its_own_threshold_bound_to_its_own_files(bundle, data, runtimes):
+    kinds, _ = runtimes
+    kinds["all"] = lambda images: sees(images) / 2
+    done = quantize(bundle, data, "onnx", count=4)
+    form = load_export(load_bundle(bundle.folder), "onnx-int8")
+    assert (form.sha256, form.calibration) == (done.sha256, done.calibration)
+    assert form.calibration.weights_sha256 == form.sha256 != bundle.weights_sha256
+    assert form.calibration.images == HELD_OUT
+    assert form.calibration.scores == pytest.approx([1 / 255, 2.5 / 255, 5.5 / 255])
+    assert form.calibration.max_false_alarm_rate == 0.25
+    assert bundle_for(bundle, "onnx-int8").calibration == form.calibration
+    assert bundle_for(bundle, "onnx").calibration == bundle.calibration
+    for backend, threshold in (("onnx", 11 / 255), ("onnx-int8", 5.5 / 255)):
+        predictor = load(bundle.folder, backend=backend)
+        assert predictor.calibration.threshold == pytest.approx(threshold + TOLERANCE)
+    # At the threshold is good; this is exactly what the form itself gave.
+    assert not load(bundle.folder, backend="onnx-int8").predict(data / "011.png").is_defective
+    assert find_exports(bundle) == ["onnx", "onnx-int8"]
+
+
+def test_what_was_measured_is_recorded(bundle, data, runtimes):
+    steps = []
+    done = quantize(bundle, data, "onnx", count=4, max_drop=0.5, vnni=True, on_step=steps.append)
+    facts = json.loads((done.folder / "export.json").read_text())
+    assert facts["precision"] == "int8"
+    assert facts["scope"] == SCOPES[0].text
+    assert (facts["vnni"], facts["images"], facts["max_drop"]) == (True, 4, 0.5)
+    assert facts["damaged"]["image_auroc"] == [1, 1]
+    assert facts["damaged"]["score_correlation"] == pytest.approx(1)
+    assert facts["damaged"]["other_decisions"] == facts["damaged"]["p_value_difference"] == 0
+    assert [{"scope": SCOPES[0].text, **facts["damaged"]}] == facts["tried"]
+    assert all(value > 0 for value in facts["milliseconds"])
+    assert "labelled" not in facts
+    assert steps == [
+        f"quantising {SCOPES[0].text}",
+        "comparing it with fp32 on good and damaged images",
+    ]
+
+
+# --- which images
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 64])
+def test_ranges_judgement_and_threshold_have_no_image_in_common(
+    count, bundle, data, runtimes, monkeypatch
+):
+    _, asked = runtimes
+    taken = []
+    original = module.good_and_damaged
+
+    def good_and_damaged(paths, *rest, **options):
+        taken.append([path.name for path in paths])
+        return original(paths, *rest, **options)
+
+    monkeypatch.setattr(module, "good_and_damaged", good_and_damaged)
+    done = quantize(bundle, data, "onnx", count=count)
+    ranges, judged = taken
+    others = [path.name for path in sorted(data.iterdir()) if path.name not in HELD_OUT]
+    sets = [*ranges, *judged, *done.calibration.images]
+    assert len(sets) == len(set(sets))
+    assert set(ranges + judged) <= set(others)
+    # At most half of the nine for the ranges; the others judge, up to two times as many.
+    assert len(ranges) == min(count, 4)
+    assert len(judged) == min(2 * count, 9 - len(ranges))
+    assert (done.facts["images"], done.facts["compared_on"]) == (len(ranges), len(judged))
+    # From the beginning to the end, not the first ones.
+    for chosen in (ranges, judged):
+        places = [others.index(name) for name in chosen]
+        assert places == sorted(places)
+        assert places[0] <= 1
+        assert places[-1] >= 4
+    ((_, images, vnni),) = asked
+    # The undamaged ones, the first, third, ..., show which images they are.
+    assert [image[0, 0, 0] - 100 for image in images[::2]] == [
+        int(name[:3]) for name in ranges[::2]
+    ]
+    assert vnni is False
+
+
+def test_ranges_need_a_good_and_a_damaged_image(bundle, data, runtimes):
+    with pytest.raises(SettingsError, match="count: expected at least 2 images, got 1"):
+        quantize(bundle, data, "onnx", count=1)
+
+
+def test_other_images_than_those_of_the_training_are_split_anew(bundle, tmp_path, runtimes):
+    data = grey(tmp_path / "new" / "train" / "good", 12).parents[1]
+    done = quantize(bundle, data, "onnx", count=4)
+    settings = bundle.settings.data
+    count = min(max(round(settings.calibration_fraction * 12), settings.calibration_minimum), 6)
+    names = done.calibration.images
+    assert len(set(names)) == count
+    assert all((data / "train/good") == path.parent for path in map(type(data), names))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_too_few_good_images_beside_the_calibration_ones(count, bundle, data, runtimes):
+    for path in sorted(data.iterdir()):
+        if path.name not in HELD_OUT:
+            path.unlink()
+    for number in range(count):
+        Image.fromarray(np.full((64, 64, 3), 100, np.uint8)).save(data / f"new{number}.png")
+    before = files(bundle.folder)
+    with pytest.raises(DataError, match=f"at least 4 good images .* got {count} and 3"):
+        quantize(bundle, data, "onnx")
+    assert files(bundle.folder) == before
+    for number in range(4):
+        Image.fromarray(np.full((64, 64, 3), 100, np.uint8)).save(data / f"new{number}.png")
+    assert quantize(bundle, data, "onnx").facts["damaged"]["image_auroc"] == (1, 1)
+
+
+# --- how much of the network
+
+
+@pytest.mark.parametrize("good", ["all", "convolutions", "head"])
+def test_the_first_scope_that_is_accurate_enough_is_taken(good, bundle, data, runtimes):
+    kinds, asked = runtimes
+    names = [scope.name for scope in SCOPES]
+    for name in names[: names.index(good)]:
+        kinds[name] = blind
+    done = quantize(bundle, data, "onnx", count=4)
+    tried = names[: names.index(good) + 1]
+    assert [name for name, _, _ in asked] == tried
+    assert done.model.read_text() == good
+    assert [one["scope"] for one in done.facts["tried"]] == [s.text for s in SCOPES[: len(tried)]]
+    # A map that is the same everywhere orders nothing.
+    for one in done.facts["tried"][:-1]:
+        assert one["image_auroc"] == (1, 0.5)
+    assert done.facts["scope"] == SCOPES[len(tried) - 1].text
+    assert done.calibration.weights_sha256 == load_export(bundle, "onnx-int8").sha256
+
+
+def test_one_scope_alone(bundle, data, runtimes):
+    _, asked = runtimes
+    assert quantize(bundle, data, "onnx", scope="head", count=4).model.read_text() == "head"
+    assert [name for name, _, _ in asked] == ["head"]
+
+
+@pytest.mark.parametrize(("drop", "accepted"), [(0.25, True), (0.26, False), (np.nan, False)])
+def test_the_drop_may_be_as_large_as_allowed_and_no_larger(
+    drop, accepted, bundle, data, runtimes, monkeypatch
+):
+    agreed = Agreement((1.0, 1 - drop), (1.0, 1.0), 1.0, 0.0, 0.0)
+    monkeypatch.setattr(module, "agreement", lambda *_: agreed)
+    if accepted:
+        assert quantize(bundle, data, "onnx", count=4, max_drop=0.25).model.is_file()
+    else:
+        with pytest.raises(BundleError, match="loses more"):
+            quantize(bundle, data, "onnx", count=4, max_drop=0.25)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_refusal_leaves_the_bundle_as_it_was(earlier, bundle, data, runtimes):
+    kinds, _ = runtimes
+    if earlier:
+        quantize(bundle, data, "onnx", count=4)
+    before = files(bundle.folder)
+    kinds.update(dict.fromkeys(kinds, blind))
+    with pytest.raises(BundleError, match=r"loses more than --max-drop 0\.01") as caught:
+        quantize(bundle, data, "onnx", count=4)
+    for scope in SCOPES:
+        assert f"{scope.text}: image AUROC 1.0000 -> 0.5000, pixel AP " in str(caught.value)
+    assert files(bundle.folder) == before
+
+
+# --- labelled images
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Twelve good parts to train on; to test four good ones and three with a dent of another grey.
+
+    The dents are darker than what INT8 sees, if it does not see what is dark.
+    """
+    root = tmp_path / "labelled"
+    grey(root / "train" / "good", 12)
+    grey(root / "test" / "good", 4)
+    for number in range(3):
+        image = np.full((64, 64, 3), 100, np.uint8)
+        image[8:24, 8:24] = 10 + number
+        for path, pixels in (
+            (root / f"test/dent/{number}.png", image),
+            (root / f"ground_truth/dent/{number}_mask.png", np.where(image < 50, 255, 0)),
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return root
+
+
+def test_labelled_images_are_measured(labelled, bundle, runtimes):
+    done = quantize(bundle, labelled, "onnx", count=4)
+    assert done.facts["labelled"] == {
+        "images": 7,
+        "coverage": {"given": 7, "images": 7, "with_mask": 7, "unreadable_masks": 0},
+        "image_auroc": (1, 1),
+        "pixel_ap": (1, 1),
+    }
+
+
+def test_a_loss_on_labelled_images_is_refused(labelled, bundle, runtimes, monkeypatch):
+    kinds, asked = runtimes
+    kinds.update(dict.fromkeys(kinds, blind))
+    agreed = Agreement((1.0, 1.0), (1.0, 1.0), 1.0, 0.0, 0.0)
+    monkeypatch.setattr(module, "agreement", lambda *_: agreed)
+    before = files(bundle.folder)
+    with pytest.raises(BundleError, match=r"image AUROC 1\.0000 -> 0\.5000, pixel AP"):
+        quantize(bundle, labelled, "onnx", count=4)
+    # They choose nothing: no other scope is tried to please them.
+    assert [name for name, _, _ in asked] == ["all"]
+    assert files(bundle.folder) == before
+
+
+def test_a_metric_that_labels_do_not_give_hides_no_other(labelled, bundle, runtimes, monkeypatch):
+    for path in (labelled / "test" / "good").iterdir():
+        path.unlink()
+    (labelled / "test" / "good").rmdir()
+    kinds, _ = runtimes
+    kinds.update(dict.fromkeys(kinds, blind))
+    agreed = Agreement((1.0, 1.0), (1.0, 1.0), 1.0, 0.0, 0.0)
+    monkeypatch.setattr(module, "agreement", lambda *_: agreed)
+    # Without good ones there is no image AUROC, but the pixels are told apart no more: 1/16.
+    with pytest.raises(BundleError, match=r"image AUROC nan -> nan, pixel AP 1\.0000 -> 0\.0625"):
+        quantize(bundle, labelled, "onnx", count=4)
+
+
+# --- what must be there before
+
+
+def test_fp32_is_exported_first_where_it_is_missing(bundle, data, runtimes, monkeypatch):
+    shutil.rmtree(bundle.folder / "exports")
+    steps = []
+
+    def export(bundle, to, on_step):
+        on_step("exporting")
+        return save_export(bundle, to, {"model.onnx": b"fp32"}, {})
+
+    monkeypatch.setattr(module, "export_fp32", export)
+    quantize(bundle, data, "onnx", count=4, on_step=steps.append)
+    assert steps[:2] == ["exporting to onnx first", "exporting"]
+    assert steps[2] == f"quantising {SCOPES[0].text}"
+    assert find_exports(bundle) == ["onnx", "onnx-int8"]
+
+
+def test_fp32_of_other_weights_is_refused(bundle, data, runtimes):
+    save_export(replace(bundle, weights_sha256="other"), "onnx", {"model.onnx": b"fp32"}, {})
+    with pytest.raises(BundleError, match="other weights"):
+        quantize(bundle, data, "onnx", count=4)
+
+
+# --- with the tiny network, really
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_the_tiny_network_in_int8(runtime, quantisable_bundle, tmp_path):
+    pytest.importorskip("nncf", reason="the extra export is not installed")
+    data = write_images(tmp_path / "parts", 12)
+    shutil.copytree(quantisable_bundle.folder, tmp_path / "model")
+    bundle = load_bundle(tmp_path / "model")
+    # Of random weights no accuracy is to be kept.
+    done = quantize(bundle, data, runtime, count=4, max_drop=1, scope="head")
+    name = f"{runtime}-int8"
+    assert done.calibration.weights_sha256 == load_export(bundle, name).sha256
+    predictor = load(bundle.folder, backend=name, device="cpu")
+    assert isinstance(predictor, Predictor)
+    scores = sorted(predictor.predict(data / image).score for image in HELD_OUT)
+    assert scores == pytest.approx(list(done.calibration.scores), abs=1e-6)
+    assert predictor.calibration.threshold == done.calibration.threshold
+    assert done.calibration.scores != bundle.calibration.scores
+    np.testing.assert_allclose(done.calibration.scores, bundle.calibration.scores, atol=0.05)
