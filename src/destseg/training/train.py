@@ -62,8 +62,7 @@ def train(
     """Learn from good images and return the predictor; the bundle is saved in ``output``.
 
     Thread safety: it may be called in any thread.  Trainings in one process wait for one another,
-    for PyTorch's random numbers are those of the process: while one runs, draw none in other
-    threads, nor load a model with the backend torch there.
+    for PyTorch's random numbers are those of the process: draw none in other threads meanwhile.
 
     Args:
         data: a data set in MVTec's layout, a folder of good images, or a list of them.

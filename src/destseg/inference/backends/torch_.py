@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,8 +13,11 @@ from numpy.typing import NDArray
 from destseg.errors import BundleError
 from destseg.inference.backends import Runtime
 from destseg.inference.bundle import Bundle
+from destseg.model.chance import OwnChance
 from destseg.model.destseg import DeSTSeg, build_model
 from destseg.model.device import resolve_device
+
+_is_forked = False  # whether PyTorch came into this process with a fork
 
 
 class TorchBackend:
@@ -45,8 +47,8 @@ class TorchBackend:
 @contextlib.contextmanager
 def _threads(wanted: int | None) -> Iterator[None]:
     """Compute with a number of threads inside, and leave the number as it was."""
-    if _Process.is_forked:
-        wanted = 1
+    if _is_forked:
+        wanted = 1  # OpenMP would wait for ever for threads that the fork did not take along
     before = torch.get_num_threads()
     if wanted is None or wanted == before:
         yield
@@ -58,26 +60,13 @@ def _threads(wanted: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Process:
-    """What is known of this process.
-
-    Attributes:
-        is_forked: whether PyTorch came into it with a fork.  OpenMP then waits for ever for the
-            threads that it had, so that all is computed in one.
-        loading: held while random weights are drawn and the generator's state is put back.
-    """
-
-    is_forked = False
-    loading = threading.RLock()
-
-    @classmethod
-    def was_forked(cls) -> None:
-        cls.is_forked = True
-        cls.loading = threading.RLock()  # a thread that is not here may have held it
+def _note_fork() -> None:
+    global _is_forked
+    _is_forked = True
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_Process.was_forked)
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 def devices() -> list[str]:
@@ -104,8 +93,8 @@ def load_model(bundle: Bundle) -> DeSTSeg:
     Raises:
         BundleError: if the weights are missing, changed or do not fit.
     """
-    # The random weights that are replaced below are not to move the caller's generator.
-    with _Process.loading, torch.random.fork_rng(devices=[]):
+    # The random weights that are replaced below are not to move the process's generator.
+    with OwnChance():
         model = build_model(bundle.settings.model, image_size=bundle.settings.data.image_size)
     weights = {name: torch.from_numpy(value) for name, value in bundle.weights().items()}
     try:
@@ -122,8 +111,7 @@ def untrained_head(bundle: Bundle) -> TorchBackend:
         BundleError: if the weights are missing, changed or do not fit.
     """
     model = load_model(bundle)
-    with _Process.loading, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(bundle.settings.training.seed)
+    with OwnChance(bundle.settings.training.seed):
         untrained = build_model(bundle.settings.model)
     model.head, model.surface = untrained.head, untrained.surface
     return TorchBackend(model)
