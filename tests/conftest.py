@@ -5,7 +5,8 @@ The folders are made once a worker; a test that changes images makes its own wit
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +20,36 @@ from destseg.inference.bundle import Bundle
 # How long an example takes says as much of what else the machine does as of the program.
 hypothesis.settings.register_profile("destseg", deadline=None)
 hypothesis.settings.load_profile("destseg")
+
+IN_CI = any(os.environ.get(name) for name in ("CI", "DESTSEG_CI"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skipped test fails: all that tests need is installed there, but for a GPU."""
+    report = yield
+    if item.get_closest_marker("gpu") is None:
+        fail_where_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """So does a file of tests that is skipped as a whole."""
+    report = yield
+    fail_where_skipped(report)
+    return report
+
+
+def fail_where_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Make a failure of a skip in CI; an expected failure stays one."""
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"only a missing GPU may skip a test in CI, got: {reason}"
+
 
 TINY_NETWORK = "test_efficientnet"  # timm's own test network: 82,300 weights, strides 4 to 32
 

