@@ -12,19 +12,21 @@ ISA_avx := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX
 KERNELS = $(if $(ISA),$(or $(ISA_$(ISA)),$(error ISA: expected avx2 or avx, got $(ISA))))
 THREADS ?= 1
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test test-lowest check format bench clean
 
 help:
 	@echo "make demo    train on a small made-up product and look at what it finds (minutes)"
 	@echo "make test    run all tests; with other kernels: ISA=avx2, ISA=avx, THREADS=2"
+	@echo "make test-lowest   the same with the lowest versions of pyproject.toml (some GB more)"
 	@echo "make check   lint, formatting, types"
 	@echo "make format  put the sources into shape"
 	@echo "make bench   train and score a real data set: make bench DATA=folder [ARGS='...']"
 	@echo "make clean   remove the virtual environment and what the tools left"
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade-strategy only-if-needed --editable '.[dev]'
+	$(BIN)/pip install --quiet --upgrade-strategy only-if-needed \
+		$(addprefix --constraint ,$(CONSTRAINTS)) --editable '.[dev]'
 	# Its metadata asks for a second opencv, which would overwrite the one that is there.
 	$(BIN)/pip install --quiet --no-deps 'adeval>=1.1'
 	@touch $(READY)
@@ -34,6 +36,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(KERNELS) OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n $(WORKERS)
+
+test-lowest:
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -48,4 +53,4 @@ bench: $(READY)
 	$(BIN)/python benchmarks/train_and_score.py $(DATA) $(ARGS)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis

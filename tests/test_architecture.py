@@ -180,7 +180,7 @@ def test_only_some_folders_import_torch(path):
 
 
 # Imported inside a function, with an error that names the extra.
-SERVER = {"fastapi", "starlette", "anyio", "pydantic", "prometheus_client"}
+SERVER = {"fastapi", "starlette", "anyio", "pydantic", "prometheus_client", "python_multipart"}
 OPTIONAL = {
     "cli/serve.py": {"fastapi", "uvicorn"},
     **{f"serving/{name}.py": SERVER for name in ("app", "guard", "inspection", "problems")},

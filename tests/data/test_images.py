@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL
 import pytest
 import tifffile
 from hypothesis import given
@@ -401,6 +402,9 @@ def test_nobody_sees_pils_limit_change_while_a_tiff_is_read(monkeypatch, mode, c
 def test_a_webp_beyond_pils_limit_is_refused_with_what_helps(tmp_path, monkeypatch):
     Image.fromarray(noise(8, 10, 3)).save(tmp_path / "a.webp")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    if int(PIL.__version__.partition(".")[0]) < 13:  # it has no limit of its own for WebP
+        assert read_image(tmp_path / "a.webp").shape == (8, 10, 3)
+        return
     with pytest.raises(ImageError, match=r"a\.webp: expected at most 20 pixels.*as PNG or TIFF"):
         read_image(tmp_path / "a.webp")
 

@@ -120,7 +120,7 @@ def test_whole_network_keys_are_all_but_the_classifiers(name, classifier):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "test_maxvit"])
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "maxvit_pico_rw_256"])
 def test_networks_with_windows_take_the_default_image_size(name):
     """By its name alone any network with the strides works at the default 256 x 256."""
     settings = Settings().model

@@ -50,7 +50,8 @@ def to_onnx(model: DeSTSeg, metadata: Mapping[str, str]) -> onnx.ModelProto:
     example = torch.randint(0, 256, (2, 128, 128, 3), dtype=torch.uint8, generator=generator)
     # As multiples of the largest stride, or the exporter cannot tell that skips meet their like.
     sides = {axis: 32 * torch.export.Dim(AXES[axis]) for axis in (1, 2)}
-    free = {0: torch.export.Dim(AXES[0]), **sides}
+    # Bounded, as PyTorch 2.7 refuses an axis that could have as many as a 64-bit number counts.
+    free = {0: torch.export.Dim(AXES[0], max=2**30), **sides}
     # The exporter leaves norms whose convolution also gives a size to someone.
     network = folded(Graph(model), example)
     try:

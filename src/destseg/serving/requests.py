@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -216,8 +217,10 @@ async def _image_field(request: Request, body: bytes) -> tuple[str, bytes]:
     parser.spool_max_size = len(body) + 1  # it is in memory already: never onto the disk
     try:
         form = await parser.parse()
-    except (MultiPartException, KeyError, UnicodeError) as error:
-        reason = getattr(error, "message", "no boundary, or another charset than UTF-8")
+    except (MultiPartException, FormParserError, KeyError, UnicodeError) as error:
+        # The parser's own error has no message; Starlette wraps it in its newer versions only.
+        told = str(error) if isinstance(error, FormParserError) else None
+        reason = told or getattr(error, "message", "no boundary, or another charset than UTF-8")
         raise Problem(422, f"expected a multipart form, got: {reason}") from None
     try:
         image = form.get("image")
