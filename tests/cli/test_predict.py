@@ -13,8 +13,8 @@ from PIL import Image
 import destseg
 from conftest import write_red as write
 from destseg.cli.main import main
-from destseg.cli.predict import _named_images
 from destseg.data.images import read_image
+from destseg.data.sources import named_images
 from destseg.inference.drawing import draw_result
 
 
@@ -360,7 +360,7 @@ def test_a_long_list_of_equal_names_is_named_in_time_that_grows_with_its_length(
     tried = []
     with_name = Path.with_name
     monkeypatch.setattr(Path, "with_name", lambda self, n: (tried.append(n), with_name(self, n))[1])
-    names = [name for _, name in _named_images(["part.png"] * 500)]
+    names = [name for _, name in named_images([Path("part.png")] * 500)]
     assert names[:3] == ["part.png", "part-2.png", "part-3.png"]
     assert len(set(names)) == 500
     assert len(tried) < 2 * 500
@@ -390,7 +390,6 @@ import sys
 import numpy as np
 import destseg.inference.predictor as module
 from destseg.cli.main import main
-from destseg.cli.predict import _named_images
 module.open_backend = lambda *_: lambda images: images[..., 0].astype(np.float32) / 255
 sys.exit(main(sys.argv[1:]))
 """

@@ -57,9 +57,9 @@ def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     parsed = _parser().parse_args(words)
 
-    from destseg.cli.sources import source_images
     from destseg.data.files import write_atomically
     from destseg.data.outputs import require_files
+    from destseg.data.sources import source_images
     from destseg.inference.bundle import own_files
     from destseg.monitoring.drift import Drift, load_state, save_state
     from destseg.monitoring.martingale import alarm_level

@@ -56,11 +56,12 @@ def run(words: list[str]) -> int:
         raise SettingsError(f"--batch-size: expected at least 1, got {parsed.batch_size}")
 
     from destseg.cli.progress import track
+    from destseg.data.sources import named_images
     from destseg.inference.predictor import load
     from destseg.inference.result import Failure
     from destseg.interruption import Interruption
 
-    named = list(_named_images(parsed.images))
+    named = list(named_images(map(Path, parsed.images)))
     _require_outputs(parsed, named)
     predictor = load(parsed.bundle, **runtime_options(parsed), batch_size=parsed.batch_size)
     bit_depth = predictor.bundle.settings.data.bit_depth
@@ -110,22 +111,6 @@ def _draw(path: Path, answer: Result, target: Path, bit_depth: int) -> bool:
         print(f"destseg: no overlay: {error}", file=sys.stderr)
         return False
     return True
-
-
-def _named_images(sources: list[str]) -> Iterator[tuple[Path, str]]:
-    """Yield each image with a name for its overlay, unique and like its place in the source."""
-    from destseg.cli.sources import source_images
-
-    used: dict[str, int] = {}  # the names, and the last number that was added to each
-    for source in map(Path, sources):
-        for path in source_images(source):
-            inside = path.relative_to(source) if source in path.parents else Path(path.name)
-            name = wanted = inside.with_suffix(".png").as_posix()
-            while name in used:
-                used[wanted] += 1
-                name = inside.with_name(f"{inside.stem}-{used[wanted]}.png").as_posix()
-            used[name] = 1
-            yield path, name
 
 
 @contextlib.contextmanager

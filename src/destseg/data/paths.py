@@ -1,4 +1,4 @@
-r"""Names of files as text: the one rule for bytes that are no text.
+r"""Paths as callers give them, and names of files as text: the one rule for bytes that are none.
 
 A file's name is bytes, and Python keeps those that are no UTF-8 as lone surrogates (``b"\xff"`` is
 ``"\udcff"``), which no strict encoder writes.  What destseg writes is always text, and:
@@ -11,6 +11,16 @@ A file's name is bytes, and Python keeps those that are no UTF-8 as lone surroga
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import TypeAlias
+
+AnyPath: TypeAlias = str | os.PathLike[str]
+"""A path as callers give it; ``~`` is the home folder."""
+
+
+def expanded(path: AnyPath) -> Path:
+    """Return a path with ``~`` and ``~user`` replaced by the home folder, where there is one."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's fails where there is none
 
 
 def shown(path: str | os.PathLike[str]) -> str:

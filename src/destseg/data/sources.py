@@ -1,8 +1,9 @@
-"""What the IMAGES on a command line stand for."""
+"""Which images a file, a folder or a list stands for, and what to call what is made of each."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from destseg.data.folders import folders_in
@@ -26,6 +27,24 @@ def source_images(source: Path) -> list[Path]:
     if source.is_dir() or source.suffix.lower() in LIST_SUFFIXES:
         return _without_masks(source, find_images(source))
     return [source]
+
+
+def named_images(sources: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield each image with the name of a PNG for it, unique and like its place in the source.
+
+    Raises:
+        DataError: as ``source_images``.
+    """
+    used: dict[str, int] = {}  # the names, and the last number that was added to each
+    for source in sources:
+        for path in source_images(source):
+            inside = path.relative_to(source) if source in path.parents else Path(path.name)
+            name = wanted = inside.with_suffix(".png").as_posix()
+            while name in used:
+                used[wanted] += 1
+                name = inside.with_name(f"{inside.stem}-{used[wanted]}.png").as_posix()
+            used[name] = 1
+            yield path, name
 
 
 def _without_masks(source: Path, paths: list[Path]) -> list[Path]:
