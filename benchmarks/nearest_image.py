@@ -44,7 +44,7 @@ def main() -> int:
 def measure(data: str) -> dict[str, object]:
     """Return the AUROC over all test images and by kind, and the correlations themselves."""
     samples = test_samples(data)
-    kinds = np.array([sample.defect for sample in samples])
+    kinds = np.array([sample.defect_type for sample in samples])
     good = kinds == "good"
     training = normalised([sample.path for sample in good_samples(data)])
     found = (normalised([sample.path for sample in samples]) @ training.T).max(1)

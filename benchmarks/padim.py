@@ -57,8 +57,8 @@ def main() -> int:
 def measure(data: str, repeats: float) -> dict[str, object]:
     """Return image AUROCs of a data set, by which training images were used."""
     training, test = good_samples(data), test_samples(data)
-    defective = np.array([sample.defect != "good" for sample in test])
-    likeness = likenesses(training, [sample for sample in test if sample.defect == "good"])
+    defective = np.array([sample.defect_type != "good" for sample in test])
+    likeness = likenesses(training, [sample for sample in test if sample.defect_type == "good"])
     others = np.flatnonzero(likeness < repeats)
     drawn = np.random.default_rng(0).permutation(len(training))[: len(others)]
     known, asked = embeddings(training), embeddings(test)

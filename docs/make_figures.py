@@ -36,8 +36,8 @@ def main() -> int:
     moved = predictor.bundle.settings.replace(transplant_share=1.0)
     write_image(IMAGES / "transplants.png", damage_sheet(parts, moved, 6))
     samples = test_samples(parts)
-    kinds = dict.fromkeys(sample.defect for sample in samples)
-    first = [next(each for each in samples if each.defect == kind) for kind in kinds]
+    kinds = dict.fromkeys(sample.defect_type for sample in samples)
+    first = [next(each for each in samples if each.defect_type == kind) for kind in kinds]
     write_image(IMAGES / "disagreement.png", disagreement_sheet(predictor, first))
     write_image(IMAGES / "misses.png", disagreement_sheet(predictor, worst(predictor, samples, 3)))
     write_image(IMAGES / "demo.png", read_image(folder / "sheet.png"))

@@ -33,7 +33,7 @@ def told(category, root):
     return {
         (
             sample.path.relative_to(root).as_posix(),
-            sample.defect,
+            sample.defect_type,
             sample.mask and sample.mask.relative_to(root).as_posix(),
         )
         for sample in category.test
@@ -92,7 +92,7 @@ def test_mtd(layouts, tmp_path):
     touch(tmp_path, "MT_Crack/Imgs/a.jpg", "MT_Crack/Imgs/a.png", "README.md")
     (only,) = layouts.read_layout("mtd", tmp_path)
     free = {path.name for path in only.training} | {
-        sample.path.name for sample in only.test if sample.defect == "good"
+        sample.path.name for sample in only.test if sample.defect_type == "good"
     }
     assert len(only.training) == 8
     assert free == {f"exp_{i}.jpg" for i in range(10)}

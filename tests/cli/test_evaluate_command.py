@@ -40,7 +40,7 @@ def test_metrics_are_printed_and_written(brightness_model, data, tmp_path, capsy
     assert figures["image"]["auroc"] == pytest.approx((24 - 1 - 0.5) / 24)
     with rows.open(newline="") as file:
         table = list(csv.DictReader(file))
-    assert [row["kind"] for row in table] == ["dent"] * 4 + ["good"] * 6
+    assert [row["defect_type"] for row in table] == ["dent"] * 4 + ["good"] * 6
     assert [row["outcome"] for row in table] == ["missed", *["found"] * 3, *["passed"] * 6]
 
 
@@ -148,7 +148,7 @@ def test_a_csv_of_labels_gives_the_same_as_the_folders(brightness_model, data, t
     output = tmp_path / "out.json"
     assert main(["evaluate", str(brightness_model), str(listed), "--output", str(output)]) == 0
     figures = json.loads(output.read_text())
-    for name in ("image", "pixel", "coverage", "misses", "false_alarms", "kinds"):
+    for name in ("image", "pixel", "coverage", "misses", "false_alarms", "defect_types"):
         assert figures[name] == expected[name], name
     # Without masks: the same of images, and a missing file costs its row alone.
     capsys.readouterr()

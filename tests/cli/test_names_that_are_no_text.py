@@ -78,7 +78,7 @@ def test_evaluate_and_report(suffix, run, data, brightness_model, tmp_path):
     assert code == 0
     assert shown(KIND) in out
     values = json.loads((brightness_model / "metrics.json").read_bytes())
-    assert KIND in values["kinds"]
+    assert KIND in values["defect_types"]
     if suffix == "csv":
         with rows.open(newline="", encoding="utf-8") as file:
             table = list(csv.DictReader(file))

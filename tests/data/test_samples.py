@@ -338,7 +338,7 @@ def test_test_folders_of_other_tools_are_understood(test, masks, good, tmp_path)
     touch(tmp_path, f"{test}/{good}/1.png", f"{test}/abnormal/1.png", f"{test}/NG/1.png")
     touch(tmp_path, f"{masks}/abnormal/1.png", f"{masks}/NG/1_mask.png", f"{masks}/{good}/1.png")
     found = samples.test_samples(tmp_path)
-    assert sorted(found, key=lambda sample: sample.defect) == [
+    assert sorted(found, key=lambda sample: sample.defect_type) == [
         Sample(tmp_path / test / "NG/1.png", "NG", tmp_path / masks / "NG/1_mask.png"),
         Sample(tmp_path / test / "abnormal/1.png", "abnormal", tmp_path / masks / "abnormal/1.png"),
         Sample(tmp_path / test / good / "1.png", "good"),

@@ -159,7 +159,7 @@ def test_images_without_a_mask_count_for_the_image_metrics_alone(predictor, data
     rest += [sample for sample in test_samples(data) if sample.path.match("[gs]*/001.png")]
     assert figures.pixel == evaluate(predictor, rest).pixel
     assert figures.coverage == Coverage(given=12, images=12, with_mask=11, unreadable_masks=0)
-    holes = {each.kind: each.coverage for each in figures.kinds}["hole"]
+    holes = {each.defect_type: each.coverage for each in figures.defect_types}["hole"]
     assert (holes.images, holes.with_mask) == (3, 2)
     assert not figures.failures
     assert figures.to_json()["coverage"]["with_mask"] == 11
@@ -189,7 +189,7 @@ def test_an_unreadable_mask_costs_the_pixels_of_its_image(predictor, data):
     assert figures.image == whole.image
     assert figures.coverage == Coverage(given=12, images=12, with_mask=11, unreadable_masks=1)
     (failed,) = figures.failures
-    assert failed.image == str(data / "test/hole/001.png")
+    assert failed.path == str(data / "test/hole/001.png")
     assert failed.score is not None
     assert str(mask) in failed.error
     assert seen.count(True) == 1
@@ -206,10 +206,10 @@ def test_an_unreadable_image_costs_its_row(predictor, data):
     assert (figures.misses, figures.false_alarms) == (expected.misses, expected.false_alarms)
     assert figures.coverage == Coverage(given=12, images=11, with_mask=11, unreadable_masks=0)
     (failed,) = figures.failures
-    assert failed.image == str(image)
-    assert (failed.kind, failed.score, failed.is_defective) == ("scratch", None, None)
+    assert failed.path == str(image)
+    assert (failed.defect_type, failed.score, failed.is_defective) == ("scratch", None, None)
     assert failed.outcome == "unreadable"
-    assert [record.image for record in figures.records] == [
+    assert [record.path for record in figures.records] == [
         str(sample.path) for sample in test_samples(data)
     ]
     assert len(seen) == 12
@@ -253,7 +253,7 @@ def test_files_that_the_listing_shows_to_be_missing_are_told_before_the_first_im
 def test_images_of_which_nothing_is_known_are_refused(predictor, data):
     known = test_samples(data)
     unknown = Sample(known[0].path, None)
-    with pytest.raises(DataError, match="without a kind") as caught:
+    with pytest.raises(DataError, match="without a label") as caught:
         evaluate(predictor, [*known, unknown])
     assert str(unknown.path) in str(caught.value)
     with pytest.raises(DataError, match="no images"):
@@ -285,20 +285,22 @@ def test_a_rate_of_nothing_is_not_defined():
 def test_kinds_are_measured_with_the_good_images(predictor, data):
     samples = test_samples(data)
     figures = evaluate(predictor, samples)
-    assert [each.kind for each in figures.kinds] == ["good", "hole", "scratch"]
-    assert [each.flagged.total for each in figures.kinds] == [5, 3, 4]
-    for each in figures.kinds[1:]:
-        alone = evaluate(predictor, [s for s in samples if s.defect in ("good", each.kind)])
+    assert [each.defect_type for each in figures.defect_types] == ["good", "hole", "scratch"]
+    assert [each.flagged.total for each in figures.defect_types] == [5, 3, 4]
+    for each in figures.defect_types[1:]:
+        alone = evaluate(
+            predictor, [s for s in samples if s.defect_type in ("good", each.defect_type)]
+        )
         assert (each.image, each.pixel) == (alone.image, alone.pixel)
-    assert np.isnan(figures.kinds[0].pixel.ap)
-    assert "ap" in figures.kinds[0].pixel.reasons
+    assert np.isnan(figures.defect_types[0].pixel.ap)
+    assert "ap" in figures.defect_types[0].pixel.reasons
 
 
 def test_decisions_are_counted_at_the_threshold(predictor, data):
     figures = evaluate(predictor, test_samples(data))
     threshold = predictor.calibration.threshold
-    good = [record.score > threshold for record in figures.records if record.kind == "good"]
-    bad = [record.score <= threshold for record in figures.records if record.kind != "good"]
+    good = [record.score > threshold for record in figures.records if record.defect_type == "good"]
+    bad = [record.score <= threshold for record in figures.records if record.defect_type != "good"]
     assert figures.false_alarms == Rate(sum(good), 5)
     assert figures.misses == Rate(sum(bad), 7)
     outcomes = [record.outcome for record in figures.records]

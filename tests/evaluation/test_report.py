@@ -46,7 +46,7 @@ def entry(name="good/1.png", kind="good", score=0.2, **changes):
     region = Region(x=10, y=20, width=30, height=5, area=99, peak=0.9, peak_x=12, peak_y=21)
     values = {
         "name": name,
-        "kind": kind,
+        "defect_type": kind,
         "is_defective": kind != "good",
         "score": score,
         "p_value": 0.25,
@@ -66,7 +66,9 @@ def report_of(entries, **changes):
         "facts": {"model": "bottle1"},
         "metrics": {"image AUROC": 0.991, "pixel AP": None},
         "reasons": {"pixel AP": "there are no masks"},
-        "kinds": [{"kind": "good", "images": 3, "flagged": 1, "image AP": None, "pixel AP": 0.5}],
+        "defect_types": [
+            {"defect type": "good", "images": 3, "flagged": 1, "image AP": None, "pixel AP": 0.5}
+        ],
         "curves": {"pixel ROC": ([0.0, 0.1, 1.0], [0.0, 0.9, 1.0])},
         "threshold": 0.5123456789,
         "guaranteed_false_alarm_rate": 0.25,
@@ -111,7 +113,7 @@ def test_an_entry_has_small_images_of_the_images_proportions():
     result = Result("x", 0.5, 0.1, True, 0.4, 0.4, anomaly_map, 300, 600, ())
     image = rng.integers(0, 256, (300, 600, 3), np.uint8)
     made = make_entry(Sample(Path("a/test/crack/7.png"), "crack"), result, image, anomaly_map > 0.5)
-    assert (made.name, made.kind, made.is_defective) == ("crack/7.png", "crack", True)
+    assert (made.name, made.defect_type, made.is_defective) == ("crack/7.png", "crack", True)
     assert (made.score, made.p_value, made.height, made.width) == (0.5, 0.1, 300, 600)
     opened = [Image.open(io.BytesIO(part)) for part in (made.image, made.heatmap, made.mask)]
     assert [(part.format, part.size) for part in opened] == [
@@ -151,7 +153,9 @@ def test_hostile_text_is_data_and_never_markup():
     hostile = entry(HOSTILE, HOSTILE)
     page = render(report_of([hostile], title=HOSTILE, facts={HOSTILE: HOSTILE}))
     data = data_of(page)
-    assert data["title"] == data["entries"][0]["name"] == data["entries"][0]["kind"] == HOSTILE
+    assert (
+        data["title"] == data["entries"][0]["name"] == data["entries"][0]["defectType"] == HOSTILE
+    )
     assert data["facts"] == [[HOSTILE, HOSTILE]]
     assert page.count("<script") == 2
     assert "<img" not in page
@@ -179,7 +183,7 @@ def test_numbers_stay_exact_and_undefined_ones_have_no_number():
     assert data["threshold"] == 0.5123456789
     assert data["entries"][0]["score"] == 0.1 + 0.2
     assert data["metrics"] == [["a", None, ""], ["b", None, "why"]]
-    assert data["kinds"]["rows"] == [["good", "3", "1", "–", "50.0"]]
+    assert data["defectTypes"]["rows"] == [["good", "3", "1", "–", "50.0"]]
     assert ["training", "batch_size", "16"] in data["settings"]
 
 
@@ -378,13 +382,13 @@ def test_filters_filter_and_follow_the_threshold(show):
         if threshold == 0.3:
             move(page, threshold)
         for kind in ("", "hole & dirt"):
-            page.locator("#kind").select_option(kind)
+            page.locator("#defect-type").select_option(kind)
             for name, outcomes in OUTCOMES.items():
                 page.locator(f"input[value='{name}']").check(force=True)
                 expected = {
                     each.name
                     for each in entries
-                    if outcome(each, threshold) in outcomes and kind in ("", each.kind)
+                    if outcome(each, threshold) in outcomes and kind in ("", each.defect_type)
                 }
                 assert set(shown(page)) == expected
                 assert page.locator(f"[data-count='{name}']").text_content() == str(len(expected))
@@ -448,8 +452,8 @@ def test_the_gallery_is_sorted(show):
 def test_the_larger_view_goes_by_keyboard_through_what_is_shown(show):
     entries = mixed_entries()
     page = show(report_of(entries))
-    page.locator("#kind").select_option("crack")
-    cracks = sorted((x for x in entries if x.kind == "crack"), key=lambda each: -each.score)
+    page.locator("#defect-type").select_option("crack")
+    cracks = sorted((x for x in entries if x.defect_type == "crack"), key=lambda each: -each.score)
     page.locator("#gallery > li:not([hidden]) .card").first.focus()
     page.keyboard.press("Enter")
     name, viewer = page.locator("#viewer-name"), page.locator("#viewer")
@@ -504,23 +508,31 @@ def test_hostile_text_is_shown_as_it_is(show):
             facts={HOSTILE: HOSTILE},
             metrics={HOSTILE: None},
             reasons={HOSTILE: HOSTILE},
-            kinds=[{HOSTILE: HOSTILE}],
+            defect_types=[{HOSTILE: HOSTILE}],
             settings={HOSTILE: {HOSTILE: HOSTILE}},
             training={HOSTILE: [(1, 0.5)]},
         )
     )
     page.locator(".card").click()
-    for place in ("#title", ".name", "#viewer-name", "#kinds td, #kinds tbody th", "#facts dd"):
+    for place in (
+        "#title",
+        ".name",
+        "#viewer-name",
+        "#defect-types td, #defect-types tbody th",
+        "#facts dd",
+    ):
         assert page.locator(place).first.text_content() == HOSTILE
     assert page.title() == HOSTILE
-    assert page.locator("#kind option").nth(1).text_content() == f"{HOSTILE} (1)"
+    assert page.locator("#defect-type option").nth(1).text_content() == f"{HOSTILE} (1)"
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize(
     "report",
     [
-        report_of([entry()], curves={}, training={}, kinds=[], metrics={}, facts={}, settings={}),
+        report_of(
+            [entry()], curves={}, training={}, defect_types=[], metrics={}, facts={}, settings={}
+        ),
         report_of([entry("c/1.png", "c", 0.9)] * 3, calibration_scores=[]),
         report_of([entry("c/1.png", "c", 0.5), entry(score=0.5)], threshold=0.5),
         report_of([entry("c/1.png", "c", 1.0), entry(score=0.0, mask=jpeg())], threshold=1.0),

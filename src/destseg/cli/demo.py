@@ -88,7 +88,7 @@ at the threshold, which only good parts have set:
   {false_alarms.count} false alarms in {false_alarms.total} good parts
 
 done in {(time.monotonic() - begun) / 60:.1f} minutes; look at
-  {output / "sheet.png"}   an image of each kind, the drawn defect, the heatmap
+  {output / "sheet.png"}   an image of each defect type, the drawn defect, the heatmap
   {overlays}    all test images with their heatmaps and regions
   {bundle}       the trained model
 
@@ -116,12 +116,12 @@ def _write_overlays(predictor: Predictor, samples: list[Sample], folder: Path) -
 
     results = predictor.predict([sample.path for sample in samples])
     for sample, result in zip(samples, results, strict=True):
-        target = folder / str(sample.defect) / f"{sample.path.stem}.png"
+        target = folder / str(sample.defect_type) / f"{sample.path.stem}.png"
         write_image(target, draw_result(sample.path, result))
 
 
 def _sheet(predictor: Predictor, samples: list[Sample]) -> NDArray[np.uint8]:
-    """Return a sheet with the first test image of each kind."""
+    """Return a sheet with the first test image of each defect type."""
     import numpy as np
 
     from destseg.data.drawing import colour_map, contact_sheet
@@ -129,8 +129,8 @@ def _sheet(predictor: Predictor, samples: list[Sample]) -> NDArray[np.uint8]:
     from destseg.inference.drawing import draw_result
 
     rows = []
-    for kind in dict.fromkeys(sample.defect for sample in samples):
-        sample = next(sample for sample in samples if sample.defect == kind)
+    for name in dict.fromkeys(sample.defect_type for sample in samples):
+        sample = next(sample for sample in samples if sample.defect_type == name)
         result = predictor.predict(sample.path)
         image = read_image(sample.path)
         mask = read_image(sample.mask) if sample.mask else np.zeros_like(image)

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Measure a model on images whose defects are known.
 
-DATA is a folder in MVTec AD's layout: test/good, test/KIND and masks in ground_truth/KIND; or a CSV
+DATA is a folder in MVTec AD's layout: test/good, test/TYPE and masks in ground_truth/TYPE; or a CSV
 with columns path, label (good, or the defect type) and perhaps mask, whose relative paths start at
-its own folder.  Metrics of images and pixels are printed for the whole set and for each kind of
-defect (with the good images), beside the decisions at the threshold with 95 % Wilson intervals.
+its own folder.  Metrics of images and pixels are printed for the whole set and for each defect
+type (with the good images), beside the decisions at the threshold with 95 % Wilson intervals.
 Maps and masks are compared at the model's size.
 
 Image metrics need no masks: they are of all images that can be read, pixel metrics of those that
@@ -101,7 +101,7 @@ def run(words: list[str]) -> int:
 def told_failures(evaluation: Evaluation) -> int:
     """Print what could not be read to the standard error, and return the exit code."""
     for failed in evaluation.failures:
-        print(f"destseg: {failed.image}: {failed.error}", file=sys.stderr)
+        print(f"destseg: {failed.path}: {failed.error}", file=sys.stderr)
     if not evaluation.failures:
         return 0
     count, given = len(evaluation.failures), evaluation.coverage.given
@@ -113,23 +113,26 @@ def told_failures(evaluation: Evaluation) -> int:
 
 
 def metrics_tables(evaluation: Evaluation) -> list[Table]:
-    """Return the tables of images and of pixels: a row a kind, then the whole set."""
+    """Return the tables of images and of pixels: a row a defect type, then the whole set."""
     from rich.markup import escape
 
-    flagged = sum(each.flagged.count for each in evaluation.kinds)
-    counts = [(each.kind, each.flagged.total, each.flagged.count) for each in evaluation.kinds]
+    flagged = sum(each.flagged.count for each in evaluation.defect_types)
+    counts = [
+        (each.defect_type, each.flagged.total, each.flagged.count)
+        for each in evaluation.defect_types
+    ]
     counts.append(("all", evaluation.coverage.images, flagged))
-    image = [each.image for each in evaluation.kinds] + [evaluation.image]
-    pixel = [each.pixel for each in evaluation.kinds] + [evaluation.pixel]
-    images = _table("images", ["kind", "number", "flagged", "AUROC", "AP", "F1max"])
-    masks = [each.coverage.with_mask for each in evaluation.kinds]
-    pixels = _table("pixels", ["kind", "number", "AUROC", "AP", "F1max", "AUPRO", "IAP", "IAP@90"])
-    for (kind, number, called), each in zip(counts, image, strict=True):
+    image = [each.image for each in evaluation.defect_types] + [evaluation.image]
+    pixel = [each.pixel for each in evaluation.defect_types] + [evaluation.pixel]
+    images = _table("images", ["number", "flagged", "AUROC", "AP", "F1max"])
+    masks = [each.coverage.with_mask for each in evaluation.defect_types]
+    pixels = _table("pixels", ["number", "AUROC", "AP", "F1max", "AUPRO", "IAP", "IAP@90"])
+    for (name, number, called), each in zip(counts, image, strict=True):
         figures = map(_per_cent, (each.auroc, each.ap, each.f1_max))
-        images.add_row(escape(kind), str(number), str(called), *figures)
-    for (kind, _, _), number, one in zip(counts, [*masks, sum(masks)], pixel, strict=True):
+        images.add_row(escape(name), str(number), str(called), *figures)
+    for (name, _, _), number, one in zip(counts, [*masks, sum(masks)], pixel, strict=True):
         values = (one.auroc, one.ap, one.f1_max, one.aupro, one.iap, one.iap_90)
-        pixels.add_row(escape(kind), str(number), *map(_per_cent, values))
+        pixels.add_row(escape(name), str(number), *map(_per_cent, values))
     return [images, pixels]
 
 
@@ -137,10 +140,11 @@ def _table(what: str, columns: list[str]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    title = f"{what}, per cent; each kind together with the good ones"
+    title = f"{what}, per cent; each defect type together with the good images"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("defect type", no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="left" if column == "kind" else "right", no_wrap=True)
+        table.add_column(column, justify="right", no_wrap=True)
     return table
 
 

@@ -8,7 +8,7 @@ from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 
 DESCRIPTION = """Write one HTML file with all images, heatmaps, curves and a threshold to move.
 
-DATA is a folder in MVTec AD's layout: test/good, test/KIND and masks in ground_truth/KIND; or a CSV
+DATA is a folder in MVTec AD's layout: test/good, test/TYPE and masks in ground_truth/TYPE; or a CSV
 with columns path, label (good, or the defect type) and perhaps mask.  The file works without a
 network; it holds small copies of the images.  What cannot be read is told in it, and exit code 1.
 """

@@ -37,10 +37,10 @@ def labelled_samples(source: str | Path) -> list[Sample]:
     samples = [_sample(source.parent, row) for row in rows]
     labels: dict[Path, str | None] = {}
     for sample in samples:
-        if labels.setdefault(sample.path, sample.defect) != sample.defect:
+        if labels.setdefault(sample.path, sample.defect_type) != sample.defect_type:
             raise DataError(
                 f"{source}: expected one label an image, got {labels[sample.path]!r} and "
-                f"{sample.defect!r} for {sample.path}. Leave one of the rows out."
+                f"{sample.defect_type!r} for {sample.path}. Leave one of the rows out."
             )
     return samples
 
@@ -61,9 +61,9 @@ def files_of(samples: Sequence[Sample]) -> Iterator[Path]:
 
 
 def _sample(folder: Path, row: dict[str, str]) -> Sample:
-    defect = GOOD if is_good_label(row["label"]) else row["label"]
+    defect_type = GOOD if is_good_label(row["label"]) else row["label"]
     mask = row.get("mask")
-    return Sample(folder / row["path"], defect, folder / mask if mask else None)
+    return Sample(folder / row["path"], defect_type, folder / mask if mask else None)
 
 
 def _unreadable(path: Path) -> str | None:

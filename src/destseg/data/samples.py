@@ -34,18 +34,18 @@ class Sample:
 
     Attributes:
         path: the image's file.
-        defect: ``good``, the kind of defect, or ``None`` where it is not known.
+        defect_type: ``good``, the type of the defect, or ``None`` where it is not known.
         mask: the file with the true defect pixels, or ``None`` where there is none.
     """
 
     path: Path
-    defect: str | None
+    defect_type: str | None
     mask: Path | None = None
 
     @property
     def is_defective(self) -> bool | None:
         """Whether the part is defective; ``None`` where it is not known."""
-        return None if self.defect is None else self.defect != GOOD
+        return None if self.defect_type is None else self.defect_type != GOOD
 
 
 def find_images(source: str | Path) -> list[Path]:
@@ -110,7 +110,7 @@ def test_samples(source: str | Path) -> list[Sample]:
     with any suffix of an image.  A good type (``good``, ``OK``, ``normal``, ...) is given as
     ``good`` and has no masks; the mask of a defective image is ``None`` where the file is missing.
     A folder of masks may have any name that means that, and may lie in ``test/``; where there is
-    but one type of defect its masks may lie straight in it.
+    but one defect type its masks may lie straight in it.
 
     Raises:
         DataError: there is no test folder, or no image in it, or one outside of the types.
@@ -126,16 +126,16 @@ def test_samples(source: str | Path) -> list[Sample]:
         )
     found = []
     for path in images_below(folder):
-        kind, *below = path.relative_to(folder).parts
+        name, *below = path.relative_to(folder).parts
         if not below:
             raise DataError(
                 f"{path}: expected test images in one folder a type (test/good, test/scratch, "
                 "...), got one straight in test/; move it into the folder of its type."
             )
-        if not names.is_masks(kind):
-            found.append((path, PurePath(kind, *below)))
+        if not names.is_masks(name):
+            found.append((path, PurePath(name, *below)))
     types = {inside.parts[0] for _, inside in found}
-    defective = {kind for kind in types if not names.is_good(kind)}
+    defective = {name for name in types if not names.is_good(name)}
     masks = _masks([source, folder], single=len(defective) == 1)
     return [
         Sample(path, inside.parts[0], masks(inside))

@@ -31,17 +31,17 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class KindEvaluation:
-    """One kind of defect against all good images; for ``good`` only the decisions count.
+class DefectTypeEvaluation:
+    """One defect type against all good images; for ``good`` only the decisions count.
 
     Attributes:
-        kind: its name.
+        defect_type: its name.
         flagged: how many of its images were called defective.
         image, pixel: metrics of its images together with the good ones.
         coverage: how many of its own images these are of.
     """
 
-    kind: str
+    defect_type: str
     flagged: Rate
     image: ImageMetrics
     pixel: PixelMetrics
@@ -55,7 +55,7 @@ class Evaluation:
     Attributes:
         image: metrics of the image scores, of all images that could be read.
         pixel: metrics of the maps at their own size, of all of these that are good or have a mask.
-        kinds: the same for each kind.
+        defect_types: the same for each defect type.
         false_alarms: good images called defective.
         misses: defective images called good.
         threshold, guaranteed_false_alarm_rate: from the calibration.
@@ -66,7 +66,7 @@ class Evaluation:
 
     image: ImageMetrics
     pixel: PixelMetrics
-    kinds: tuple[KindEvaluation, ...]
+    defect_types: tuple[DefectTypeEvaluation, ...]
     false_alarms: Rate
     misses: Rate
     threshold: float
@@ -99,16 +99,16 @@ class Evaluation:
             "guaranteed_false_alarm_rate": self.guaranteed_false_alarm_rate,
             "seconds": round(self.seconds, 3),
             "images_per_s": round(coverage.images / self.seconds, 2),
-            "kinds": {
-                each.kind: {
+            "defect_types": {
+                each.defect_type: {
                     "flagged": each.flagged.to_json(),
                     "image": metrics_to_json(each.image),
                     "pixel": metrics_to_json(each.pixel),
                     "coverage": vars(each.coverage),
                 }
-                for each in self.kinds
+                for each in self.defect_types
             },
-            "failures": [{"path": record.image, "error": record.error} for record in self.failures],
+            "failures": [{"path": record.path, "error": record.error} for record in self.failures],
         }
         plain: dict[str, Any] = _without_nan(values)
         return plain
@@ -131,7 +131,7 @@ def evaluate(
 
     Args:
         predictor: the trained model.
-        samples: test images with their kind and, where there is one, their mask.
+        samples: test images with their defect type and, where there is one, their mask.
         exact: hold all maps for exact metrics; else bounded memory, metrics within 1e-4.
         on_image: called with each sample, its result and its mask at the map's size, ``None``
             where the mask is missing or unreadable; of an unreadable image with its failure.
@@ -141,15 +141,15 @@ def evaluate(
     """
     _check_labels(samples)
     _tell_unreadable(samples)
-    counts = {kind: PixelCounts.empty(exact=exact) for kind in kinds_of(samples)}
+    counts = {name: PixelCounts.empty(exact=exact) for name in defect_types_of(samples)}
     records = []
     begun = time.perf_counter()
     answers = predictor.stream(sample.path for sample in samples)
     for sample, answer in zip(samples, answers, strict=True):
         mask, error = _mask_for(predictor, sample, answer)
         if isinstance(answer, Result) and mask is not None:
-            counts[str(sample.defect)].add(answer.anomaly_map, mask)
-        records.append(Record.of(str(sample.defect), answer, mask is not None, error))
+            counts[str(sample.defect_type)].add(answer.anomaly_map, mask)
+        records.append(Record.of(str(sample.defect_type), answer, mask is not None, error))
         if on_image is not None:
             on_image(sample, answer, mask)
     seconds = time.perf_counter() - begun
@@ -157,9 +157,9 @@ def evaluate(
     return Evaluation(
         image=_image_metrics(records),
         pixel=together.metrics(),
-        kinds=tuple(_of_kind(kind, records, counts) for kind in counts),
-        false_alarms=_called([record for record in records if record.kind == GOOD], True),
-        misses=_called([record for record in records if record.kind != GOOD], False),
+        defect_types=tuple(_of_type(name, records, counts) for name in counts),
+        false_alarms=_called([record for record in records if record.defect_type == GOOD], True),
+        misses=_called([record for record in records if record.defect_type != GOOD], False),
         threshold=predictor.calibration.threshold,
         guaranteed_false_alarm_rate=predictor.calibration.guaranteed_false_alarm_rate,
         seconds=seconds,
@@ -216,8 +216,8 @@ def mask_of(
         return np.zeros(size, dtype=bool)
     if sample.mask is None:
         raise DataError(
-            f"{sample.path}: expected a mask of the defect under ground_truth/{sample.defect}/, "
-            "got none. Add it, or leave the image out."
+            f"{sample.path}: expected a mask of the defect under "
+            f"ground_truth/{sample.defect_type}/, got none. Add it, or leave the image out."
         )
     allowed = max(size[0] * size[1], math.prod(image_size or (0,)), DataSettings.max_pixels)
     mask = read_mask(sample.mask, max_pixels=allowed)
@@ -238,10 +238,10 @@ def mask_of(
     return resize(mask.astype(np.uint8) * np.uint8(255), size) >= 128
 
 
-def kinds_of(samples: Sequence[Sample]) -> list[str]:
-    """Return the kinds in the samples, good first, the others in the order of the samples."""
-    kinds = dict.fromkeys(str(sample.defect) for sample in samples)
-    return sorted(kinds, key=lambda kind: kind != GOOD)
+def defect_types_of(samples: Sequence[Sample]) -> list[str]:
+    """Return the defect types of samples, good first, the others in their order."""
+    names = dict.fromkeys(str(sample.defect_type) for sample in samples)
+    return sorted(names, key=lambda name: name != GOOD)
 
 
 def metrics_to_json(metrics: ImageMetrics | PixelMetrics) -> dict[str, Any]:
@@ -255,28 +255,28 @@ def _check_labels(samples: Sequence[Sample]) -> None:
     if unknown or not samples:
         raise DataError(
             "expected images known to be good or defective, got "
-            + (f"{unknown[0].path} without a kind" if unknown else "no images")
+            + (f"{unknown[0].path} without a label" if unknown else "no images")
         )
 
 
 def _image_metrics(records: Sequence[Record]) -> ImageMetrics:
     scored = [record for record in records if record.score is not None]
     return image_metrics(
-        np.array([record.kind != GOOD for record in scored], dtype=bool),
+        np.array([record.defect_type != GOOD for record in scored], dtype=bool),
         np.array([record.score for record in scored], dtype=np.float64),
     )
 
 
-def _of_kind(
-    kind: str, records: Sequence[Record], counts: Mapping[str, PixelCounts]
-) -> KindEvaluation:
-    chosen = [record for record in records if record.kind in (kind, GOOD)]
-    own = [record for record in records if record.kind == kind]
+def _of_type(
+    defect_type: str, records: Sequence[Record], counts: Mapping[str, PixelCounts]
+) -> DefectTypeEvaluation:
+    chosen = [record for record in records if record.defect_type in (defect_type, GOOD)]
+    own = [record for record in records if record.defect_type == defect_type]
     pixels = PixelCounts.merged(
-        [counts[name] for name in dict.fromkeys((GOOD, kind)) if name in counts]
+        [counts[name] for name in dict.fromkeys((GOOD, defect_type)) if name in counts]
     )
-    return KindEvaluation(
-        kind, _called(own, True), _image_metrics(chosen), pixels.metrics(), Coverage.of(own)
+    return DefectTypeEvaluation(
+        defect_type, _called(own, True), _image_metrics(chosen), pixels.metrics(), Coverage.of(own)
     )
 
 

@@ -32,7 +32,7 @@ def report_on(
     Args:
         data: the data set, for its name.
         predictor: the trained model.
-        samples: test images with their kind and, where there is one, their mask.
+        samples: test images with their defect type and, where there is one, their mask.
         on_image: called after each image.
 
     Raises:
@@ -86,9 +86,9 @@ def build_report(
         },
         metrics=_defined({**image, **pixel}),
         reasons=reasons,
-        kinds=[
+        defect_types=[
             {
-                "kind": each.kind,
+                "defect type": each.defect_type,
                 "images": each.flagged.total,
                 "flagged": each.flagged.count,
                 "with mask": each.coverage.with_mask,
@@ -102,7 +102,7 @@ def build_report(
                     }
                 ),
             }
-            for each in evaluation.kinds
+            for each in evaluation.defect_types
         ],
         curves={
             f"pixel {name.upper()}": (curve.x.tolist(), curve.y.tolist())
@@ -118,7 +118,7 @@ def build_report(
 
 
 def _left_out(failures: Sequence[Record]) -> dict[str, str]:
-    told = [f"{failed.image}: {failed.error}" for failed in failures]
+    told = [f"{failed.path}: {failed.error}" for failed in failures]
     return {"could not be read": some(told)} if told else {}
 
 

@@ -53,16 +53,16 @@ class Record:
     """One image's outcome.
 
     Attributes:
-        image: its path as given.
-        kind: good, or the kind of defect.
+        path: as given.
+        defect_type: ``good``, or the type of the defect.
         score, p_value, is_defective, regions: as in ``Result``, regions counted; ``None`` where
             the image could not be read.
         in_pixel_metrics: whether its pixels are counted: it was read, and is good or has a mask.
         error: why the image or, where there is a score, its mask could not be read; else ``None``.
     """
 
-    image: str
-    kind: str
+    path: str
+    defect_type: str
     score: float | None
     p_value: float | None
     is_defective: bool | None
@@ -72,14 +72,14 @@ class Record:
 
     @classmethod
     def of(
-        cls, kind: str, answer: Result | Failure, in_pixel_metrics: bool, error: str | None
+        cls, defect_type: str, answer: Result | Failure, in_pixel_metrics: bool, error: str | None
     ) -> Record:
-        """Return what became of an image of a kind."""
+        """Return what became of an image."""
         if isinstance(answer, Failure):
-            return cls(answer.name, kind, None, None, None, None, error=error)
+            return cls(answer.name, defect_type, None, None, None, None, error=error)
         return cls(
-            image=answer.name,
-            kind=kind,
+            path=answer.name,
+            defect_type=defect_type,
             score=answer.score,
             p_value=answer.p_value,
             is_defective=answer.is_defective,
@@ -93,7 +93,7 @@ class Record:
         """Found, missed, passed, false alarm or unreadable."""
         if self.is_defective is None:
             return "unreadable"
-        if self.kind == GOOD:
+        if self.defect_type == GOOD:
             return "false alarm" if self.is_defective else "passed"
         return "found" if self.is_defective else "missed"
 

@@ -20,7 +20,7 @@ const SHOWN = {
 };
 
 let threshold = report.threshold; // exact; the fields show it rounded
-const chosen = { outcome: "All", kind: "", order: "falling" };
+const chosen = { outcome: "All", defectType: "", order: "falling" };
 
 function outcomeOf(entry, limit = threshold) {
   const flagged = entry.score > limit;
@@ -43,7 +43,7 @@ function interval(count, total) {
   return `${bound(centre - half)}–${bound(centre + half)} %`;
 }
 
-const counted = (count, kind) => `${count} ${kind} image${count === 1 ? "" : "s"}`;
+const counted = (count, what) => `${count} ${what} image${count === 1 ? "" : "s"}`;
 
 // Summary
 
@@ -63,10 +63,10 @@ function showSummary() {
     byId("metrics").append(element("li", {}, element("span", {}, name), ...value));
   }
   for (const [name, value] of report.facts) byId("facts").append(definition(name, value));
-  const { columns, rows } = report.kinds;
-  byId("kinds").hidden = !rows.length;
-  byId("kinds").append(table(columns, rows,
-    "By kind; metrics in per cent, each kind of defect together with all good images"));
+  const { columns, rows } = report.defectTypes;
+  byId("defect-types").hidden = !rows.length;
+  byId("defect-types").append(table(columns, rows,
+    "By defect type; metrics in per cent, each type together with all good images"));
 }
 
 function definition(name, value) {
@@ -110,14 +110,14 @@ function showCurves() {
   for (const name of ["image ROC", "image PR", "pixel ROC", "pixel PR", "pixel PRO"]) {
     const points = report.curves[name];
     if (!points || !points.length) continue;
-    const [level, kind] = name.split(" ");
-    const axes = AXES[kind], area = metrics.get(`${level} ${axes.area}`);
+    const [level, curve] = name.split(" ");
+    const axes = AXES[curve], area = metrics.get(`${level} ${axes.area}`);
     const chart = lineChart({
       title: name, ...axes, yMax: 1, xMax: axes.limit || 1,
       points: axes.limit ? cutAt(points, axes.limit) : points,
       aside: typeof area === "number" ? `${axes.area} ${percent(area)}` : "",
     });
-    if (level === "image") imageCharts[kind] = chart;
+    if (level === "image") imageCharts[curve] = chart;
     byId("curve-list").append(chart.figure);
     drawn += 1;
   }
@@ -261,12 +261,12 @@ function judge(each) {
 }
 
 function filter() {
-  const ofKind = cards.filter(each => !chosen.kind || each.entry.kind === chosen.kind);
+  const ofType = cards.filter(each => !chosen.defectType || each.entry.defectType === chosen.defectType);
   for (const [name, admits] of Object.entries(SHOWN)) {
     byId("outcomes").querySelector(`[data-count="${name}"]`).textContent =
-      ofKind.filter(each => admits(each.told)).length;
+      ofType.filter(each => admits(each.told)).length;
   }
-  const visible = new Set(ofKind.filter(each => SHOWN[chosen.outcome](each.told)));
+  const visible = new Set(ofType.filter(each => SHOWN[chosen.outcome](each.told)));
   for (const each of cards) each.item.hidden = !visible.has(each);
   byId("shown").textContent = `${visible.size} of ${counted(cards.length, "").replace("  ", " ")} shown`;
 }
@@ -288,10 +288,12 @@ function fillToolbar() {
     byId("outcomes").append(element("label", {}, radio,
       element("span", {}, `${name} `, element("b", { "data-count": name }))));
   }
-  const kinds = new Map();
-  for (const { kind } of entries) kinds.set(kind, (kinds.get(kind) || 0) + 1);
-  byId("kind").append(element("option", { value: "" }, "all kinds"));
-  for (const [kind, count] of kinds) byId("kind").append(element("option", { value: kind }, `${kind} (${count})`));
+  const types = new Map();
+  for (const { defectType } of entries) types.set(defectType, (types.get(defectType) || 0) + 1);
+  byId("defect-type").append(element("option", { value: "" }, "all"));
+  for (const [type, count] of types) {
+    byId("defect-type").append(element("option", { value: type }, `${type} (${count})`));
+  }
   byId("gallery").classList.toggle("no-masks", !hasMasks);
 }
 
@@ -320,7 +322,7 @@ function view(index) {
   verdict.querySelector("dd").className = SHOWN.Wrong(outcome) ? "outcome wrong" : "outcome";
   byId("viewer-content").replaceChildren(
     element("div", { class: "large" }, ...large),
-    element("dl", {}, verdict, definition("truth", entry.kind),
+    element("dl", {}, verdict, definition("truth", entry.defectType),
       definition("image score", entry.score.toFixed(4)), definition("threshold", threshold.toFixed(4)),
       definition("p-value", entry.p.toPrecision(4)), definition("size", `${entry.width} × ${entry.height}`)),
     rows.length
@@ -359,7 +361,7 @@ byId("reset").addEventListener("click", () => {
 });
 byId("lower").addEventListener("click", () => moveTo(Math.max(...scores.filter(score => score < threshold))));
 byId("higher").addEventListener("click", () => moveTo(Math.min(...scores.filter(score => score > threshold))));
-byId("kind").addEventListener("change", event => { chosen.kind = event.target.value; filter(); });
+byId("defect-type").addEventListener("change", event => { chosen.defectType = event.target.value; filter(); });
 byId("order").addEventListener("change", event => { chosen.order = event.target.value; sort(); });
 byId("outcomes").addEventListener("change", event => { chosen.outcome = event.target.value; filter(); });
 byId("boxes").addEventListener("change", event =>

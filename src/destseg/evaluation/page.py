@@ -55,7 +55,7 @@ def _payload(report: Report) -> dict[str, Any]:
             [name, _share(value), report.reasons.get(name, "")]
             for name, value in report.metrics.items()
         ],
-        "kinds": _table(report.kinds),
+        "defectTypes": _table(report.defect_types),
         "curves": {name: _thinned(x, y) for name, (x, y) in curves.items()},
         "threshold": report.threshold,
         "guaranteed": report.guaranteed_false_alarm_rate,
@@ -73,7 +73,7 @@ def _payload(report: Report) -> dict[str, Any]:
 def _entry(entry: Entry) -> dict[str, Any]:
     return {
         "name": entry.name,
-        "kind": entry.kind,
+        "defectType": entry.defect_type,
         "defective": entry.is_defective,
         "score": entry.score,
         "p": entry.p_value,

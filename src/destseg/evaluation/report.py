@@ -31,7 +31,7 @@ class Entry:
 
     Attributes:
         name: folder and file name, as shown.
-        kind: ``good`` or the kind of defect.
+        defect_type: ``good`` or the type of the defect.
         is_defective: what is true of the part, not what was decided.
         score, p_value, regions, height, width: as in ``Result``.
         image: JPEG, longest side at most 192.
@@ -40,7 +40,7 @@ class Entry:
     """
 
     name: str
-    kind: str
+    defect_type: str
     is_defective: bool
     score: float
     p_value: float
@@ -61,7 +61,7 @@ class Report:
         facts: lines of the summary: model, data, date, versions.
         metrics: shares in [0, 1] by name, such as ``image AUROC``; ``None`` is not defined.
         reasons: why a metric is not defined, by its name.
-        kinds: rows of a table; floats are shares, whole numbers are counts.
+        defect_types: rows of a table; floats are shares, whole numbers are counts.
         curves: x and y by name: ``image ROC``, ``image PR``, ``pixel ROC``, ``pixel PR``,
             ``pixel PRO``.  The first two are made from the entries where they are missing.
         threshold: of the image score, as calibrated.
@@ -76,7 +76,7 @@ class Report:
     facts: Mapping[str, str]
     metrics: Mapping[str, float | None]
     reasons: Mapping[str, str]
-    kinds: Sequence[Mapping[str, object]]
+    defect_types: Sequence[Mapping[str, object]]
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     threshold: float
     guaranteed_false_alarm_rate: float
@@ -100,10 +100,10 @@ def make_entry(
     Raises:
         DataError: if it is not known whether the part is good.
     """
-    if sample.defect is None:
+    if sample.defect_type is None:
         raise DataError(
-            f"{sample.path}: expected an image known to be good or defective, got one without a "
-            "kind"
+            f"{sample.path}: expected an image known to be good or defective, got one without "
+            "a label"
         )
     scale = min(1.0, THUMBNAIL / max(result.height, result.width))
     size = (max(1, round(result.height * scale)), max(1, round(result.width * scale)))
@@ -112,7 +112,7 @@ def make_entry(
     drawn = None if mask is None else resize(mask.astype(np.uint8) * np.uint8(255), size)
     return Entry(
         name=f"{sample.path.parent.name}/{sample.path.name}",
-        kind=sample.defect,
+        defect_type=sample.defect_type,
         is_defective=bool(sample.is_defective),
         score=result.score,
         p_value=result.p_value,
