@@ -1,6 +1,7 @@
 """The layout's rules, held against what the sources really import."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,6 +102,27 @@ def type_checking_lines(path: Path) -> set[int]:
 def test_the_table_covers_every_file():
     assert len(FILES) > 30
     assert {part_of(path) for path in FILES} - {"top"} <= set(MAY_IMPORT)
+
+
+def test_the_map_has_the_same_table():
+    """ARCHITECTURE.md tells people what this table tells the tests."""
+    text = (Path(__file__).parents[1] / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)(?:/|\.py)?` \| .* \| ([^|]*)\|$", text, re.M)
+    told = {
+        room: set(MAY_IMPORT) - {room} if "everything" in may else set(re.findall(r"`(\w+)`", may))
+        for room, may in rows
+    }
+    told["inference"] -= {"torch_"}  # chosen inside open_backend(), see below
+    assert {room: may - ALL_BASE for room, may in told.items()} == {
+        room: may - ALL_BASE for room, may in MAY_IMPORT.items() if room not in ALL_BASE
+    }
+
+
+def test_the_map_names_files_that_are_there():
+    text = (Path(__file__).parents[1] / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w/])(?!tests/)[a-z_]+/[\w/]*\.py", text))
+    assert len(named) > 20
+    assert sorted(name for name in named if not (ROOT / name).is_file()) == []
 
 
 def test_the_table_has_no_circle():
