@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -216,11 +217,9 @@ def test_all_problems_are_listed_at_once_with_their_flags():
         ("teacher", 18),
         ("teacher", None),
         ("teacher_weights", 3),
-        ("teacher_weights", Path("teacher.pth")),
         ("head_dilations", ()),
         ("head_dilations", (0,)),
         ("head_dilations", (6, 12.0)),
-        ("head_dilations", [6, 12]),
         ("head_dilations", 6),
         ("damage_octaves", (0,)),
         ("damage_octaves", (0, 1, 2)),
@@ -436,3 +435,36 @@ def test_a_yaml_file_that_cannot_be_read_is_named(tmp_path):
             Settings.from_yaml(path)
         assert str(path) in str(caught.value)
         assert "expected a YAML file" in str(caught.value)
+
+
+def test_numpy_lists_and_paths_are_taken_and_kept_as_plain_values(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    given = Settings.from_preset(
+        image_size=np.int64(128),
+        weight_decay=np.float32(0.5),
+        skip_unreadable=np.bool_(True),
+        opacity=[np.float64(0.25), 1],
+        head_dilations=[1, np.int32(2)],
+        textures=Path("dtd"),
+        roi="~/roi.png",
+    )
+    plain = Settings.from_preset(
+        image_size=128,
+        weight_decay=0.5,
+        skip_unreadable=True,
+        opacity=(0.25, 1),
+        head_dilations=(1, 2),
+        textures="dtd",
+        roi="/home/ada/roi.png",
+    )
+    assert given == plain
+    for then, now in zip(given.flat().values(), plain.flat().values(), strict=True):
+        assert type(then) is type(now)
+    assert [type(item) for item in (*given.damage.opacity, *given.model.head_dilations)] == [
+        float,
+        int,
+        int,
+        int,
+    ]
+    with pytest.raises(SettingsError, match=r"--batch-size: expected a whole number, got 2\.5"):
+        Settings.from_preset(batch_size=np.float64(2.5))

@@ -32,7 +32,7 @@ from destseg.fields import (
     TrainingSettings,
     setting,
 )
-from destseg.validation import one_of, problem
+from destseg.validation import one_of, plain, problem
 
 __all__ = [
     "GROUPS",
@@ -45,7 +45,6 @@ __all__ = [
     "PresetName",
     "Settings",
     "TrainingSettings",
-    "as_tuples",
     "changed_settings",
     "field_types",
     "flag",
@@ -73,6 +72,8 @@ class Settings:
     decision: DecisionSettings = DecisionSettings()
 
     def __post_init__(self) -> None:
+        for group in GROUPS:
+            object.__setattr__(self, group, _plain(getattr(self, group)))
         problems = [
             f"{flag(item.name)}: {wrong}"
             for group, item in settings_fields()
@@ -144,7 +145,7 @@ class Settings:
                     for name in value
                     if name not in members[key]
                 ]
-                flat.update({name: as_tuples(item) for name, item in value.items()})
+                flat.update(value)
         if problems:
             raise SettingsError("\n".join(problems))
         return cls.from_preset(values.get("preset", "fast"), **flat)
@@ -268,9 +269,13 @@ def _unknown_key(key: str, known: Any) -> str:
     return f"unknown setting {key!r}{hint}"
 
 
-def as_tuples(value: Any) -> Any:
-    """Return a value as settings have it: with tuples for the lists of YAML."""
-    return tuple(as_tuples(item) for item in value) if isinstance(value, list) else value
+def _plain(group: Any) -> Any:
+    expected = field_types(group)
+    values = {
+        item.name: plain(getattr(group, item.name), expected[item.name], item.metadata["rule"])
+        for item in dataclasses.fields(group)
+    }
+    return dataclasses.replace(group, **values)
 
 
 def _lists(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from destseg.validation import (
     ANY,
     DILATIONS,
+    PATH,
     POSITIVE,
     SHARE,
     SHARE_ABOVE_0,
@@ -70,6 +71,7 @@ class DataSettings:
         None,
         "Region of interest: an image file whose marked pixels (not 0) are inspected, or a .json "
         "file with polygons in shares of width and height. It is stretched to every image.",
+        PATH,
     )
     max_pixels: int = setting(
         100_000_000,
@@ -117,6 +119,7 @@ class ModelSettings:
         None,
         "File with the teacher's pretrained weights (.safetensors, .pth, .pt or .bin); without it "
         "an installed weight package is used, then the model hub.",
+        PATH,
     )
     student: str = setting(
         SHARED,
@@ -152,6 +155,7 @@ class DamageSettings:
         "builtin",
         "Where the damage takes its images from: a folder (searched to any depth, for example "
         "DTD), or builtin: the photographs that scikit-image carries.",
+        PATH,
     )
     damage: Literal["cells", "pixels"] = setting(
         "cells",

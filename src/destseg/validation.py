@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -24,6 +25,7 @@ class Rule:
 
 
 ANY = Rule(lambda _: True, "")
+PATH = Rule(lambda _: True, "")
 POSITIVE = Rule(lambda value: value > 0, "a number above 0")
 SHARE = Rule(lambda value: 0 <= value <= 1, "a number in [0, 1]")
 SHARE_ABOVE_0 = Rule(lambda value: 0 < value <= 1, "a number in (0, 1]")
@@ -63,6 +65,21 @@ def rising(low: float, high: float, *, above: bool = False) -> Rule:
         lambda pair: (low < pair[0] if above else low <= pair[0]) and pair[0] <= pair[1] <= high,
         f"two numbers, {low:g} {'<' if above else '<='} first <= second <= {high:g}",
     )
+
+
+def plain(value: Any, expected: Any, rule: Rule) -> Any:
+    """Return a value as settings keep it, as far as it fits its type.
+
+    NumPy's scalars become Python's, and lists tuples where a tuple is expected.  Where the rule is
+    ``PATH``, paths become text, and ``~`` the home folder.
+    """
+    if get_origin(expected) is tuple and isinstance(value, list | tuple):
+        return tuple(plain(item, None, ANY) for item in value)
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return value.item()
+    if rule is PATH and isinstance(value, str | os.PathLike):
+        return os.path.expanduser(value)  # noqa: PTH111 - Path's fails where there is none
+    return value
 
 
 def problem(value: Any, expected: Any, rule: Rule) -> str | None:

@@ -78,7 +78,7 @@ def test_the_file_of_categories_has_flags_without_dashes(tmp_path):
     file.write_text("bolt: {rotation: turn, lr-head: 1e-3}\nnut: {opacity: [0.1, 0.9]}\n", "utf-8")
     assert settings_by_category(file, ["bolt", "nut", "worn"]) == {
         "bolt": {"rotation": "turn", "lr_head": 1e-3},
-        "nut": {"opacity": (0.1, 0.9)},
+        "nut": {"opacity": [0.1, 0.9]},
     }
 
 

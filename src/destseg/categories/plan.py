@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from destseg.config import Settings, as_tuples, changed_settings, read_yaml
+from destseg.config import Settings, changed_settings, read_yaml
 from destseg.data.folders import folders_in
 from destseg.data.names import is_good, is_split
 from destseg.data.samples import Sample
@@ -123,7 +123,7 @@ def settings_by_category(path: Path, known: Sequence[str]) -> dict[str, dict[str
     if problems:
         raise SettingsError(f"{path}:\n" + "\n".join(f"  {line}" for line in problems))
     return {
-        name: {str(key).replace("-", "_"): as_tuples(value) for key, value in own.items()}
+        name: {str(key).replace("-", "_"): value for key, value in own.items()}
         for name, own in values.items()
     }
 

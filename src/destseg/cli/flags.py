@@ -129,7 +129,7 @@ def _add_flag(section: Any, name: str, expected: Any, values: Any) -> None:
         options["metavar"] = "{" + ",".join(get_args(expected)) + "}"
     elif get_origin(expected) is tuple:
         several = get_args(expected)
-        options |= {"nargs": "+" if several[-1] is Ellipsis else len(several), "action": _Tuple}
+        options |= {"nargs": "+" if several[-1] is Ellipsis else len(several)}
         options["type"] = _reader(several[0])
         options["metavar"] = _METAVARS[several[0]]
     else:
@@ -138,20 +138,6 @@ def _add_flag(section: Any, name: str, expected: Any, values: Any) -> None:
 
 
 _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
-
-
-class _Tuple(argparse.Action):
-    """Store several values as a tuple, as the settings have them."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        del parser, option_string
-        setattr(namespace, self.dest, tuple(values))
 
 
 def _reader(expected: Any) -> Any:
