@@ -122,11 +122,11 @@ def crash(parsed: argparse.Namespace, folder: Path) -> dict[str, Any]:
         print(driver.log(), file=sys.stderr)
     finally:
         cluster.shutdown()
-    rows = pq.read_table(folder / "out", columns=["id", "error", "score"])
-    ids = collections.Counter(rows["id"].to_pylist())
+    rows = pq.read_table(folder / "out", columns=["path", "error", "score"])
+    ids = collections.Counter(rows["path"].to_pylist())
     expected = {str(path) for path in (folder / "in").iterdir()}
-    errors = {row["id"] for row in rows.to_pylist() if row["error"] is not None}
-    unscored = {row["id"] for row in rows.to_pylist() if row["score"] is None}
+    errors = {row["path"] for row in rows.to_pylist() if row["error"] is not None}
+    unscored = {row["path"] for row in rows.to_pylist() if row["score"] is None}
     repeated = [path.name for path, at in kept.items() if path.stat().st_mtime_ns != at]
     return {
         "images": parsed.images,

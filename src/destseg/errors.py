@@ -88,7 +88,7 @@ class WeightsError(DestsegError):
 
 
 class BundleError(DestsegError):
-    """A trained model on disk that is missing, changed, incomplete or of a newer format."""
+    """A trained model on disk that is missing, changed, incomplete or of another format."""
 
 
 class TrainingError(DestsegError):

@@ -92,7 +92,7 @@ def test_an_interrupted_batch_goes_on_and_has_every_image_once(
     assert last_line(out).startswith("90 images: 50 defective, 2 could not be read; 90 in ")
     found = results(output)
     names = [str(source / f"{number}.png") for number in range(90)]
-    assert [row["id"] for row in found] == names
+    assert [row["path"] for row in found] == names
     assert found[50]["error"]
     assert "got a file that starts with b'words'" in found[7]["error"]
     assert sum(row["error"] is not None for row in found) == 2
@@ -141,8 +141,8 @@ def test_an_image_that_ends_its_process_is_found_and_the_others_are_done(
     assert code == 1
     assert last_line(out).startswith("40 images: 1 defective, 1 could not be read; 40 in ")
     found = results(output)
-    assert [row["id"] for row in found] == [str(source / f"{number}.png") for number in range(40)]
-    assert [row["id"] for row in found if row["error"]] == [str(source / "20.png")]
+    assert [row["path"] for row in found] == [str(source / f"{number}.png") for number in range(40)]
+    assert [row["path"] for row in found if row["error"]] == [str(source / "20.png")]
     assert "whose process ended each of 3 times" in found[20]["error"]
     assert [row["score"] for row in found if not row["error"]] == pytest.approx(
         [2 * number / 255 for number in range(40) if number != 20]
@@ -153,13 +153,13 @@ def test_parquet_in_and_nothing_to_do_the_second_time(batch, tmp_path, write_ima
     content = [write_image(tmp_path / "a.png", 10 * n).read_bytes() for n in range(20)]
     table = pa.table({"serial": [f"s{n}" for n in range(20)], "png": content})
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=10)
-    words = (tmp_path / "in.parquet", tmp_path / "out", "--id-column", "serial")
+    words = (tmp_path / "in.parquet", tmp_path / "out", "--path-column", "serial")
     code, out, _ = batch(*words, "--partition-size", 5)
     assert code == 0
     assert last_line(out).startswith("20 images: 12 defective, 0 could not be read; 20 in ")
     table = pq.read_table(tmp_path / "out")
     assert table.schema.remove_metadata() == SCHEMA
-    assert table["id"].to_pylist() == [f"s{n}" for n in range(20)]
+    assert table["path"].to_pylist() == [f"s{n}" for n in range(20)]
     assert table["partition"].to_pylist() == [0] * 10 + [1] * 10
     assert table["score"].to_pylist() == pytest.approx([10 * n / 255 for n in range(20)])
     assert set(table["error"].to_pylist()) == {None}

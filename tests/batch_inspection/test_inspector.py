@@ -52,16 +52,16 @@ def test_results_are_those_of_predict(red_model, images, tmp_path, in_this_proce
     found = [
         row for n in (0, 1) for row in pq.read_table(tmp_path / "out" / job.file(n)).to_pylist()
     ]
-    assert [row["id"] for row in found] == list(expected)
+    assert [row["path"] for row in found] == list(expected)
     assert sum(answer["defective"] for answer in answers) == sum(
         bool(row["is_defective"]) for row in found
     )
     for row in found:
-        said = {**expected[row["id"]], "model": "hash of weights"}
-        if row["id"] == str(gone):
+        said = {**expected[row["path"]], "weights_sha256": "hash of weights"}
+        if row["path"] == str(gone):
             assert "nothing there" in row["error"]
             continue
-        assert row.pop("partition") == int(Path(row.pop("id")).stem) // 6
+        assert row.pop("partition") == int(Path(row.pop("path")).stem) // 6
         for name, value in row.items():
             assert said.get(name) == value, name
 

@@ -43,7 +43,9 @@ def test_the_same_batch_is_gone_on_with(output):
     assert json.loads(before)["listing_sha256"] == "listing"
 
 
-@pytest.mark.parametrize("name", [field for field in JOB.__dataclass_fields__ if field != "model"])
+@pytest.mark.parametrize(
+    "name", [field for field in JOB.__dataclass_fields__ if field != "weights_sha256"]
+)
 def test_another_batch_is_refused_with_what_differs(name, output):
     begin(output, JOB)
     other = replace(JOB, **{name: 99 if isinstance(getattr(JOB, name), int) else "other"})
@@ -57,9 +59,9 @@ def test_overwriting_deletes_results_and_nothing_else(output):
     output.write("notes.txt", b"mine")
     output.write("part-mine.parquet", b"mine")
     complete(output, JOB, Counts(10))
-    begin(output, replace(JOB, model="other"), overwrite=True)
+    begin(output, replace(JOB, weights_sha256="other"), overwrite=True)
     assert sorted(output.names()) == ["_job.json", "notes.txt", "part-mine.parquet"]
-    assert json.loads(output.read("_job.json"))["model"] == "other"
+    assert json.loads(output.read("_job.json"))["weights_sha256"] == "other"
 
 
 def test_results_without_a_record_are_not_touched(output):
@@ -85,7 +87,7 @@ def test_an_output_that_cannot_be_is_an_error(tmp_path):
 def test_only_whole_results_of_this_batch_are_finished(output):
     begin(output, JOB)
     assert finished(output, JOB, PIECES) == {}
-    write_results(output, replace(JOB, model="other"))
+    write_results(output, replace(JOB, weights_sha256="other"))
     assert finished(output, JOB, PIECES) == {}
     write_results(output, failed=1)
     counts = {0: Counts(4, 1), 1: Counts(4, 1), 2: Counts(2, 1)}
@@ -104,7 +106,7 @@ def test_a_batch_is_complete_when_every_partition_is_there(output):
         complete(output, JOB, Counts(10))
     assert "_SUCCESS" not in output.names()
     write_results(output, partitions=(1,))
-    write_results(output, replace(JOB, model="other"))  # a straggler of an overwritten batch
+    write_results(output, replace(JOB, weights_sha256="other"))  # a straggler
     complete(output, JOB, Counts(10))
     assert sorted(output.names()) == ["_SUCCESS", "_job.json", *map(JOB.file, range(3))]
 
@@ -115,7 +117,7 @@ def test_readers_of_a_folder_see_the_results_alone(output, monkeypatch):
     complete(output, JOB, Counts(10))
     table = pq.read_table(output.root)
     assert table.schema.remove_metadata() == SCHEMA
-    assert table["id"].to_pylist() == [f"{number}.png" for number in range(10)]
+    assert table["path"].to_pylist() == [f"{number}.png" for number in range(10)]
     # As the page says, with a folder named results.
     page = (Path(__file__).parents[2] / "docs/scaling.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
@@ -124,4 +126,4 @@ def test_readers_of_a_folder_see_the_results_alone(output, monkeypatch):
     names: dict[str, Any] = {}
     exec(code, names)
     assert len(names["defective"]) == 0
-    assert names["unread"].to_pylist() == [{"id": f"{n}.png", "error": "x"} for n in (0, 4, 8)]
+    assert names["unread"].to_pylist() == [{"path": f"{n}.png", "error": "x"} for n in (0, 4, 8)]

@@ -97,7 +97,7 @@ def test_rows_and_record_and_console_tell_no_secret(vault, here, red_model, caps
 
     (part,) = (name for name in names if name.endswith(".parquet"))
     rows = pyarrow.parquet.read_table(pyarrow.BufferReader(output.read(part))).to_pylist()
-    assert [row["id"] for row in rows] == [
+    assert [row["path"] for row in rows] == [
         f"vault://plant/in/{n}.png" for n in ("a", "b", "closed")
     ]
     assert no_secret_in(str(rows))

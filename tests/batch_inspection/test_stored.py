@@ -4,6 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from destseg.batch_inspection.partitions import Piece
 from destseg.batch_inspection.stored import Stored, plan
 from destseg.errors import DataError, ImageError
 
@@ -93,7 +94,7 @@ def test_rows_of_parquet_are_read_whatever_holds_the_bytes(kind, tmp_path):
 def test_a_column_names_the_images_and_null_is_an_error(tmp_path):
     values = [b"a", None, b"c"]
     path = write_table(tmp_path / "a.parquet", values, serial=["s0", "s1", None], other=values)
-    stored, pieces, _ = plan(str(path), image_column="image", id_column="serial")
+    stored, pieces, _ = plan(str(path), image_column="image", path_column="serial")
     (_, first), (_, second), _ = rows = read_all(stored, pieces)
     assert [name for name, _ in rows] == ["s0", "s1", f"{path}#2"]
     assert first == b"a"
@@ -119,7 +120,7 @@ def test_rows_of_a_damaged_row_group_are_errors_and_the_others_are_read(tmp_path
     [
         ({"second": BYTES}, {}, "expected one column with bytes"),
         ({}, {"image_column": "pixels"}, "expected a column 'pixels' with bytes"),
-        ({}, {"id_column": "serial"}, "expected a column 'serial' for the ids, got image"),
+        ({}, {"path_column": "serial"}, "expected a column 'serial' for the paths, got image"),
     ],
 )
 def test_columns_that_do_not_fit_are_refused(columns, options, reason, tmp_path):
@@ -131,7 +132,7 @@ def test_columns_that_do_not_fit_are_refused(columns, options, reason, tmp_path)
 def test_sources_that_make_no_sense_are_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"a")
     with pytest.raises(DataError, match="expected Parquet for a column's name"):
-        plan(str(tmp_path), id_column="serial")
+        plan(str(tmp_path), path_column="serial")
     write_table(tmp_path / "b.parquet")
     with pytest.raises(DataError, match="either images or Parquet, got both"):
         plan(str(tmp_path))
@@ -148,9 +149,9 @@ def test_sources_that_make_no_sense_are_refused(tmp_path):
         plan(str(tmp_path / "empty"))
 
 
-def test_a_name_that_is_no_text_has_an_id_that_is(tmp_path):
-    stored = Stored(str(tmp_path))
-    assert stored._id("b\udcff.png") == f"{tmp_path}/b\\udcff.png"
+def test_a_name_that_is_no_text_has_a_path_that_is(tmp_path):
+    piece = Piece(0, 0, 1, ("b\udcff.png",))
+    assert Stored(str(tmp_path)).place(piece) == f"{tmp_path}/b\\udcff.png"
 
 
 def test_files_are_images_by_their_name_or_else_their_content(tmp_path, caplog):

@@ -175,7 +175,7 @@ def test_a_quantised_form_is_fitted_on_the_same_images(with_int8, calibrate, tmp
     bundle = load_bundle(with_int8)
     form = load_export(bundle, "onnx-int8")
     assert form.calibration.scores == pytest.approx([0.1, 0.2, 0.3])
-    assert form.calibration.images == bundle.calibration.images
+    assert form.calibration.paths == bundle.calibration.paths
     assert form.calibration.weights_sha256 == form.sha256
     assert form.calibration.weights_sha256 != bundle.weights_sha256
     grey = np.full((64, 64, 3), 150, np.uint8)

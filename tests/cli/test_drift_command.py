@@ -226,7 +226,7 @@ def test_what_batch_wrote_gives_the_same_as_predicts_lines(drift, tmp_path, brig
     results.mkdir()
     for part, low in enumerate(range(0, len(QUIET), 16)):
         rows = [
-            row(answer.name, part, answer, predictor.bundle.weights_sha256)
+            row(answer.path, part, answer, predictor.bundle.weights_sha256)
             for answer in answers[low : low + 16]
         ]
         (results / f"part-{part:06}-0123abcd.parquet").write_bytes(to_parquet(rows))

@@ -42,7 +42,7 @@ def test_the_log_has_every_step_of_all_phases(trained):
 
 def test_the_model_flags_no_calibration_image(trained, parts):
     predictor = destseg.load(trained, device="cpu")
-    calibration_images = [parts / name for name in predictor.calibration.images]
+    calibration_images = [parts / name for name in predictor.calibration.paths]
     results = predictor.predict(calibration_images)
     assert [result.is_defective for result in results] == [False] * 3
     assert sorted(result.score for result in results) == pytest.approx(

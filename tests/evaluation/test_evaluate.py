@@ -339,7 +339,7 @@ def test_every_image_is_handed_over_with_its_mask(predictor, data):
     samples, seen = test_samples(data), []
     evaluate(predictor, samples, on_image=lambda *each: seen.append(each))
     assert [sample for sample, _, _ in seen] == samples
-    assert [result.name for _, result, _ in seen] == [str(sample.path) for sample in samples]
+    assert [result.path for _, result, _ in seen] == [str(sample.path) for sample in samples]
     assert [mask.any() for _, _, mask in seen] == [sample.is_defective for sample in samples]
 
 

@@ -97,7 +97,7 @@ def test_the_form_has_its_own_threshold_bound_to_its_own_files(bundle, data, run
     form = load_export(load_bundle(bundle.folder), "onnx-int8")
     assert (form.sha256, form.calibration) == (done.sha256, done.calibration)
     assert form.calibration.weights_sha256 == form.sha256 != bundle.weights_sha256
-    assert form.calibration.images == HELD_OUT
+    assert form.calibration.paths == HELD_OUT
     assert form.calibration.scores == pytest.approx([1 / 255, 2.5 / 255, 5.5 / 255])
     assert form.calibration.max_false_alarm_rate == 0.25
     assert bundle_for(bundle, "onnx-int8").calibration == form.calibration
@@ -148,7 +148,7 @@ def test_ranges_judgement_and_threshold_have_no_image_in_common(
     done = quantize(bundle, data, "onnx", count=count)
     ranges, judged = taken
     others = [path.name for path in sorted(data.iterdir()) if path.name not in HELD_OUT]
-    sets = [*ranges, *judged, *done.calibration.images]
+    sets = [*ranges, *judged, *done.calibration.paths]
     assert len(sets) == len(set(sets))
     assert set(ranges + judged) <= set(others)
     # At most half of the nine for the ranges; the others judge, up to two times as many.
@@ -179,7 +179,7 @@ def test_other_images_than_those_of_the_training_are_split_anew(bundle, tmp_path
     done = quantize(bundle, data, "onnx", count=4)
     settings = bundle.settings.data
     count = min(max(round(settings.calibration_fraction * 12), settings.calibration_minimum), 6)
-    names = done.calibration.images
+    names = done.calibration.paths
     assert len(set(names)) == count
     assert all((data / "train/good") == path.parent for path in map(type(data), names))
 

@@ -68,12 +68,12 @@ def test_calibration_images_are_no_worse_than_their_own_place(backend, calibrate
 
 
 def require_no_worse(results, calibration):
-    scores = dict(zip(calibration.images, calibration.scores, strict=True))
-    peaks = dict(zip(calibration.images, calibration.peaks, strict=True))
+    scores = dict(zip(calibration.paths, calibration.scores, strict=True))
+    peaks = dict(zip(calibration.paths, calibration.peaks, strict=True))
     (deciding,) = {scores[name] for name in calibration.threshold_images}
     (highest,) = {peaks[name] for name in calibration.pixel_threshold_images}
     for result in results:
-        score, peak = (values[Path(result.name).name] for values in (scores, peaks))
+        score, peak = (values[Path(result.path).name] for values in (scores, peaks))
         exact = (1 + sum(other >= score for other in scores.values())) / (1 + len(scores))
         assert result.p_value >= exact
         assert result.score == pytest.approx(score, abs=TOLERANCE)

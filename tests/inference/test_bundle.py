@@ -91,7 +91,7 @@ def test_the_files_are_plain_json_and_safetensors_with_the_hash(folder):
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     assert manifest["weights_sha256"] == digest
-    assert manifest["format"] == FORMAT == 2
+    assert manifest["format"] == FORMAT == 1
     assert manifest["destseg"] == destseg.__version__
     assert Settings.from_dict(manifest["settings"]) == SETTINGS
     calibration = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
@@ -177,19 +177,12 @@ def test_the_false_alarm_rate_may_be_changed_in_the_calibration(folder):
     assert calibration.threshold == 0.1 + TOLERANCE
 
 
-def test_a_newer_format_is_refused_with_who_wrote_it(folder):
+def test_another_format_is_refused_with_who_wrote_it(folder):
     change(folder / MANIFEST, format=FORMAT + 1, destseg="9.8.7", settings={"from": "later"})
     message = refusal(folder)
-    assert "expected bundle format 2 or older, got 3" in message
+    assert "expected format 1, got 2" in message
     assert "9.8.7" in message
-    assert "Upgrade" in message
-
-
-def test_a_model_of_format_1_has_no_surface_head(folder):
-    settings = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["settings"]
-    del settings["model"]["surface_width"]
-    change(folder / MANIFEST, format=1, settings=settings)
-    assert load_bundle(folder).settings == SETTINGS.replace(surface_width=0)
+    assert "Use that version" in message
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, CALIBRATION])
@@ -260,7 +253,7 @@ def test_a_manifest_with_settings_that_make_no_sense_is_refused(settings, folder
         {"max_false_alarm_rate": 0},
         {"max_false_alarm_rate": "1%"},
         {"weights_sha256": ...},
-        {"images": 5},
+        {"paths": 5},
     ],
     ids=str,
 )

@@ -178,26 +178,13 @@ def test_scores_peaks_and_names_stay_together():
     calibration = Calibration.fit(scores, peaks, names, settings, "a" * 64)
     assert calibration.scores == (0.1, 0.2, 0.3, 0.3)
     assert calibration.peaks == (0.8, 0.7, 0.6, 0.9)
-    assert calibration.images == ("c", "a", "b", "d")  # of equal scores by name
+    assert calibration.paths == ("c", "a", "b", "d")  # of equal scores by name
     assert calibration.threshold_images == ("b", "d")
     assert calibration.pixel_threshold_images == ("c",)
     assert calibration.to_dict()["threshold_images"] == ["b", "d"]
     assert calibration.to_dict()["pixel_threshold_images"] == ["c"]
     assert calibration.set_by() == "set by b, d, that of regions by c"
     assert fitted([0.5] * 5).set_by() == "set by 0.png, 1.png, 2.png and 2 more"
-    assert calibration.paired
-
-
-def test_a_calibration_of_older_versions_does_not_say_which_image_it_was():
-    """There names, scores and peaks were each in an order of their own; thresholds still hold."""
-    fresh = fitted([0.1, 0.2, 0.3, 0.4], 0.4, peaks=[0.9, 0.6, 0.8, 0.7])
-    old = {**fresh.to_dict(), "peaks": [0.6, 0.7, 0.8, 0.9]}
-    del old["paired"]
-    again = Calibration.from_dict(old)
-    assert (again.threshold, again.pixel_threshold) == (fresh.threshold, fresh.pixel_threshold)
-    assert again.threshold_images == again.pixel_threshold_images == ()
-    assert again.set_by() is None
-    assert not Calibration.from_dict(again.to_dict()).paired
 
 
 @pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (99, 0.01), (30, 0.1), (5, 0.01), (50, 0.02)])
@@ -370,16 +357,3 @@ def test_a_calibration_for_a_bit_depth_fits_that_only():
     calibration.require_match(settings, "a", Path("here"))
     with pytest.raises(BundleError, match="bit_depth: calibrated for 12, the model has 16"):
         calibration.require_match(Settings(), "a", Path("here"))
-
-
-def test_a_calibration_from_before_there_were_tiles_is_one_of_whole_images():
-    values = fitted([0.1, 0.2]).to_dict()
-    for name in ("tile", "tile_overlap", "roi_sha256", "bit_depth"):
-        del values[name]
-    again = Calibration.from_dict(values)
-    assert again == fitted([0.1, 0.2])
-    assert (again.tile, again.tile_overlap, again.roi_sha256) == (False, 0.0, None)
-    fitted([0.1]).require_match(settings_with(0.01, 0.5), "a" * 64, Path("here"))
-    del values["image_size"]
-    with pytest.raises(KeyError):
-        Calibration.from_dict(values)

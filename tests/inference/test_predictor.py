@@ -92,7 +92,7 @@ def test_an_image_goes_through_every_step_once(make_predictor, tmp_path):
     assert result.score == image_score(anomaly_map, 0.01)
     assert (result.height, result.width) == (90, 130)
     assert result.heatmap.shape == (90, 130)
-    assert result.name == str(path)
+    assert result.path == str(path)
     assert result.threshold == result.pixel_threshold == 0.3 + TOLERANCE
     assert result.regions == find_regions(result.heatmap, 0.3)
     assert result.regions
@@ -155,7 +155,7 @@ def test_the_same_pixels_give_the_same_result_in_every_form(grey, size, predicto
     forms += [np.asfortranarray(image), image.astype(np.uint16) * 257]
     results = [plain(predictor.predict(form)) for form in forms]
     for result in results:
-        result.pop("name")
+        result.pop("path")
         assert result == results[0]
 
 
@@ -171,7 +171,7 @@ def test_names_are_the_paths_as_given_or_the_number(predictor, tmp_path, monkeyp
     write(tmp_path / "part.png", noise(8, 8))
     monkeypatch.chdir(tmp_path)
     images = ["part.png", Path("part.png"), noise(8, 8), Image.open("part.png"), "./part.png"]
-    names = [result.name for result in predictor.predict(images)]
+    names = [result.path for result in predictor.predict(images)]
     assert names == ["part.png", "part.png", "image 2", "image 3", "./part.png"]
 
 
@@ -201,7 +201,7 @@ def test_results_do_not_depend_on_the_batch_size(batch_size, make_predictor, tmp
     assert sizes == [min(batch_size, 7 - start) for start in range(0, 7, batch_size)]
     for number, (result, image) in enumerate(zip(together, images, strict=True)):
         alone = plain(make_predictor().predict(image))
-        assert plain(result) == {**alone, "name": f"image {number}"}
+        assert plain(result) == {**alone, "path": f"image {number}"}
 
 
 def test_order_is_kept_whatever_cannot_be_read(make_predictor, tmp_path):
@@ -223,7 +223,7 @@ def test_order_is_kept_whatever_cannot_be_read(make_predictor, tmp_path):
         for number, answer in enumerate(answers):
             assert isinstance(answer, Failure) == (number in broken)
             expected = "image 9" if number == 9 else str(images[number])
-            assert answer.name == expected
+            assert answer.path == expected
             if isinstance(answer, Failure):
                 assert answer.error.path == expected
             else:

@@ -111,7 +111,7 @@ def test_regions_of_a_part_of_the_map_lie_where_they_are(monkeypatch):
 
 def result_of(anomaly_map: np.ndarray, height: int, width: int) -> Result:
     result = Result(
-        name="a/part.png",
+        path="a/part.png",
         score=0.5,
         p_value=0.25,
         is_defective=True,

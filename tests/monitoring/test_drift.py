@@ -294,8 +294,8 @@ def test_a_saved_state_is_loaded_for_its_own_model_and_threshold_only(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 1},
-        {"format": 3},
+        {"format": 0},
+        {"format": 2},
         {"format": "x"},
         {"scores": [0.2, 0.1, 0.1, 0.15]},
         {"scores": [0.1, 0.2, 0.3, 0.9]},

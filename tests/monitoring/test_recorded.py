@@ -57,8 +57,8 @@ def write(path: Path, records: list[dict]) -> Path:
         for part in range(2):
             rows = [
                 {key: value for key, value in line.items() if key in SCHEMA.names}
-                | {"id": line["path"].encode("utf-8", "backslashreplace").decode()}
-                | {"partition": part, "model": line["weights_sha256"]}
+                | {"path": line["path"].encode("utf-8", "backslashreplace").decode()}
+                | {"partition": part, "weights_sha256": line["weights_sha256"]}
                 for line in records[2 * part : 2 * part + 2]
             ]
             (path / f"part-00000{part}-0123abcd.parquet").write_bytes(to_parquet(rows))
@@ -142,7 +142,7 @@ def test_other_parquet_is_refused(bundle, tmp_path):
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     parquet.write_table(pyarrow.table({"image": [b"words"]}), tmp_path / "images.parquet")
-    with pytest.raises(DataError, match="without the columns id, model"):
+    with pytest.raises(DataError, match="without the columns path, weights_sha256"):
         list(read_results(tmp_path / "images.parquet", bundle))
     (tmp_path / "words.parquet").write_bytes(b"words")
     with pytest.raises(DataError, match=r"words\.parquet: expected"):

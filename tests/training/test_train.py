@@ -94,7 +94,7 @@ def test_a_run_leaves_a_model_that_loads(parts, settings, finished):
     assert 0 <= result.score <= 1
     assert predictor.calibration.image_size == 64
     assert len(predictor.calibration.scores) == 3  # of 12, calibration_minimum
-    assert 0 < len(set(predictor.calibration.images) & {p.name for p in parts.iterdir()}) == 3
+    assert 0 < len(set(predictor.calibration.paths) & {p.name for p in parts.iterdir()}) == 3
 
 
 def test_the_settings_that_were_used_are_written(settings, finished):
@@ -448,18 +448,6 @@ def test_other_data_are_refused_whatever_their_names(
             run(data, interrupted, settings, resume=True)
 
 
-def test_a_finished_model_that_does_not_say_what_it_saw_is_not_taken_for_the_answer(
-    parts, settings, finished, tmp_path
-):
-    folder = copied(finished, tmp_path)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["training"]["data_sha256"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(TrainingError, match="of an older version, does not say what it saw"):
-        run(parts, folder, settings, resume=True)
-    load(folder, device="cpu")
-
-
 # ---- losses and weights that are not finite
 
 
@@ -697,7 +685,7 @@ def test_calibration_images_are_never_trained_on(parts, settings, tmp_path, monk
     everything = [str(path) for path in sorted(parts.glob("*.png"))]
     (tmp_path / "list.txt").write_text("\n".join(everything * repeats))
     predictor = run(tmp_path / "list.txt", tmp_path / "run", settings)
-    calibration_images = {Path(name).name for name in predictor.calibration.images}
+    calibration_images = {Path(name).name for name in predictor.calibration.paths}
     assert len(calibration_images) == 3
     assert not trained & calibration_images
     assert len(trained | calibration_images) == 12
@@ -805,7 +793,7 @@ def test_training_on_tiles_with_a_region_gives_a_model_that_stands_alone(
     assert inspected[31:119, 31:119].all()
     assert not inspected[:29].any()
     assert not inspected[:, 121:].any()
-    calibration_images = [predictor.predict(large / name).score for name in calibration.images]
+    calibration_images = [predictor.predict(large / name).score for name in calibration.paths]
     assert sorted(calibration_images) == pytest.approx(calibration.scores, abs=1e-6)
 
 

@@ -102,7 +102,7 @@ class Line:
             )
             for answer in watch.run(once=once):
                 self.answers.append(answer)
-                self.times[Path(answer.name).name] = self.now
+                self.times[Path(answer.path).name] = self.now
         finally:
             if mover:
                 mover.close()

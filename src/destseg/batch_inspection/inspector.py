@@ -156,26 +156,26 @@ class Inspector:
     def _inspect(self, piece: Piece) -> Iterator[dict[str, Any]]:
         """Yield a row an image, in order."""
         max_pixels = self._predictor.bundle.settings.data.max_pixels
-        model = self._work.job.model
+        weights = self._work.job.weights_sha256
         waiting: list[tuple[str, Any]] = []  # in order; read, but not yet inspected
 
         def readable() -> Iterator[bytes]:
-            for id_, content in self._work.stored.read(piece, max_pixels=max_pixels):
-                waiting.append((id_, content))
+            for path, content in self._work.stored.read(piece, max_pixels=max_pixels):
+                waiting.append((path, content))
                 if isinstance(content, bytes):
-                    waiting[-1] = (id_, None)
+                    waiting[-1] = (path, None)
                     yield content
 
         answers = self._predictor.stream(readable())
         for answer in itertools.chain(answers, [None]):
             # Those that could not be read stand before the image that was inspected next.
             while waiting:
-                id_, error = waiting.pop(0)
+                path, error = waiting.pop(0)
                 if error is None:
                     assert answer is not None
-                    yield row(id_, piece.partition, answer, model)
+                    yield row(path, piece.partition, answer, weights)
                     break
-                yield row(id_, piece.partition, error, model)
+                yield row(path, piece.partition, error, weights)
 
 
 def _fault(error: Exception, work: Work) -> dict[str, str]:

@@ -35,9 +35,9 @@ class Job:
         partition_size: images of a partition.
         listing_sha256: of the names and sizes of all files.
         bundle_sha256: of the bundle's files that a worker gets: weights, threshold, region.
-        model: SHA-256 of the weights.
+        weights_sha256: SHA-256 of the weights.
         backend: what runs it.
-        image_column, id_column: of a Parquet source.
+        image_column, path_column: of a Parquet source.
     """
 
     source: str
@@ -46,10 +46,10 @@ class Job:
     partition_size: int
     listing_sha256: str
     bundle_sha256: str
-    model: str
+    weights_sha256: str
     backend: str
     image_column: str | None = None
-    id_column: str | None = None
+    path_column: str | None = None
 
     def file(self, partition: int) -> str:
         """Return the name of a partition's results: always the same, so that none is there twice.

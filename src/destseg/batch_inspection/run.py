@@ -48,7 +48,7 @@ class Options:
         share: what each has of a machine.
         address: of a Ray cluster; ``None`` begins one in this machine and ends it afterwards.
         partition_size: images of a partition; ``None`` chooses by their number.
-        image_column, id_column: of a Parquet source.
+        image_column, path_column: of a Parquet source.
         overwrite: whether to delete another batch's results and begin anew.
         retry_failed: whether to do partitions again that have images that could not be read.
     """
@@ -60,7 +60,7 @@ class Options:
     address: str | None = None
     partition_size: int | None = None
     image_column: str | None = None
-    id_column: str | None = None
+    path_column: str | None = None
     overwrite: bool = False
     retry_failed: bool = False
 
@@ -110,13 +110,14 @@ def inspect_stored(
     runtime = choose(loaded, options.runtime)
     if runtime.threads is None:
         runtime = replace(runtime, threads=max(1, int(options.share.cpus)))
-    bundle_for(loaded, runtime.backend)  # refuses a form without a threshold of its own
+    calibration = bundle_for(loaded, runtime.backend).calibration
+    assert calibration is not None, "bundle_for always gives one"
     files = pack(loaded, runtime.backend)
     _require_apart(source, output)
     stored, pieces, size = plan(
         source,
         image_column=options.image_column,
-        id_column=options.id_column,
+        path_column=options.path_column,
         size=options.partition_size,
     )
     job = Job(
@@ -126,10 +127,10 @@ def inspect_stored(
         partition_size=size,
         listing_sha256=fingerprint(pieces),
         bundle_sha256=hash_of(files),
-        model=loaded.weights_sha256,
+        weights_sha256=calibration.weights_sha256,
         backend=runtime.backend,
         image_column=stored.image_column,
-        id_column=stored.id_column,
+        path_column=stored.path_column,
     )
     work = Work(job, stored, absolute(output), runtime, options.batch_size)
     storage = Storage(work.output)
@@ -207,7 +208,7 @@ class _Batch:
             f"{TRIES} times (out of memory, or a fault of a decoder); look at the file"
         )
         logger.warning("%s: %s", name, reason)
-        failed = row(name, piece.partition, ImageError(name, reason), self._work.job.model)
+        failed = row(name, piece.partition, ImageError(name, reason), self._work.job.weights_sha256)
         where = {"partition": piece.partition, "start": piece.start}
         yield from self._collect(where, [failed])
 

@@ -22,7 +22,7 @@ REGION = pyarrow.struct(
 )
 SCHEMA = pyarrow.schema(
     [
-        pyarrow.field("id", pyarrow.string(), nullable=False),
+        pyarrow.field("path", pyarrow.string(), nullable=False),
         pyarrow.field("partition", _INT, nullable=False),
         pyarrow.field("score", pyarrow.float64()),
         pyarrow.field("p_value", pyarrow.float64()),
@@ -32,11 +32,11 @@ SCHEMA = pyarrow.schema(
         pyarrow.field("height", _INT),
         pyarrow.field("regions", pyarrow.list_(REGION)),
         pyarrow.field("error", pyarrow.string()),
-        pyarrow.field("model", pyarrow.string(), nullable=False),
+        pyarrow.field("weights_sha256", pyarrow.string(), nullable=False),
     ]
 )
-"""Columns of the results: all but id, partition and model are null where there is an error, and
-error where there is none."""
+"""Columns of the results: where there is an error, all but path, partition and weights_sha256 are
+null; error is where there is none."""
 
 _COUNTS = b"destseg"
 
@@ -64,10 +64,10 @@ class Counts:
 
 
 def row(
-    id: str, partition: int, answer: Result | Failure | ImageError, model: str
+    path: str, partition: int, answer: Result | Failure | ImageError, weights_sha256: str
 ) -> dict[str, Any]:
     """Return what is said of an image as a row of ``SCHEMA``; missing columns are null."""
-    known = {"id": id, "partition": partition, "model": model}
+    known = {"path": path, "partition": partition, "weights_sha256": weights_sha256}
     if isinstance(answer, Result):
         values = answer.to_json()
         del values["path"]

@@ -40,15 +40,15 @@ class Stored:
     Attributes:
         root: absolute path or URI of the folder that all lie in.
         image_column: of Parquet: has the bytes of image files; ``None`` for image files.
-        id_column: of Parquet: names the images; ``None`` for FILE#ROW.
+        path_column: of Parquet: names the images; ``None`` for FILE#ROW.
     """
 
     root: str = field(repr=False)  # may have a login
     image_column: str | None = None
-    id_column: str | None = None
+    path_column: str | None = None
 
     def read(self, piece: Piece, *, max_pixels: int) -> Iterator[tuple[str, bytes | ImageError]]:
-        """Yield (id, bytes or why there are none) of each image of a piece, in order.
+        """Yield (path, bytes or why there are none) of each image of a piece, in order.
 
         A few are read ahead, so that memory stays bounded and the network's delay is hidden.
 
@@ -61,31 +61,31 @@ class Stored:
             most = _BYTES_A_PIXEL * max_pixels + _HEADER
 
             def read(name: str, size: int) -> tuple[str, bytes | ImageError]:
-                return self._id(name), _read(storage, name, size, most)
+                return self._path(name), _read(storage, name, size, most)
 
             numbered = zip(piece.names, piece.sizes, strict=True)
             yield from in_order(lambda each: read(*each), numbered, threads=_READERS, ahead=16)
             return
         read_rows = 0
         try:
-            for id_, content in self._rows(storage, piece):
-                yield id_, content
+            for path, content in self._rows(storage, piece):
+                yield path, content
                 read_rows += 1
         except (OSError, pyarrow.ArrowException) as error:
             told = hide(str(error), self.root)
             # Nothing behind a damaged page can be read, and every row is to be in the results.
             for row in range(piece.start + read_rows, piece.stop):
-                id_ = self._id(f"{piece.names[0]}#{piece.first_row + row}")
-                yield id_, ImageError(id_, f"{EXPECTED}, got unreadable Parquet: {told}")
+                path = self._path(f"{piece.names[0]}#{piece.first_row + row}")
+                yield path, ImageError(path, f"{EXPECTED}, got unreadable Parquet: {told}")
 
     def place(self, piece: Piece) -> str:
-        """Return the id that a piece's first image has if it cannot be read."""
+        """Return the path that a piece's first image has if it cannot be read."""
         if self.image_column is None:
-            return self._id(piece.names[0])
-        return self._id(f"{piece.names[0]}#{piece.first_row + piece.start}")
+            return self._path(piece.names[0])
+        return self._path(f"{piece.names[0]}#{piece.first_row + piece.start}")
 
     def _rows(self, storage: Storage, piece: Piece) -> Iterator[tuple[str, bytes | ImageError]]:
-        columns = [name for name in (self.image_column, self.id_column) if name is not None]
+        columns = [name for name in (self.image_column, self.path_column) if name is not None]
         row = 0
         with storage.open(piece.names[0]) as file:
             parquet = pyarrow.parquet.ParquetFile(file)
@@ -97,19 +97,19 @@ class Stored:
                 values = batch.slice(low, high - low)
                 first = row - len(batch) + low + piece.first_row
                 for index in range(len(values)):
-                    id_ = self._id(f"{piece.names[0]}#{first + index}")
-                    if self.id_column is not None:
-                        given = values.column(self.id_column)[index].as_py()
-                        id_ = id_ if given is None else str(given)
+                    path = self._path(f"{piece.names[0]}#{first + index}")
+                    if self.path_column is not None:
+                        given = values.column(self.path_column)[index].as_py()
+                        path = path if given is None else str(given)
                     content = _bytes_of(values.column(self.image_column)[index].as_py())
                     if content is None:
-                        yield id_, ImageError(id_, f"{EXPECTED}, got null")
+                        yield path, ImageError(path, f"{EXPECTED}, got null")
                     else:
-                        yield id_, content
+                        yield path, content
                 if row >= piece.stop:
                     return
 
-    def _id(self, name: str) -> str:
+    def _path(self, name: str) -> str:
         # File names need not be text; Parquet's are.
         return shown(join(self.root, name))
 
@@ -118,7 +118,7 @@ def plan(
     source: str,
     *,
     image_column: str | None = None,
-    id_column: str | None = None,
+    path_column: str | None = None,
     size: int | None = None,
 ) -> tuple[Stored, list[Piece], int]:
     """Find stored images and plan their partitions.
@@ -128,7 +128,7 @@ def plan(
             (.txt, .csv); a path or a URI.  Of a folder or a glob those files are taken that
             ``kinds.is_image`` takes for images.
         image_column: of Parquet; ``None`` for the only one that has bytes.
-        id_column: of Parquet; ``None`` for FILE#ROW.
+        path_column: of Parquet; ``None`` for FILE#ROW.
         size: images of a partition; ``None`` chooses.
 
     Returns:
@@ -145,9 +145,9 @@ def plan(
         tables = [name for name, _ in files if name.lower().endswith(PARQUET)]
         images = _images(root, files)
         if tables and not images:
-            return _plan_tables(root, tables, image_column, id_column, size)
+            return _plan_tables(root, tables, image_column, path_column, size)
         files = _only_images(source, files, images, tables)
-    if image_column or id_column:
+    if image_column or path_column:
         raise DataError(f"{source}: expected Parquet for a column's name, got image files.")
     size = size or partition_size(len(files))
     return Stored(root), plan_files(files, size), size
@@ -189,7 +189,7 @@ def _only_images(
 
 
 def _plan_tables(
-    root: str, names: list[str], image_column: str | None, id_column: str | None, size: int | None
+    root: str, names: list[str], image_column: str | None, path_column: str | None, size: int | None
 ) -> tuple[Stored, list[Piece], int]:
     storage = Storage(root)
 
@@ -212,9 +212,9 @@ def _plan_tables(
         names, in_order(look, names, threads=_READERS, ahead=8 * _READERS), strict=True
     ):
         image_column = _image_column(join(root, name), schema, image_column)
-        if id_column is not None and id_column not in schema.names:
+        if path_column is not None and path_column not in schema.names:
             raise DataError(
-                f"{join(root, name)}: expected a column {id_column!r} for the ids, got "
+                f"{join(root, name)}: expected a column {path_column!r} for the paths, got "
                 f"{some(schema.names)}."
             )
         groups.append((name, rows))
@@ -222,7 +222,7 @@ def _plan_tables(
     if not total:
         raise DataError(f"{root}: expected rows with images, got empty tables.")
     size = size or partition_size(total)
-    return Stored(root, image_column, id_column), plan_rows(groups, size), size
+    return Stored(root, image_column, path_column), plan_rows(groups, size), size
 
 
 def _image_column(where: str, schema: Any, wanted: str | None) -> str:

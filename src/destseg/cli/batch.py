@@ -18,7 +18,7 @@ DESCRIPTION = """Inspect very many stored images, on this machine or on a Ray cl
 
 SOURCE is a folder (searched to any depth), a glob, a list (.txt, .csv), or Parquet with the bytes
 of images; a path, or a URI of any file system that Arrow or fsspec knows (s3://, gs://, abfs://,
-hdfs://, ...).  The results are Parquet files in DIR, one a partition, with the columns id,
+hdfs://, ...).  The results are Parquet files in DIR, one a partition, with the columns path,
 partition, score, p_value, is_defective, threshold, width, height, regions, error and model.  An
 image that cannot be read is a row with its error; the others are done all the same, and the exit
 code is 1.
@@ -30,7 +30,7 @@ image is in the results once.  Another listing, model or setting is refused.
 EPILOG = """examples:
   destseg batch runs/parts archive/ --output results/
   destseg batch runs/parts 's3://plant/2026/**/*.png' --output s3://plant/results --address auto
-  destseg batch runs/parts images.parquet --id-column serial --output results/
+  destseg batch runs/parts images.parquet --path-column serial --output results/
 """
 
 
@@ -46,7 +46,7 @@ def run(words: list[str]) -> int:
 
     own = [
         *("batch_size", "actors", "address"),
-        *("partition_size", "image_column", "id_column", "overwrite", "retry_failed"),
+        *("partition_size", "image_column", "path_column", "overwrite", "retry_failed"),
     ]
     options = Options(
         Runtime(**runtime_options(parsed)),
@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image-column", metavar="NAME", help="of Parquet (default: the one that has bytes)"
     )
-    parser.add_argument("--id-column", metavar="NAME", help="of Parquet (default: FILE#ROW)")
+    parser.add_argument("--path-column", metavar="NAME", help="of Parquet (default: FILE#ROW)")
     section = parser.add_argument_group("machines")
     section.add_argument(
         "--address",

@@ -136,7 +136,6 @@ def _tell(name: str, old: Calibration | None, new: Calibration) -> None:
         f"{name + ': ' if name else ''}threshold {new.threshold:.4f}{was}, at most "
         f"{new.guaranteed_false_alarm_rate:.2%} false alarms, from {len(new.scores)} good images"
     )
-    if by := new.set_by():
-        print(f"  {by}")
+    print(f"  {new.set_by()}")
     if short := new.guarantee_note():
         print(f"destseg: note: {short}", file=sys.stderr)

@@ -186,9 +186,9 @@ def _answers(
                 continue
             one = next(measured)
             if isinstance(one, Measurement):
-                yield Recorded(one.name, one.score)
+                yield Recorded(one.path, one.score)
             else:
-                yield Recorded(one.name, None, one.error.reason)
+                yield Recorded(one.path, None, one.error.reason)
 
     return bundle.calibration, scored()
 

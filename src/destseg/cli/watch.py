@@ -169,7 +169,7 @@ class _Report:
         self.defective += answer.is_defective
         if self._verbose:
             word = "defective" if answer.is_defective else "good     "
-            self._console.print(f"{word} {answer.score:.4f} {answer.name}")
+            self._console.print(f"{word} {answer.score:.4f} {answer.path}")
 
     def show(self) -> None:
         """Bring the terminal's status up to date."""

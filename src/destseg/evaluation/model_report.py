@@ -80,7 +80,7 @@ def build_report(
             "trained on": f"{training.get('images')} good images in "
             f"{training.get('minutes')} minutes ({training.get('device')})",
             "weights (SHA-256)": bundle.weights_sha256[:16],
-            "threshold": calibration.set_by() or "which image set it is not known",
+            "threshold": calibration.set_by(),
             "measured": str(evaluation.coverage),
             **_left_out(evaluation.failures),
         },

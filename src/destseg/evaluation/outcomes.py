@@ -76,9 +76,9 @@ class Record:
     ) -> Record:
         """Return what became of an image."""
         if isinstance(answer, Failure):
-            return cls(answer.name, defect_type, None, None, None, None, error=error)
+            return cls(answer.path, defect_type, None, None, None, None, error=error)
         return cls(
-            path=answer.name,
+            path=answer.path,
             defect_type=defect_type,
             score=answer.score,
             p_value=answer.p_value,

@@ -143,7 +143,7 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
     """Keep the images apart that fit the threshold, as training did where they are the same."""
     good = good_samples(data)
     root = Path(data) if Path(data).is_dir() else Path(data).parent
-    names = list(bundle.calibration.images) if bundle.calibration is not None else []
+    names = list(bundle.calibration.paths) if bundle.calibration is not None else []
     calibration_images = [root / name for name in names]
     if not all(path.is_file() for path in calibration_images):
         settings = bundle.settings

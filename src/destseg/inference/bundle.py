@@ -22,7 +22,7 @@ from destseg.data.roi import Roi
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.inference.calibration import Calibration
 
-FORMAT = 2
+FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 CALIBRATION = "calibration.json"
@@ -136,30 +136,24 @@ def own_files(folder: str | Path) -> list[Path]:
     return [*(folder / name for name in named), *kept, *(folder / EXPORTS).rglob("*")]
 
 
-def _settings_of(manifest: dict[str, Any]) -> Settings:
-    settings = Settings.from_dict({**manifest["settings"]})
-    # Models of format 1 have no surface head, and no word about it.
-    return settings if manifest["format"] >= 2 else settings.replace(surface_width=0)
-
-
 def load_bundle(folder: str | Path) -> Bundle:
     """Read a bundle's manifest and calibration; the weights are read when a backend opens.
 
     Raises:
-        BundleError: if it is missing, incomplete, of a newer format, or the calibration was made
+        BundleError: if it is missing, incomplete, of another format, or the calibration was made
             for other weights or settings.
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
     try:
-        if manifest["format"] > FORMAT:
+        if manifest["format"] != FORMAT:
             raise BundleError(
-                f"{folder}: expected bundle format {FORMAT} or older, got {manifest['format']} "
-                f"(written by destseg {manifest.get('destseg')}). Upgrade destseg to read it."
+                f"{folder / MANIFEST}: expected format {FORMAT}, got {manifest['format']}, written "
+                f"by destseg {manifest.get('destseg')}. Use that version, or train anew."
             )
         bundle = Bundle(
             folder=folder,
-            settings=_settings_of(manifest),
+            settings=Settings.from_dict({**manifest["settings"]}),
             weights_sha256=manifest["weights_sha256"],
             calibration=None,
             training={**manifest["training"]},

@@ -14,7 +14,7 @@ from destseg.inference.result import Failure
 def fit_calibration(
     predictor: Predictor,
     images: Sequence[Path],
-    names: Sequence[str],
+    paths: Sequence[str],
     settings: Settings,
     weights_sha256: str,
     on_image: Callable[[], None] = lambda: None,
@@ -24,7 +24,7 @@ def fit_calibration(
     Args:
         predictor: what will be asked later, so that the threshold means what is measured.
         images: good parts, at least one.
-        names: of the images, for the record.
+        paths: of the images, for the record.
         settings: of the bundle; its decision group has the rate asked for.
         weights_sha256: of the weights or the quantised model that gives the scores.
         on_image: called after each image.
@@ -41,4 +41,4 @@ def fit_calibration(
         peaks.append(float(measured.anomaly_map.max()))
         on_image()
     region = predictor.bundle.roi_sha256
-    return Calibration.fit(scores, peaks, names, settings, weights_sha256, region)
+    return Calibration.fit(scores, peaks, paths, settings, weights_sha256, region)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,34 +54,31 @@ class Calibration:
     Attributes:
         scores: image scores of the calibration images, rising.
         peaks: highest map value of each, in the order of ``scores``.
-        images: their names, in the order of ``scores``; of equal scores the first name first.
+        paths: of the images, in the order of ``scores``; of equal scores the first path first.
         max_false_alarm_rate: the rate asked for.
         image_size: side in pixels that images were resized to.
-        score_fraction: share of the map that the score is the mean of.
+        score_fraction: fraction of the map that the score is the mean of.
         weights_sha256: of the weights that gave the scores.
         tile: whether images were cut into tiles.
         tile_overlap: of the tiles; 0 without them.
         roi_sha256: of the region of interest; ``None`` where whole images were inspected.
         bit_depth: bits that the values of 16-bit images were taken to use.
-        paired: whether scores, peaks and names belong together one by one; in calibrations of
-            older versions each was in an order of its own.
     """
 
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
-    images: tuple[str, ...]
+    paths: tuple[str, ...]
     max_false_alarm_rate: float
     image_size: int
     score_fraction: float
     weights_sha256: str
-    tile: bool = False
-    tile_overlap: float = 0.0
-    roi_sha256: str | None = None
-    bit_depth: int = 16
-    paired: bool = False
+    tile: bool
+    tile_overlap: float
+    roi_sha256: str | None
+    bit_depth: int
 
     def __post_init__(self) -> None:
-        if not len(self.scores) == len(self.peaks) == len(self.images) > 0:
+        if not len(self.scores) == len(self.peaks) == len(self.paths) > 0:
             raise DataError("a calibration needs at least one calibration image, got none")
         if not 0 < self.max_false_alarm_rate <= 1:
             raise SettingsError(
@@ -96,26 +93,25 @@ class Calibration:
         cls,
         scores: Sequence[float],
         peaks: Sequence[float],
-        images: Sequence[str],
+        paths: Sequence[str],
         settings: Settings,
         weights_sha256: str,
         roi_sha256: str | None = None,
     ) -> Calibration:
-        """Return the calibration from the scores, map peaks and names of good images."""
-        if not len(scores) == len(peaks) == len(images):
+        """Return the calibration from the scores, map peaks and paths of good images."""
+        if not len(scores) == len(peaks) == len(paths):
             raise DataError(
-                f"expected a score, a peak and a name of each good image, got {len(scores)}, "
-                f"{len(peaks)} and {len(images)}"
+                f"expected a score, a peak and a path of each good image, got {len(scores)}, "
+                f"{len(peaks)} and {len(paths)}"
             )
-        rising = sorted(zip(scores, images, peaks, strict=True))
+        rising = sorted(zip(scores, paths, peaks, strict=True))
         return cls(
             scores=tuple(score for score, _, _ in rising),
             peaks=tuple(peak for _, _, peak in rising),
-            images=tuple(name for _, name, _ in rising),
+            paths=tuple(path for _, path, _ in rising),
             max_false_alarm_rate=settings.decision.max_false_alarm_rate,
             weights_sha256=weights_sha256,
             roi_sha256=roi_sha256,
-            paired=True,
             **_scored_with(settings),
         )
 
@@ -144,18 +140,16 @@ class Calibration:
 
     @property
     def threshold_images(self) -> tuple[str, ...]:
-        """Names of the images whose score set the threshold; empty where ``paired`` is not."""
+        """Paths of the images whose score set the threshold."""
         return self._named(self.scores)
 
     @property
     def pixel_threshold_images(self) -> tuple[str, ...]:
-        """Names of the images whose peak set the pixel threshold; empty as above."""
+        """Paths of the images whose peak set the pixel threshold."""
         return self._named(self.peaks)
 
-    def set_by(self) -> str | None:
-        """Return which images set the thresholds, in words; ``None`` where ``paired`` is not."""
-        if not self.paired:
-            return None
+    def set_by(self) -> str:
+        """Return which images set the thresholds, in words."""
         image, pixel = map(_listed, (self.threshold_images, self.pixel_threshold_images))
         return f"set by {image}" + (f", that of regions by {pixel}" if pixel != image else "")
 
@@ -164,15 +158,13 @@ class Calibration:
         return rising[-1 - rank]
 
     def _named(self, values: Sequence[float]) -> tuple[str, ...]:
-        if not self.paired:
-            return ()
         deciding = self._deciding(sorted(values))
-        named = zip(values, self.images, strict=True)
-        return tuple(name for value, name in named if value == deciding)
+        named = zip(values, self.paths, strict=True)
+        return tuple(path for value, path in named if value == deciding)
 
     @property
     def guaranteed_false_alarm_rate(self) -> float:
-        """At most this share of good parts is flagged; above the rate asked for if n is small."""
+        """Largest fraction of good parts flagged; above the rate asked for if n is small."""
         return threshold_rank(len(self.scores), self.max_false_alarm_rate)[1]
 
     def p_value(self, score: float) -> float:
@@ -215,13 +207,9 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """Return the calibration that ``to_dict`` described; what is newer has its default."""
-        plain: dict[str, Any] = {
-            item.name: values[item.name]
-            for item in fields(cls)
-            if item.name in values or item.default is MISSING
-        }
-        plain["images"] = tuple(plain["images"])
+        """Return the calibration that ``to_dict`` described."""
+        plain: dict[str, Any] = {item.name: values[item.name] for item in fields(cls)}
+        plain["paths"] = tuple(plain["paths"])
         for name in ("scores", "peaks"):
             plain[name] = tuple(map(float, plain[name]))
         return cls(**plain)

@@ -76,10 +76,9 @@ def load_export(bundle: Bundle, name: str) -> Export:
         raise BundleError(f"{bundle.folder}: expected its model as {name}, got none. {how}")
     try:
         record = json.loads((folder / RECORD).read_bytes())
-        if record["format"] > FORMAT:
+        if record["format"] != FORMAT:
             raise BundleError(
-                f"{folder}: expected export format {FORMAT} or older, got {record['format']}. "
-                "Upgrade destseg to read it."
+                f"{folder}: expected export format {FORMAT}, got {record['format']}. {how}"
             )
         files = dict(record["files"])
         export = Export(name, folder, files, record["source_sha256"], None, record)

@@ -109,7 +109,7 @@ class _Row:
 
 def _row(result: Result, reference: Result, seconds: float) -> _Row:
     return _Row(
-        image=result.name,
+        image=result.path,
         map_difference=float(np.abs(result.anomaly_map - reference.anomaly_map).max()),
         score_difference=abs(result.score - reference.score),
         differs=result.is_defective != reference.is_defective,

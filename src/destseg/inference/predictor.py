@@ -31,14 +31,14 @@ class Measurement:
     """An image's map and score, before any decision.
 
     Attributes:
-        name: the file's path as it was given, or a number for an image without a file.
+        path: the file's path as it was given, or a number for an image without a file.
         score: in [0, 1].
         anomaly_map: float32 in [0, 1], [image_size, image_size] or, from tiles, of the image's
             size; 0 outside the region of interest.
         height, width: of the image in pixels.
     """
 
-    name: str
+    path: str
     score: float
     anomaly_map: NDArray[np.float32]
     height: int
@@ -154,7 +154,7 @@ class Predictor:
                     yield item
                     continue
                 anomaly_map = np.array(next(maps), dtype=np.float32)
-                self._require_finite(item.name, anomaly_map)
+                self._require_finite(item.path, anomaly_map)
                 yield self._score(item, anomaly_map)
 
     def _measure_tiles(self, numbered: tuple[int, ImageLike]) -> Measurement | Failure:
@@ -165,7 +165,7 @@ class Predictor:
 
         def run(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
             maps = self._backend(tiles)
-            self._require_finite(item.name, maps)
+            self._require_finite(item.path, maps)
             return maps
 
         anomaly_map = tiled_map(
@@ -196,11 +196,11 @@ class Predictor:
             self._inspected = held
         return held
 
-    def _require_finite(self, name: str, maps: NDArray[np.float32]) -> None:
+    def _require_finite(self, path: str, maps: NDArray[np.float32]) -> None:
         if not np.isfinite(maps).all():
             # NaN is above no threshold, so a broken model would pass every part.
             raise BundleError(
-                f"{name}: expected an anomaly map of finite numbers, got others: the model in "
+                f"{path}: expected an anomaly map of finite numbers, got others: the model in "
                 f"{self.bundle.folder} or what runs it is broken. Train anew or use another device."
             )
 
@@ -212,7 +212,7 @@ class Predictor:
             pixels = int(np.count_nonzero(inspected))
         fraction = self.bundle.settings.decision.score_fraction
         return Measurement(
-            name=item.name,
+            path=item.path,
             score=image_score(anomaly_map, fraction, pixels),
             anomaly_map=anomaly_map,
             height=item.height,
@@ -222,7 +222,7 @@ class Predictor:
     def _decide(self, measured: Measurement) -> Result:
         calibration = self.calibration
         result = Result(
-            name=measured.name,
+            path=measured.path,
             score=measured.score,
             p_value=calibration.p_value(measured.score),
             is_defective=calibration.is_defective(measured.score),

@@ -31,12 +31,12 @@ class Pixels:
     """An image as a model sees it.
 
     Attributes:
-        name: the file's path as it was given, or a number for an image without a file.
+        path: the file's path as it was given, or a number for an image without a file.
         pixels: uint8 RGB [h, w, 3], at the model's size.
         height, width: of the image itself.
     """
 
-    name: str
+    path: str
     pixels: NDArray[np.uint8]
     height: int
     width: int

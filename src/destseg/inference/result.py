@@ -48,9 +48,9 @@ class Result:
     threads may use one.
 
     Attributes:
-        name: the file's path as it was given, or a number for an image without a file.
+        path: the file's path as it was given, or a number for an image without a file.
         score: how anomalous, in [0, 1]; higher is worse.
-        p_value: share of good parts expected to look at least as anomalous, in (0, 1].
+        p_value: fraction of good parts expected to look at least as anomalous, in (0, 1].
         is_defective: whether the score is above the threshold, which holds the tolerance already.
         threshold: the image score's threshold.
         pixel_threshold: the map's threshold, which bounds the regions.
@@ -60,7 +60,7 @@ class Result:
         regions: where the heatmap is above its threshold, the highest peak first.
     """
 
-    name: str
+    path: str
     score: float
     p_value: float
     is_defective: bool
@@ -88,7 +88,7 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON; the map is left out."""
         return {
-            "path": self.name,
+            "path": self.path,
             "score": self.score,
             "p_value": self.p_value,
             "is_defective": self.is_defective,
@@ -106,16 +106,16 @@ class Failure:
     Thread safety: nothing changes a value, so any number of threads may use one.
 
     Attributes:
-        name: as in ``Result``.
+        path: as in ``Result``.
         error: what was expected, what came and what to do.
     """
 
-    name: str
+    path: str
     error: ImageError
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {"path": self.name, "error": self.error.reason}
+        return {"path": self.path, "error": self.error.reason}
 
 
 def find_regions(heatmap: NDArray[np.float32], threshold: float) -> tuple[Region, ...]:

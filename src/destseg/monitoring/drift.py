@@ -22,7 +22,7 @@ from destseg.errors import DataError
 from destseg.inference.calibration import Calibration
 from destseg.monitoring.martingale import Jumper, alarm_level
 
-FORMAT = 2
+FORMAT = 1
 
 
 @dataclass(frozen=True)

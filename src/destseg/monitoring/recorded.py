@@ -31,7 +31,7 @@ class Recorded:
     """What was said of an image.
 
     Attributes:
-        path: the image's path, or its id in a batch.
+        path: of the image.
         score: in [0, 1]; ``None`` where the image could not be read.
         error: why there is no score; else empty.
     """
@@ -98,10 +98,10 @@ def _require_same_model(
     assert calibration is not None, "load_bundle always gives one"
     how = "Give the bundle and --backend that it was made with, or inspect the images again."
     weights = values.get("weights_sha256")
-    if weights not in (None, bundle.weights_sha256, calibration.weights_sha256):
+    if weights not in (None, calibration.weights_sha256):
         raise DataError(
-            f"{where}: expected a result of the model {bundle.weights_sha256[:16]}, got one of "
-            f"{str(weights)[:16]}. {how}"
+            f"{where}: expected a result of the model {calibration.weights_sha256[:16]}, got "
+            f"one of {str(weights)[:16]}. {how}"
         )
     # Both follow from the calibration's scores, so another model's would be others.
     expected = (calibration.p_value(score), calibration.threshold)
@@ -158,7 +158,7 @@ def _parquet_rows(source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     with needs_extra("parquet", f"reading {source}"):
         import pyarrow
         import pyarrow.parquet
-    columns = ["id", "model", *_COLUMNS]
+    columns = ["path", "weights_sha256", *_COLUMNS]
     for file in _parts(source):
         number = 0
         try:
@@ -173,8 +173,7 @@ def _parquet_rows(source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 for batch in parquet.iter_batches(columns=columns):
                     for row in batch.to_pylist():
                         number += 1
-                        named = {"path": row["id"], "weights_sha256": row["model"]}
-                        yield f"{file}, row {number}", row | named
+                        yield f"{file}, row {number}", row
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(f"{file}: expected Parquet of destseg batch, got {error}.") from error
 

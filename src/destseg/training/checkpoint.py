@@ -33,8 +33,7 @@ class Checkpoint:
         optimizer: the phase's optimiser, tensors by ``parameter number/name``.
         scaler: state of the loss scaler, empty where none is used.
         seconds: training time so far.
-        data_sha256: of the good images, as ``good_parts.fingerprint`` gives it; ``None`` in states
-            of older versions.
+        data_sha256: of the good images, as ``good_parts.fingerprint`` gives it.
     """
 
     phase: str
@@ -46,7 +45,7 @@ class Checkpoint:
     optimizer: Mapping[str, Tensor]
     scaler: Mapping[str, float]
     seconds: float
-    data_sha256: str | None = None
+    data_sha256: str
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -72,7 +71,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        TrainingError: if there is none, or it is damaged or of a newer format.
+        TrainingError: if there is none, or it is damaged or of another format.
     """
     if not path.is_file():
         raise TrainingError(
@@ -81,10 +80,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {})["destseg"])
-            if meta["format"] > FORMAT:
+            if meta["format"] != FORMAT:
                 raise TrainingError(
-                    f"{path}: expected format {FORMAT} or older, got {meta['format']}. "
-                    "Resume with the version of destseg that wrote it, or newer."
+                    f"{path}: expected format {FORMAT}, got {meta['format']}. "
+                    "Resume with the version of destseg that wrote it."
                 )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         return Checkpoint(
@@ -97,7 +96,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             optimizer=_under(tensors, "optimizer/"),
             scaler=meta["scaler"],
             seconds=meta["seconds"],
-            data_sha256=meta.get("data_sha256"),
+            data_sha256=meta["data_sha256"],
         )
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise TrainingError(

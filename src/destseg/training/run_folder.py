@@ -115,8 +115,7 @@ def require_same_images(source: GoodParts, data: str | Path, saved: Checkpoint) 
         TrainingError: if their names, number or contents differ.
     """
     names = source.names(source.training.paths)
-    # States of older versions do not say what was in the files.
-    if saved.images != names or saved.data_sha256 not in (None, source.sha256):
+    if (saved.images, saved.data_sha256) != (names, source.sha256):
         raise TrainingError(
             f"{data}: the training images are not those of the run to be resumed "
             f"({len(names)} now, {len(saved.images)} then, or other names or contents). "
@@ -139,10 +138,7 @@ def require_same_run(folder: Path, data: str | Path, settings: Settings | None) 
     differing = []
     if settings is not None:
         differing += changed_settings(bundle.settings, settings, HARMLESS_WHEN_FINISHED)
-    then, now = bundle.training.get("data_sha256"), fingerprint(data)
-    if then is None:
-        differing.append(f"  {data}: this model, of an older version, does not say what it saw")
-    elif then != now:
+    if bundle.training.get("data_sha256") != fingerprint(data):
         differing.append(f"  {data}: other images than then: their number, names or contents")
     if differing:
         raise TrainingError(
