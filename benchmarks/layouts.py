@@ -14,21 +14,21 @@ from destseg.errors import DataError
 
 
 @dataclass(frozen=True)
-class Category:
-    """One product: its good training images and its labelled test images."""
+class Images:
+    """A category: its good training images and its labelled test images."""
 
     name: str
     training: tuple[Path, ...]
     test: tuple[Sample, ...]
 
 
-def mvtec(root: Path) -> list[Category]:
+def mvtec(root: Path) -> list[Images]:
     """Read MVTec AD and MPDD: CATEGORY/train/good, CATEGORY/test/KIND, CATEGORY/ground_truth."""
     found = [folder for folder in _folders(root) if (folder / "train" / GOOD).is_dir()]
     if (root / "train" / GOOD).is_dir():
         found = [root]
     return [
-        Category(
+        Images(
             folder.resolve().name,
             tuple(sample.path for sample in good_samples(folder)),
             tuple(test_samples(folder)),
@@ -37,7 +37,7 @@ def mvtec(root: Path) -> list[Category]:
     ]
 
 
-def visa(root: Path) -> list[Category]:
+def visa(root: Path) -> list[Images]:
     """Read VisA: split_csv/1cls.csv names every image's category, split, label and mask."""
     table = root / "split_csv" / "1cls.csv"
     if not table.is_file():
@@ -55,11 +55,11 @@ def visa(root: Path) -> list[Category]:
             for row in own
             if row["split"] == "test"
         ]
-        categories.append(Category(name, tuple(train), tuple(test)))
+        categories.append(Images(name, tuple(train), tuple(test)))
     return categories
 
 
-def btad(root: Path) -> list[Category]:
+def btad(root: Path) -> list[Images]:
     """Read BTAD: CATEGORY/train/ok, CATEGORY/test/ok and ko, CATEGORY/ground_truth/ko."""
     categories = []
     for folder in _folders(root):
@@ -71,11 +71,11 @@ def btad(root: Path) -> list[Category]:
             Sample(path, "ko", masks.get(path.stem)) for path in find_images(folder / "test" / "ko")
         ]
         training = tuple(find_images(folder / "train" / "ok"))
-        categories.append(Category(folder.name, training, tuple(test)))
+        categories.append(Images(folder.name, training, tuple(test)))
     return categories
 
 
-def mtd(root: Path) -> list[Category]:
+def mtd(root: Path) -> list[Images]:
     """Read the magnetic tiles: MT_KIND/Imgs with a .jpg and a mask .png of each name.
 
     There is no published split.  A seeded 80 % of MT_Free trains; the rest and all defects test.
@@ -94,10 +94,10 @@ def mtd(root: Path) -> list[Category]:
                 Sample(path, folder.name.removeprefix("MT_").lower(), path.with_suffix(".png"))
                 for path in sorted((folder / "Imgs").glob("*.jpg"))
             ]
-    return [Category("mtd", training, tuple(test))] if training else []
+    return [Images("mtd", training, tuple(test))] if training else []
 
 
-LAYOUTS: dict[str, Callable[[Path], list[Category]]] = {
+LAYOUTS: dict[str, Callable[[Path], list[Images]]] = {
     "mvtec": mvtec,
     "mpdd": mvtec,
     "visa": visa,
@@ -106,7 +106,7 @@ LAYOUTS: dict[str, Callable[[Path], list[Category]]] = {
 }
 
 
-def read_layout(dataset: str, root: Path) -> list[Category]:
+def read_layout(dataset: str, root: Path) -> list[Images]:
     """Return the categories of a data set, by name.
 
     Raises:

@@ -19,14 +19,14 @@ from typing import Any
 
 import destseg
 from destseg.categories.job import Outcome, run_here
-from destseg.categories.plan import Job, Product, require_same_settings
+from destseg.categories.plan import Category, Job, require_same_settings
 from destseg.categories.summary import mean_and_deviation
 from destseg.cli.flags import add_settings_flags, base_settings, settings_from
 from destseg.cli.train_many import add_resource_flags, follow, resources_from
 from destseg.data.files import write_atomically
 from destseg.data.lists import some
 from destseg.evaluation.outcomes import Coverage
-from layouts import LAYOUTS, Category, read_layout
+from layouts import LAYOUTS, Images, read_layout
 from provenance import commit, environment
 
 METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "iap", "iap_90")
@@ -50,7 +50,7 @@ PAPER: dict[str, tuple[float, float, float, float]] = {
     "zipper": (99.1, 85.2, 90.6, 80.3),
 }
 
-# The paper's choice per product; of other data sets none is published.
+# The paper's choice per category; of other data sets none is published.
 ROTATION = {
     **dict.fromkeys(("cable", "wood", "zipper"), "tilt"),
     **dict.fromkeys(("bottle", "carpet", "grid", "hazelnut", "leather", "screw", "tile"), "turn"),
@@ -114,7 +114,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def job_of(
-    category: Category, preset: str, seed: int, changes: Mapping[str, Any], output: Path
+    category: Images, preset: str, seed: int, changes: Mapping[str, Any], output: Path
 ) -> Job:
     """Return a cell of the table as a job, its training images listed in its folder."""
     own = {"rotation": ROTATION.get(category.name, "none"), **changes, "seed": seed}
@@ -122,7 +122,7 @@ def job_of(
     folder = output.absolute() / preset / category.name / f"seed-{seed}"
     listed = folder / "train.txt"
     write_atomically(listed, "".join(f"{path.resolve()}\n" for path in category.training))
-    return Job(Product(category.name, listed, category.test), settings, folder / "model")
+    return Job(Category(category.name, listed, category.test), settings, folder / "model")
 
 
 def row_file(job: Job) -> Path:

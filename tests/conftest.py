@@ -68,7 +68,7 @@ def write_images(folder: Path, count: int, *, side: int = 64, seed: int = 0) -> 
     return folder
 
 
-def write_product(folder: Path, seed: int) -> Path:
+def write_category(folder: Path, seed: int) -> Path:
     """Write a category in MVTec's layout: 9 good parts, and 2 of each kind to test on."""
     write_images(folder / "train/good", 9, seed=seed)
     write_images(folder / "test/good", 2, seed=seed + 10)

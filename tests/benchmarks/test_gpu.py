@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from conftest import write_product
+from conftest import write_category
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.mark.slow
 def test_a_quick_run_on_a_processor_gives_a_row_with_the_logs_rates(tmp_path):
-    data, results, work = write_product(tmp_path / "data", 0), tmp_path / "r.json", tmp_path / "w"
+    data, results, work = write_category(tmp_path / "data", 0), tmp_path / "r.json", tmp_path / "w"
     words = [sys.executable, BENCHMARKS / "gpu.py", data, "--device", "cpu", "--quick"]
     words += ["--only", "speed:fast,fp32", "--work", work, "--results", results]
     done = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import destseg
-from conftest import write_product
+from conftest import write_category
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -30,7 +30,7 @@ def reproduce():
 def root(tmp_path):
     """Two categories in MVTec's layout."""
     for seed, name in enumerate(("bottle", "gear")):
-        write_product(tmp_path / "data" / name, seed)
+        write_category(tmp_path / "data" / name, seed)
     return tmp_path / "data"
 
 

@@ -1,21 +1,21 @@
-"""Two small products in MVTec's layout, one that cannot be trained, and made-up outcomes."""
+"""Two small categories in MVTec's layout, one that cannot be trained, and made-up outcomes."""
 
 from pathlib import Path
 
 import pytest
 
-from conftest import write_product
+from conftest import write_category
 from destseg.categories.job import Outcome
-from destseg.categories.plan import Job, Product
+from destseg.categories.plan import Category, Job
 from destseg.config import Settings
 
 
 @pytest.fixture(scope="session")
-def products(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def categories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of categories; not to be written to."""
-    root = tmp_path_factory.mktemp("products")
+    root = tmp_path_factory.mktemp("categories")
     for seed, name in enumerate(("bolt", "nut")):
-        write_product(root / name, seed)
+        write_category(root / name, seed)
     (root / "worn").mkdir()
     (root / "worn/a.png").write_bytes(b"words")
     (root / ".hidden").mkdir()
@@ -29,7 +29,7 @@ def made_up(tmp_path: Path):
 
     def outcome(category: str, seed: int, reason: str | None = None, **metrics: float) -> Outcome:
         folder = tmp_path / "out" / category / f"seed-{seed}"
-        job = Job(Product(category, tmp_path / category), Settings().replace(seed=seed), folder)
+        job = Job(Category(category, tmp_path / category), Settings().replace(seed=seed), folder)
         if reason is not None:
             return Outcome(job, reason=reason)
         pixel = {name: metrics.get(name) for name in ("auroc", "ap", "aupro", "iap", "iap_90")}

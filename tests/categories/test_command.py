@@ -31,11 +31,11 @@ def given(monkeypatch):
 
 
 @pytest.fixture
-def words(products, tiny_settings, tiny_teacher_weights, tmp_path):
+def words(categories, tiny_settings, tiny_teacher_weights, tmp_path):
     file = tmp_path / "settings.yaml"
     settings = tiny_settings.replace(teacher_weights=str(tiny_teacher_weights))
     file.write_text(settings.to_yaml(), encoding="utf-8")
-    where = [str(products), "--output", str(tmp_path / "runs"), "--settings", str(file)]
+    where = [str(categories), "--output", str(tmp_path / "runs"), "--settings", str(file)]
     return ["train-many", *where]
 
 

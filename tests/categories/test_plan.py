@@ -1,31 +1,31 @@
 import pytest
 
 from destseg.categories import plan
-from destseg.categories.plan import find_products, make_jobs, settings_by_category
+from destseg.categories.plan import find_categories, make_jobs, settings_by_category
 from destseg.config import Settings
 from destseg.errors import DataError, SettingsError, TrainingError
 from destseg.training import run_folder
 
 
-def names(products):
-    return [product.name for product in products]
+def names(categories):
+    return [category.name for category in categories]
 
 
 def jobs_in(root, output, settings=None, seeds=(0,), own=None):
-    return make_jobs(find_products(root, output), settings or Settings(), seeds, output, own)
+    return make_jobs(find_categories(root, output), settings or Settings(), seeds, output, own)
 
 
-# ---- products
+# ---- categories
 
 
-def test_every_folder_is_a_product_but_hidden_ones_and_the_output(products, tmp_path):
+def test_every_folder_is_a_category_but_hidden_ones_and_the_output(categories, tmp_path):
     root = tmp_path / "data"
     root.mkdir()
-    for path in products.iterdir():
+    for path in categories.iterdir():
         (root / path.name).symlink_to(path)
     (root / "runs").mkdir()
-    assert names(find_products(root, root / "runs")) == ["bolt", "nut", "worn"]
-    assert names(find_products(root, root / "elsewhere")) == ["bolt", "nut", "runs", "worn"]
+    assert names(find_categories(root, root / "runs")) == ["bolt", "nut", "worn"]
+    assert names(find_categories(root, root / "elsewhere")) == ["bolt", "nut", "runs", "worn"]
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ def test_every_folder_is_a_product_but_hidden_ones_and_the_output(products, tmp_
         ("worn", "got no folder in it"),
     ],
 )
-def test_what_is_no_folder_of_categories_is_refused(where, reason, products, tmp_path):
+def test_what_is_no_folder_of_categories_is_refused(where, reason, categories, tmp_path):
     with pytest.raises(DataError, match=reason):
-        find_products(products / where, tmp_path)
+        find_categories(categories / where, tmp_path)
 
 
 @pytest.mark.parametrize("inside", ["train/OK", "Train/good", "good", "normal", "test/NG"])
@@ -46,15 +46,17 @@ def test_one_category_is_known_by_any_spelling(inside, tmp_path):
     (tmp_path / "data" / inside).mkdir(parents=True)
     (tmp_path / "data" / "other").mkdir()
     with pytest.raises(DataError, match="got one category"):
-        find_products(tmp_path / "data", tmp_path / "out")
+        find_categories(tmp_path / "data", tmp_path / "out")
 
 
 # ---- jobs
 
 
-def test_jobs_are_products_times_seeds_with_their_own_settings(products, tmp_path):
+def test_jobs_are_categories_times_seeds_with_their_own_settings(categories, tmp_path):
     own = {"nut": {"rotation": "turn", "batch_size": 4}}
-    jobs = jobs_in(products, tmp_path / "out", Settings().replace(rotation="tilt"), (3, 1, 3), own)
+    jobs = jobs_in(
+        categories, tmp_path / "out", Settings().replace(rotation="tilt"), (3, 1, 3), own
+    )
     assert [(job.name, job.settings.data.rotation) for job in jobs] == [
         *(("bolt, seed 3", "tilt"), ("bolt, seed 1", "tilt")),
         *(("nut, seed 3", "turn"), ("nut, seed 1", "turn")),
@@ -62,13 +64,13 @@ def test_jobs_are_products_times_seeds_with_their_own_settings(products, tmp_pat
     ]
     assert [job.settings.training.batch_size for job in jobs] == [16, 16, 4, 4, 16, 16]
     assert jobs[1].folder == tmp_path / "out/bolt/seed-1"
-    assert jobs[1].product.data == products / "bolt"
+    assert jobs[1].category.data == categories / "bolt"
 
 
-def test_settings_that_do_not_fit_are_named_with_their_categories(products, tmp_path):
+def test_settings_that_do_not_fit_are_named_with_their_categories(categories, tmp_path):
     own = {"bolt": {"batch_size": 0}, "nut": {"rotaton": "turn"}}
     with pytest.raises(SettingsError) as caught:
-        jobs_in(products, tmp_path, own=own)
+        jobs_in(categories, tmp_path, own=own)
     assert "bolt: --batch-size: expected at least 2" in str(caught.value)
     assert "nut: unknown setting 'rotaton'; did you mean 'rotation'?" in str(caught.value)
 
@@ -94,8 +96,8 @@ def test_the_file_of_categories_is_checked_as_a_whole(tmp_path):
     assert "worn: expected no seed, got 3" in told
 
 
-def test_only_some_categories(products, tmp_path):
-    jobs = jobs_in(products, tmp_path, seeds=(0, 1))
+def test_only_some_categories(categories, tmp_path):
+    jobs = jobs_in(categories, tmp_path, seeds=(0, 1))
     assert plan.only(jobs, None) == jobs
     assert [job.name for job in plan.only(jobs, ["nut"])] == ["nut, seed 0", "nut, seed 1"]
     with pytest.raises(SettingsError, match="got 'nuts'; did you mean 'nut'"):
@@ -122,8 +124,8 @@ def leave(job, *names, settings=None):
         (["manifest.json", "result.json"], "finished"),
     ],
 )
-def test_the_state_of_a_job_is_read_from_its_folder(files, state, products, tmp_path):
-    job, *_ = jobs_in(products, tmp_path)
+def test_the_state_of_a_job_is_read_from_its_folder(files, state, categories, tmp_path):
+    job, *_ = jobs_in(categories, tmp_path)
     leave(job, *files)
     assert job.state == state
 
@@ -132,8 +134,8 @@ def test_the_state_that_makes_a_job_begun_is_trainings():
     assert plan.CHECKPOINT == run_folder.CHECKPOINT
 
 
-def test_models_of_other_settings_are_not_taken_for_these(products, tmp_path):
-    jobs = jobs_in(products, tmp_path, Settings().replace(rotation="turn"))
+def test_models_of_other_settings_are_not_taken_for_these(categories, tmp_path):
+    jobs = jobs_in(categories, tmp_path, Settings().replace(rotation="turn"))
     leave(jobs[0], "result.json", "manifest.json", settings=jobs[0].settings)
     leave(jobs[1], "checkpoint.safetensors", settings=jobs[1].settings.replace(batch_size=4))
     leave(jobs[2], "result.json", "manifest.json", settings=jobs[2].settings.replace(lr_head=1))
@@ -151,10 +153,10 @@ def test_models_of_other_settings_are_not_taken_for_these(products, tmp_path):
     [("cache_gib", 1.0, True, True), ("max_false_alarm_rate", 0.2, True, False)],
 )
 def test_settings_that_weights_do_not_hang_on_may_change(
-    name, value, begun, finished, products, tmp_path
+    name, value, begun, finished, categories, tmp_path
 ):
     for files, may in ((["checkpoint.safetensors"], begun), (["manifest.json"], finished)):
-        job, *_ = jobs_in(products, tmp_path / files[0])
+        job, *_ = jobs_in(categories, tmp_path / files[0])
         leave(job, *files, settings=job.settings.replace(**{name: value}))
         if may:
             plan.require_same_settings([job])
@@ -163,8 +165,8 @@ def test_settings_that_weights_do_not_hang_on_may_change(
                 plan.require_same_settings([job])
 
 
-def test_a_forgotten_job_is_new(products, tmp_path):
-    job, *_ = jobs_in(products, tmp_path)
+def test_a_forgotten_job_is_new(categories, tmp_path):
+    job, *_ = jobs_in(categories, tmp_path)
     plan.forget([job])
     leave(job, *plan.LEFT_BY_A_RUN, "metrics.json", "report.html", "error.txt", "log.jsonl")
     leave(job, "mine.txt")

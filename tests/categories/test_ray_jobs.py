@@ -1,4 +1,4 @@
-"""Two products times two seeds on a local Ray, one of whose workers is killed."""
+"""Two categories times two seeds on a local Ray, one of whose workers is killed."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import safetensors.numpy
 import torch
 
 from destseg.categories import ray_jobs
-from destseg.categories.plan import Job, Product
+from destseg.categories.plan import Category, Job
 from destseg.categories.ray_jobs import Resources, run_on_ray
 from destseg.cli.main import main
 from destseg.config import Settings
@@ -70,8 +70,8 @@ def kill_worker(folder, killed):
     killed.append(process)
 
 
-def words(products, output, settings_file, *more):
-    where = [str(products), "--output", str(output), "--settings", str(settings_file)]
+def words(categories, output, settings_file, *more):
+    where = [str(categories), "--output", str(output), "--settings", str(settings_file)]
     return ["train-many", *where, "--seeds", "0", "1", *more]
 
 
@@ -85,7 +85,7 @@ def files(settings, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ended(session, products, files, tmp_path_factory):
+def ended(session, categories, files, tmp_path_factory):
     """The output folder and the exit code of a call that lost a worker."""
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("needs /proc to find the worker")
@@ -93,7 +93,9 @@ def ended(session, products, files, tmp_path_factory):
     killer = threading.Thread(target=kill_worker, args=(output / "bolt/seed-0", killed))
     killer.start()
     code = main(
-        words(products, output, files / "settings.yaml", "--per-category", str(files / "own.yaml"))
+        words(
+            categories, output, files / "settings.yaml", "--per-category", str(files / "own.yaml")
+        )
     )
     killer.join()
     assert len(killed) == 1
@@ -108,7 +110,7 @@ def result(folder):
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_job_whose_worker_was_killed_gives_the_weights_of_an_uninterrupted_one(
-    ended, products, settings, tmp_path
+    ended, categories, settings, tmp_path
 ):
     output, _ = ended
     found = result(output / "bolt/seed-0")
@@ -117,7 +119,7 @@ def test_a_job_whose_worker_was_killed_gives_the_weights_of_an_uninterrupted_one
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        train(products / "bolt", output=tmp_path / "whole", settings=whole, quiet=True)
+        train(categories / "bolt", output=tmp_path / "whole", settings=whole, quiet=True)
     finally:
         torch.set_num_threads(threads)
     one, other = (
@@ -147,23 +149,23 @@ def test_a_category_that_cannot_be_trained_stops_no_other(ended):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_same_command_again_repeats_nothing(ended, products, files, capsys, monkeypatch):
+def test_the_same_command_again_repeats_nothing(ended, categories, files, capsys, monkeypatch):
     output, _ = ended
     monkeypatch.setattr(ray_jobs, "_task", None)  # what would start a job
     own = ["--per-category", str(files / "own.yaml"), "--only", "bolt", "nut"]
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/seed-*/*")}
-    assert main(words(products, output, files / "settings.yaml", *own)) == 0
+    assert main(words(categories, output, files / "settings.yaml", *own)) == 0
     assert {path: path.stat().st_mtime_ns for path in output.glob("*/seed-*/*")} == before
     assert "bolt" in capsys.readouterr().out
-    assert main(words(products, output, files / "settings.yaml", *own, "--lr-head", "0.5")) == 1
+    assert main(words(categories, output, files / "settings.yaml", *own, "--lr-head", "0.5")) == 1
     assert "--lr-head: 0.002 then, 0.5 now" in capsys.readouterr().err
 
 
 @pytest.fixture
-def endless(products, settings, tmp_path):
+def endless(categories, settings, tmp_path):
     """A job that does not end by itself."""
     steps = settings.replace(segment_steps=1_000_000)
-    return Job(Product("bolt", products / "bolt"), steps, tmp_path / "model")
+    return Job(Category("bolt", categories / "bolt"), steps, tmp_path / "model")
 
 
 @pytest.mark.ray
@@ -199,9 +201,9 @@ def test_a_signal_saves_the_states(session, endless):
     assert load_checkpoint(log.with_name("checkpoint.safetensors")).step == last["step"]
 
 
-def test_without_ray_the_error_names_the_extra(products, settings, tmp_path, monkeypatch):
+def test_without_ray_the_error_names_the_extra(categories, settings, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    job = Job(Product("bolt", products / "bolt"), settings, tmp_path)
+    job = Job(Category("bolt", categories / "bolt"), settings, tmp_path)
     with pytest.raises(MissingExtraError, match=r"pip install 'destseg\[ray\]'"):
         list(run_on_ray([job], Resources()))
     assert list(run_on_ray([], Resources())) == []

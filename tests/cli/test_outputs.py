@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import write_product, write_red
+from conftest import write_category, write_red
 from destseg.cli.main import main
 from destseg.data.outputs import require_folder
 from destseg.errors import DataError, SettingsError
@@ -24,7 +24,7 @@ def forbidden(*_: object, **__: object) -> None:
 @pytest.fixture
 def place(tmp_path, brightness_model, monkeypatch) -> Path:
     """A folder with ``data``, ``model``, ``results.jsonl`` and more; the model must not be run."""
-    write_product(tmp_path / "data", 0)
+    write_category(tmp_path / "data", 0)
     (tmp_path / "labels.csv").write_text("path,label\ndata/test/good/000.png,good\n")
     (tmp_path / "settings.yaml").write_text("preset: fast\n")
     (tmp_path / "results.jsonl").write_text("")

@@ -1,1 +1,1 @@
-"""Many products: which models are to be trained, who trains them, and what came of it."""
+"""Many categories: which models are to be trained, who trains them, and what came of it."""

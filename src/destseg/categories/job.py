@@ -59,7 +59,7 @@ def run_job(job: Job) -> Outcome:
         raise
     except (DestsegError, OSError) as error:
         return Outcome(job, reason=without_secrets(str(error)))
-    except Exception as error:  # one product's fault must not take the others along
+    except Exception as error:  # one category's fault must not take the others along
         trace = job.folder / TRACE
         told = f"its trace is in {trace}"
         try:
@@ -84,7 +84,7 @@ def finished(job: Job) -> Outcome | None:
 
 def _done(job: Job) -> dict[str, Any]:
     predictor = destseg.train(
-        job.product.data,
+        job.category.data,
         output=job.folder,
         settings=job.settings,
         resume=job.state == "begun",
@@ -93,7 +93,7 @@ def _done(job: Job) -> dict[str, Any]:
     samples = _samples(job)
     evaluation = None
     if samples:
-        evaluation, report = report_on(Path(job.product.name), predictor, samples)
+        evaluation, report = report_on(Path(job.category.name), predictor, samples)
         values = evaluation.to_json()
         write_atomically(job.folder / METRICS, json.dumps(values, indent=1) + "\n")
         write_report(job.folder / REPORT, report)
@@ -103,9 +103,9 @@ def _done(job: Job) -> dict[str, Any]:
 
 
 def _samples(job: Job) -> tuple[Sample, ...]:
-    data = job.product.data
-    if job.product.test is not None:
-        return job.product.test
+    data = job.category.data
+    if job.category.test is not None:
+        return job.category.test
     return tuple(test_samples(data)) if test_folder(data) is not None else ()
 
 
@@ -121,7 +121,7 @@ def _result(job: Job, predictor: Predictor, evaluation: Evaluation | None) -> di
         "calibration_images",
     )
     return {
-        "category": job.product.name,
+        "category": job.category.name,
         "seed": job.seed,
         "preset": job.settings.preset,
         "model": str(job.folder),

@@ -1,4 +1,4 @@
-"""The page that sums up many products, with links to each model's own report."""
+"""The page that sums up many categories, with links to each model's own report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is to do for many products: a job for each of them and each seed."""
+"""What there is to do for many categories: a job for each of them and each seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEFT_BY_A_RUN = (RESULT, MANIFEST, CHECKPOINT)
 
 
 @dataclass(frozen=True)
-class Product:
+class Category:
     """One category of parts.
 
     Attributes:
@@ -42,24 +42,24 @@ class Job:
     """One model to train and to measure.
 
     Attributes:
-        product: what of.
+        category: what of.
         settings: with which, the seed among them.
         folder: of the model.
     """
 
-    product: Product
+    category: Category
     settings: Settings
     folder: Path
 
     @property
     def seed(self) -> int:
-        """The seed that tells it from the product's other jobs."""
+        """The seed that tells it from the category's other jobs."""
         return self.settings.training.seed
 
     @property
     def name(self) -> str:
         """What it is called in messages."""
-        return f"{self.product.name}, seed {self.seed}"
+        return f"{self.category.name}, seed {self.seed}"
 
     @property
     def state(self) -> Literal["finished", "begun", "new"]:
@@ -70,15 +70,15 @@ class Job:
         return "begun" if begun else "new"
 
 
-def find_products(root: Path, output: Path) -> list[Product]:
-    """Return the products whose folders lie in a folder, by name; links are followed.
+def find_categories(root: Path, output: Path) -> list[Category]:
+    """Return the categories whose folders lie in a folder, by name; links are followed.
 
     Args:
         root: the folder of categories.
-        output: where the models go; it is no product if it lies there too.
+        output: where the models go; it is no category if it lies there too.
 
     Raises:
-        DataError: if there is no such folder or none in it, or it is a product itself.
+        DataError: if there is no such folder or none in it, or it is a category itself.
     """
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder with a folder a category, got no such folder.")
@@ -94,7 +94,7 @@ def find_products(root: Path, output: Path) -> list[Product]:
     )
     if not folders:
         raise DataError(f"{root}: expected a folder with a folder a category, got no folder in it.")
-    return [Product(folder.name, folder.absolute()) for folder in folders]
+    return [Category(folder.name, folder.absolute()) for folder in folders]
 
 
 def settings_by_category(path: Path, known: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -129,27 +129,27 @@ def settings_by_category(path: Path, known: Sequence[str]) -> dict[str, dict[str
 
 
 def make_jobs(
-    products: Iterable[Product],
+    categories: Iterable[Category],
     settings: Settings,
     seeds: Sequence[int],
     output: Path,
     by_category: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Job]:
-    """Return a job for each product and seed, in ``output/PRODUCT/seed-N``.
+    """Return a job for each category and seed, in ``output/CATEGORY/seed-N``.
 
     Raises:
         SettingsError: naming every category whose own settings do not fit.
     """
     jobs, problems = [], []
-    for product in products:
+    for category in categories:
         try:
-            own = settings.replace(**(by_category or {}).get(product.name, {}))
+            own = settings.replace(**(by_category or {}).get(category.name, {}))
         except SettingsError as error:
-            problems.append(f"{product.name}: {error}")
+            problems.append(f"{category.name}: {error}")
             continue
         for seed in dict.fromkeys(seeds):
-            folder = output.absolute() / product.name / f"seed-{seed}"
-            jobs.append(Job(product, own.replace(seed=seed), folder))
+            folder = output.absolute() / category.name / f"seed-{seed}"
+            jobs.append(Job(category, own.replace(seed=seed), folder))
     if problems:
         raise SettingsError("\n".join(problems))
     return jobs
@@ -161,11 +161,11 @@ def only(jobs: Sequence[Job], names: Sequence[str] | None) -> list[Job]:
     Raises:
         SettingsError: naming every category that is not there.
     """
-    known = list(dict.fromkeys(job.product.name for job in jobs))
+    known = list(dict.fromkeys(job.category.name for job in jobs))
     unknown = [_unknown(name, known) for name in names or () if name not in known]
     if unknown:
         raise SettingsError("--only: " + "; ".join(unknown))
-    return [job for job in jobs if names is None or job.product.name in names]
+    return [job for job in jobs if names is None or job.category.name in names]
 
 
 def require_same_settings(jobs: Iterable[Job]) -> None:

@@ -122,7 +122,7 @@ def rows_of(outcomes: Iterable[Outcome]) -> list[Row]:
     """Return a row a category, in the order in which they first come; seeds in theirs."""
     grouped: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        grouped.setdefault(outcome.job.product.name, []).append(outcome)
+        grouped.setdefault(outcome.job.category.name, []).append(outcome)
     return [Row(name, tuple(own)) for name, own in grouped.items()]
 
 
@@ -159,7 +159,7 @@ def to_json(rows: Sequence[Row]) -> str:
         "categories": [dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows],
         "runs": [result for row in rows for result in row.results],
         "failures": [
-            {"category": each.job.product.name, "seed": each.job.seed, "reason": each.reason}
+            {"category": each.job.category.name, "seed": each.job.seed, "reason": each.reason}
             for row in rows
             for each in row.failures
         ],
@@ -178,14 +178,14 @@ def to_csv(rows: Sequence[Row]) -> str:
         job, result = outcome.job, outcome.result
         if result is None:
             empty = [""] * len(head)  # without category and seed, with minutes and device
-            writer.writerow([job.product.name, job.seed, *empty, job.folder, outcome.reason])
+            writer.writerow([job.category.name, job.seed, *empty, job.folder, outcome.reason])
             continue
         counts = (result["metrics"] or {}).get
         rates = [counts(name) or {} for name in ("false_alarms", "misses")]
         coverage = counts("coverage") or {}
         writer.writerow(
             [
-                *(job.product.name, job.seed),
+                *(job.category.name, job.seed),
                 *(_empty(coverage.get(name)) for name in ("given", "images", "with_mask")),
                 *(_empty(metric_of(result, name)) for name in METRICS),
                 *(_empty(rate.get(name)) for rate in rates for name in ("count", "total")),

@@ -18,7 +18,7 @@ from destseg.errors import SettingsError, needs_extra
 DESCRIPTION = """Draw a sheet of good images, each beside its damaged version and the mask.
 
 Training shows the networks images like these.  Look whether the damage lies on the part, is
-about as large as defects can be, and whether --rotation suits the product.
+about as large as defects can be, and whether --rotation suits the category.
 """
 
 EPILOG = """examples:

@@ -1,4 +1,4 @@
-"""``destseg demo``: the whole path on a small made-up product, in minutes."""
+"""``destseg demo``: the whole path on a small made-up part, in minutes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _demonstrate(output: Path, settings: Settings) -> None:
     if not (parts / MARKER).is_file():
         _require_free(bundle, overlays, output / "sheet.png")
     make_demo_parts(parts)
-    print(f"a made-up product with good and defective parts: {parts}")
+    print(f"a made-up data set of good and defective parts: {parts}")
     predictor = destseg.train(parts, output=bundle, settings=settings, overwrite=True)
     with needs_extra("train", "destseg demo"):
         from destseg.inference.backends.torch_ import untrained_head

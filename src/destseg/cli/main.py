@@ -16,9 +16,9 @@ from destseg.errors import DestsegError, TrainingInterrupted
 from destseg.redaction import without_secrets
 
 COMMANDS = {
-    "demo": "train and inspect a small made-up product, to see the whole path in minutes",
+    "demo": "train and inspect a small made-up part, to see the whole path in minutes",
     "train": "learn from a folder of good images",
-    "train-many": "train a model for each of many products, on one machine or a Ray cluster",
+    "train-many": "train a model for each of many categories, on one machine or a Ray cluster",
     "predict": "say of images how anomalous they are, where, and whether they are defective",
     "serve": "answer images over HTTP, with a page to try it",
     "watch": "inspect images as they arrive in a folder",

@@ -1,4 +1,4 @@
-"""``destseg train-many``: a model for each of many products, side by side."""
+"""``destseg train-many``: a model for each of many categories, side by side."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ def run(words: list[str]) -> int:
     from destseg.cli.writing import write_each
     from destseg.data.outputs import require_files
 
-    products = plan.find_products(parsed.folder, parsed.output)
+    categories = plan.find_categories(parsed.folder, parsed.output)
     own = None
     if parsed.per_category:
-        own = plan.settings_by_category(parsed.per_category, [each.name for each in products])
-    jobs = plan.make_jobs(products, settings, seeds, parsed.output, own)
+        own = plan.settings_by_category(parsed.per_category, [each.name for each in categories])
+    jobs = plan.make_jobs(categories, settings, seeds, parsed.output, own)
     chosen = plan.only(jobs, parsed.only)
     summary = [parsed.output / name for name in FILES]
     require_files(summary, map(Path, filter(None, (parsed.per_category, parsed.settings))))
