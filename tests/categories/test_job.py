@@ -82,7 +82,7 @@ def test_test_images_without_masks_and_unreadable_ones_leave_a_result_that_says_
 
 
 def test_a_fault_of_ours_is_a_failure_with_its_trace(job, monkeypatch):
-    monkeypatch.setattr(destseg, "train", lambda *_a, **_k: 1 / 0)
+    monkeypatch.setattr("destseg.training.train.train", lambda *_a, **_k: 1 / 0)
     outcome = run_job(job)
     assert outcome.reason.startswith("ZeroDivisionError: division by zero")
     assert "1 / 0" in (job.folder / "error.txt").read_text("utf-8")
@@ -92,7 +92,7 @@ def test_an_interruption_is_no_failure(job, monkeypatch):
     def stopped(*_arguments, **_keywords):
         raise TrainingInterrupted(15, "stopped")
 
-    monkeypatch.setattr(destseg, "train", stopped)
+    monkeypatch.setattr("destseg.training.train.train", stopped)
     with pytest.raises(TrainingInterrupted):
         run_job(job)
 
@@ -102,7 +102,7 @@ def test_a_fault_whose_trace_cannot_be_written_is_still_an_outcome(job, monkeypa
         (job.folder / "error.txt").mkdir(parents=True)
         raise ValueError("odd")
 
-    monkeypatch.setattr(destseg, "train", fail)
+    monkeypatch.setattr("destseg.training.train.train", fail)
     outcome = run_job(job)
     assert outcome.result is None
     assert outcome.reason.startswith("ValueError: odd (its trace is lost: ")

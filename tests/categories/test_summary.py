@@ -6,6 +6,7 @@ import statistics
 
 from destseg.categories import summary
 from destseg.categories.page import render
+from destseg.categories.summary_files import write_summary
 
 
 def rows(made_up):
@@ -50,7 +51,7 @@ def test_seeds_that_failed_alike_are_told_once(made_up):
 
 
 def test_the_files_hold_every_run_and_every_failure(made_up, tmp_path):
-    paths = summary.write_summary(tmp_path, rows(made_up))
+    paths = write_summary(tmp_path, rows(made_up))
     assert [path.name for path in paths] == ["summary.json", "summary.csv", "index.html"]
     values = json.loads(paths[0].read_text("utf-8"))
     assert [(run["category"], run["seed"]) for run in values["runs"]] == [

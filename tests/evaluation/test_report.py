@@ -7,21 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from destseg.config import Settings
 from destseg.data import paths
 from destseg.data.drawing import colour_map
 from destseg.data.samples import Sample
 from destseg.errors import DataError
-from destseg.evaluation.report import (
-    Entry,
-    Report,
-    make_entry,
-    render,
-    training_curves,
-    write_report,
-)
+from destseg.evaluation.metrics import Curve, image_curves
+from destseg.evaluation.outcomes import Rate
+from destseg.evaluation.page import render, write_report
+from destseg.evaluation.report import Entry, Report, make_entry, training_curves
 from destseg.inference.result import Region, Result
 
 HOSTILE = "</script><script>alert(1)</script> \"'><img src=x onerror=alert(2)> & {{data}} 划痕 <!--"
@@ -60,6 +55,15 @@ def entry(name="good/1.png", kind="good", score=0.2, **changes):
     return Entry(**(values | changes))
 
 
+def curve(x, y):
+    return Curve(np.array(x), np.array(y), np.zeros(len(x)))
+
+
+def curves_of(entries):
+    curves = image_curves([each.is_defective for each in entries], [each.score for each in entries])
+    return {f"image {name.upper()}": points for name, points in curves.items()}
+
+
 def report_of(entries, **changes):
     values = {
         "title": "bottle",
@@ -69,7 +73,7 @@ def report_of(entries, **changes):
         "defect_types": [
             {"defect type": "good", "images": 3, "flagged": 1, "image AP": None, "pixel AP": 0.5}
         ],
-        "curves": {"pixel ROC": ([0.0, 0.1, 1.0], [0.0, 0.9, 1.0])},
+        "curves": {"pixel ROC": curve([0.0, 0.1, 1.0], [0.0, 0.9, 1.0]), **curves_of(entries)},
         "threshold": 0.5123456789,
         "guaranteed_false_alarm_rate": 0.25,
         "calibration_scores": [0.5123456789, 0.1, 0.3],
@@ -187,30 +191,22 @@ def test_numbers_stay_exact_and_undefined_ones_have_no_number():
     assert ["training", "batch_size", "16"] in data["settings"]
 
 
-def test_image_curves_are_scikit_learns():
-    entries = [*mixed_entries(), entry("crack/x.png", "crack", 0.5), entry("good/x.png", score=0.5)]
-    curves = data_of(render(report_of(entries)))["curves"]
-    labels = [each.is_defective for each in entries]
-    scores = [each.score for each in entries]
-    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
-    assert np.allclose(curves["image ROC"], np.stack([fpr, tpr], 1), atol=1e-5)
-    precision, recall, _ = precision_recall_curve(labels, scores)
-    ours = {tuple(point) for point in np.round(curves["image PR"][1:], 4).tolist()}
-    theirs = np.round(np.stack([recall, precision], 1)[:-1], 4)
-    assert ours == {tuple(point) for point in theirs.tolist()}
+def test_each_count_that_a_threshold_can_give_has_its_interval():
+    entries = mixed_entries()
+    intervals = data_of(render(report_of(entries)))["intervals"]
+    for name, total in (("good", 12), ("defective", 16)):
+        expected = [Rate(count, total).interval for count in range(total + 1)]
+        assert np.allclose(intervals[name], expected, atol=1e-5)
+    assert data_of(render(report_of(entries[:12])))["intervals"]["defective"] == []
 
 
-def test_long_curves_become_short_and_stay_where_they_were():
-    x = np.linspace(0, 1, 200_000)
-    curves = {"pixel ROC": (x, x**0.2), "pixel PR": (x, np.where(x < 0.5, 1.0, np.nan))}
-    data = data_of(render(report_of([entry()], curves=curves)))["curves"]
-    points = np.array(data["pixel ROC"])
-    assert len(points) <= 401
-    assert np.allclose(points[:, 1], points[:, 0] ** 0.2, atol=1e-4)
-    assert points[0].tolist() == [0, 0]
-    assert points[-1].tolist() == [1, 1]
-    assert np.diff(points, axis=0).max() < 0.1
-    assert max(x for x, _ in data["pixel PR"]) < 0.5
+def test_a_long_training_is_few_points_from_its_first_to_its_last():
+    steps = [(step, 1 / step) for step in range(1, 100_001)]
+    points = data_of(render(report_of([entry()], training={"denoise": steps})))["training"]
+    x = [step for step, _ in points["denoise"]]
+    assert len(x) <= 401
+    assert (x[0], x[-1]) == (1, 100_000)
+    assert max(np.diff(x)) <= 251
 
 
 def test_two_hundred_noisy_images_stay_below_20_mb():

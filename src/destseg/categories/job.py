@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import destseg
 from destseg.categories.plan import RESULT, Job
 from destseg.categories.progress import records_of
 from destseg.data.files import write_atomically
 from destseg.data.samples import Sample, test_folder, test_samples
-from destseg.errors import DestsegError, TrainingInterrupted
+from destseg.errors import DestsegError, TrainingInterrupted, needs_extra
 from destseg.evaluation.model_report import report_on
-from destseg.evaluation.report import write_report
+from destseg.evaluation.page import write_report
 from destseg.redaction import without_secrets
 
 if TYPE_CHECKING:
@@ -83,7 +82,9 @@ def finished(job: Job) -> Outcome | None:
 
 
 def _done(job: Job) -> dict[str, Any]:
-    predictor = destseg.train(
+    with needs_extra("train", "training"):
+        from destseg.training.train import train
+    predictor = train(
         job.category.data,
         output=job.folder,
         settings=job.settings,

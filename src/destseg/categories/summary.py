@@ -1,20 +1,14 @@
-"""What came of all jobs: a row a category, over its seeds; as a table, JSON, CSV and a page."""
+"""What came of all jobs: a row a category, over its seeds."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import destseg
 from destseg.categories.job import Outcome
-from destseg.data.files import write_atomically
 
 METRICS = {
     "image AUROC": ("image", "auroc"),
@@ -24,7 +18,6 @@ METRICS = {
     "IAP": ("pixel", "iap"),
     "IAP@90": ("pixel", "iap_90"),
 }
-FILES = ("summary.json", "summary.csv", "index.html")
 COLUMNS = (
     "category",
     "seeds",
@@ -150,60 +143,3 @@ def metric_of(result: Mapping[str, Any], metric: str) -> float | None:
     group, name = METRICS[metric]
     value = result["metrics"][group][name] if result["metrics"] else None
     return None if value is None or math.isnan(value) else float(value)
-
-
-def to_json(rows: Sequence[Row]) -> str:
-    """Return everything as JSON: each category's row, each job's result, each failure."""
-    content = {
-        "destseg": destseg.__version__,
-        "categories": [dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows],
-        "runs": [result for row in rows for result in row.results],
-        "failures": [
-            {"category": each.job.category.name, "seed": each.job.seed, "reason": each.reason}
-            for row in rows
-            for each in row.failures
-        ],
-    }
-    return json.dumps(content, indent=1) + "\n"
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """Return a line a job; metrics are shares in [0, 1], empty where they are not defined."""
-    text = io.StringIO(newline="")
-    head = ["category", "seed", "given", "images", "with mask"]
-    head += [*METRICS, "false alarms", "good", "missed", "defective"]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*head, "minutes", "device", "model", "failure"])
-    for outcome in (each for row in rows for each in row.outcomes):
-        job, result = outcome.job, outcome.result
-        if result is None:
-            empty = [""] * len(head)  # without category and seed, with minutes and device
-            writer.writerow([job.category.name, job.seed, *empty, job.folder, outcome.reason])
-            continue
-        counts = (result["metrics"] or {}).get
-        rates = [counts(name) or {} for name in ("false_alarms", "misses")]
-        coverage = counts("coverage") or {}
-        writer.writerow(
-            [
-                *(job.category.name, job.seed),
-                *(_empty(coverage.get(name)) for name in ("given", "images", "with_mask")),
-                *(_empty(metric_of(result, name)) for name in METRICS),
-                *(_empty(rate.get(name)) for rate in rates for name in ("count", "total")),
-                *(result["minutes"], result["device"], job.folder, ""),
-            ]
-        )
-    return text.getvalue()
-
-
-def write_summary(folder: Path, rows: Sequence[Row]) -> list[Path]:
-    """Write ``summary.json``, ``summary.csv`` and ``index.html`` and return their paths."""
-    from destseg.categories.page import render
-
-    contents = (to_json(rows), to_csv(rows), render(folder, rows))
-    for name, content in zip(FILES, contents, strict=True):
-        write_atomically(folder / name, content)
-    return [folder / name for name in FILES]
-
-
-def _empty(value: object) -> object:
-    return "" if value is None else value

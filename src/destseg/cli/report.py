@@ -36,7 +36,7 @@ def run(words: list[str]) -> int:
     from destseg.data.labelled import files_of, labelled_samples
     from destseg.data.outputs import require_files
     from destseg.evaluation.model_report import report_on
-    from destseg.evaluation.report import write_report
+    from destseg.evaluation.page import write_report
     from destseg.inference.bundle import own_files
     from destseg.inference.predictor import load
 

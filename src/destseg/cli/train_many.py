@@ -74,7 +74,8 @@ def run(words: list[str]) -> int:
 
     from destseg.categories import plan
     from destseg.categories.job import finished
-    from destseg.categories.summary import FILES, rows_of, write_summary
+    from destseg.categories.summary import rows_of
+    from destseg.categories.summary_files import FILES, write_summary
     from destseg.cli.writing import write_each
     from destseg.data.outputs import require_files
 

@@ -20,7 +20,7 @@ function filled(node, attributes, children) {
   return node;
 }
 
-const percent = share => `${(100 * share).toFixed(1)}\u00a0%`;
+const percent = fraction => `${(100 * fraction).toFixed(1)}\u00a0%`;
 
 /** A line chart with axes, as a figure; `chart.mark(x, y)` places a point on it. */
 function lineChart({ title, aside = "", xName, yName, xMax, yMax, points }) {
@@ -114,7 +114,7 @@ function histogram(holder, { good, defective, calibrationScores, calibrated }) {
       });
     }
     if (calibrationScores.length) {
-      parts.push(shape("text", { class: "row-name", x: 0, y: base + tickRow - 6 }, "held out"));
+      parts.push(shape("text", { class: "row-name", x: 0, y: base + tickRow - 6 }, "calibration"));
       for (const score of calibrationScores) {
         parts.push(shape("line", { class: "tick", x1: x(score), x2: x(score),
                                    y1: base + 9, y2: base + tickRow - 3 }));

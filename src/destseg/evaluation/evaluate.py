@@ -19,7 +19,7 @@ from destseg.data.lists import some
 from destseg.data.masks import read_mask
 from destseg.data.samples import GOOD, Sample
 from destseg.errors import DataError, ImageError
-from destseg.evaluation.metrics import Curve, ImageMetrics, image_metrics
+from destseg.evaluation.metrics import Curve, ImageMetrics, image_curves, image_metrics
 from destseg.evaluation.outcomes import Coverage, Rate, Record
 from destseg.evaluation.pixels import PixelCounts, PixelMetrics
 from destseg.inference.predictor import Predictor
@@ -61,7 +61,8 @@ class Evaluation:
         threshold, guaranteed_false_alarm_rate: from the calibration.
         seconds: of the whole inspection, reading included.
         records: one an image, in the order given.
-        curves: points of the ROC, PR and PRO curves of the pixels.
+        curves: points of ``image_roc``, ``image_pr``, ``pixel_roc``, ``pixel_pr`` and
+            ``pixel_pro``; empty where a class is absent.
     """
 
     image: ImageMetrics
@@ -154,8 +155,10 @@ def evaluate(
             on_image(sample, answer, mask)
     seconds = time.perf_counter() - begun
     together = PixelCounts.merged(counts.values())
+    of_images = image_curves(*_labels_and_scores(records))
+    of_pixels = together.curves()
     return Evaluation(
-        image=_image_metrics(records),
+        image=image_metrics(*_labels_and_scores(records)),
         pixel=together.metrics(),
         defect_types=tuple(_of_type(name, records, counts) for name in counts),
         false_alarms=_called([record for record in records if record.defect_type == GOOD], True),
@@ -164,7 +167,8 @@ def evaluate(
         guaranteed_false_alarm_rate=predictor.calibration.guaranteed_false_alarm_rate,
         seconds=seconds,
         records=tuple(records),
-        curves=together.curves(),
+        curves={f"image_{name}": curve for name, curve in of_images.items()}
+        | {f"pixel_{name}": curve for name, curve in of_pixels.items()},
     )
 
 
@@ -259,9 +263,11 @@ def _check_labels(samples: Sequence[Sample]) -> None:
         )
 
 
-def _image_metrics(records: Sequence[Record]) -> ImageMetrics:
+def _labels_and_scores(
+    records: Sequence[Record],
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     scored = [record for record in records if record.score is not None]
-    return image_metrics(
+    return (
         np.array([record.defect_type != GOOD for record in scored], dtype=bool),
         np.array([record.score for record in scored], dtype=np.float64),
     )
@@ -276,7 +282,11 @@ def _of_type(
         [counts[name] for name in dict.fromkeys((GOOD, defect_type)) if name in counts]
     )
     return DefectTypeEvaluation(
-        defect_type, _called(own, True), _image_metrics(chosen), pixels.metrics(), Coverage.of(own)
+        defect_type,
+        _called(own, True),
+        image_metrics(*_labels_and_scores(chosen)),
+        pixels.metrics(),
+        Coverage.of(own),
     )
 
 

@@ -123,6 +123,27 @@ def image_metrics(labels: npt.ArrayLike, scores: npt.ArrayLike) -> ImageMetrics:
     return ImageMetrics(**values, reasons=dict.fromkeys(values, reason) if reason else {})
 
 
+def image_curves(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, points: int = 500
+) -> dict[str, Curve]:
+    """Return the curves ``roc`` and ``pr`` of image scores, empty where a class is absent.
+
+    Args:
+        labels: True or 1 for defective, False or 0 for good [n].
+        scores: finite numbers, higher for defective [n].
+        points: at most so many a curve, 2 or more.
+
+    Raises:
+        DataError: for other labels, scores that are not finite, shapes that differ, or fewer than
+            2 points.
+
+    >>> image_curves([0, 1], [0.1, 0.4])["pr"].y.tolist()
+    [1.0, 0.5]
+    """
+    counts = ranked_counts(labels, scores)
+    return {"roc": roc_curve(counts, points), "pr": pr_curve(counts, points)}
+
+
 def roc_curve(counts: RankedCounts, points: int = 500) -> Curve:
     """Return the true-positive rate (y) over the false-positive rate (x).
 

@@ -105,8 +105,10 @@ def build_report(
             for each in evaluation.defect_types
         ],
         curves={
-            f"pixel {name.upper()}": (curve.x.tolist(), curve.y.tolist())
-            for name, curve in evaluation.curves.items()
+            f"{level} {name.upper()}": curve
+            for (level, name), curve in (
+                (key.split("_"), curve) for key, curve in evaluation.curves.items()
+            )
         },
         threshold=calibration.threshold,
         guaranteed_false_alarm_rate=calibration.guaranteed_false_alarm_rate,

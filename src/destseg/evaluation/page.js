@@ -34,13 +34,10 @@ function countsAt(limit) {
   return { found, missed: badOnes.length - found, alarms, passed: goodOnes.length - alarms };
 }
 
-/** The 95 % Wilson interval of a share, as text. */
-function interval(count, total) {
-  const z = 1.959963984540054, share = count / total, square = z * z / total;
-  const centre = share + square / 2;
-  const half = z * Math.sqrt(share * (1 - share) / total + square / (4 * total));
-  const bound = value => (100 * Math.min(1, Math.max(0, value / (1 + square)))).toFixed(1);
-  return `${bound(centre - half)}–${bound(centre + half)} %`;
+/** The 95 % interval of a count of good or of defective images, as text. */
+function interval(count, truth) {
+  const [low, high] = report.intervals[truth][count].map(bound => (100 * bound).toFixed(1));
+  return `${low}–${high} %`;
 }
 
 const counted = (count, what) => `${count} ${what} image${count === 1 ? "" : "s"}`;
@@ -56,11 +53,11 @@ function showSummary() {
   byId("verdict").textContent = told.length
     ? `At the calibrated threshold of ${report.threshold.toFixed(4)}: ${told.join("; ")}.`
     : "There are no images in this report.";
-  for (const [name, share, reason] of report.metrics) {
-    const value = share === null
+  for (const [name, value, reason] of report.metrics) {
+    const told = value === null
       ? [element("em", {}, "not defined"), element("em", {}, reason)]
-      : [element("b", {}, (100 * share).toFixed(1), element("small", {}, " %"))];
-    byId("metrics").append(element("li", {}, element("span", {}, name), ...value));
+      : [element("b", {}, (100 * value).toFixed(1), element("small", {}, " %"))];
+    byId("metrics").append(element("li", {}, element("span", {}, name), ...told));
   }
   for (const [name, value] of report.facts) byId("facts").append(definition(name, value));
   const { columns, rows } = report.defectTypes;
@@ -105,7 +102,7 @@ const PHASES = {
 const imageCharts = {};
 
 function showCurves() {
-  const metrics = new Map(report.metrics.map(([name, share]) => [name, share]));
+  const metrics = new Map(report.metrics.map(([name, value]) => [name, value]));
   let drawn = 0;
   for (const name of ["image ROC", "image PR", "pixel ROC", "pixel PR", "pixel PRO"]) {
     const points = report.curves[name];
@@ -143,8 +140,8 @@ function cutAt(points, limit) {
   const inside = points.filter(([x]) => x <= limit);
   const next = points.find(([x]) => x > limit), last = inside[inside.length - 1];
   if (next && last) {
-    const share = (limit - last[0]) / (next[0] - last[0]);
-    inside.push([limit, last[1] + share * (next[1] - last[1])]);
+    const way = (limit - last[0]) / (next[0] - last[0]);
+    inside.push([limit, last[1] + way * (next[1] - last[1])]);
   }
   return inside;
 }
@@ -173,18 +170,19 @@ const drawHistogram = histogram(byId("histogram"), {
 
 function showCounts() {
   const counts = countsAt(threshold);
-  const tell = (id, name, count, total) => {
+  const tell = (id, name, count, truth) => {
+    const total = report.intervals[truth].length - 1;
     byId(`count-${id}`).textContent = `${count} ${name}`;
-    byId(`rate-${id}`).replaceChildren(...(total
+    byId(`rate-${id}`).replaceChildren(...(total > 0
       ? [`of ${total}, ${percent(count / total)}`,
-         element("span", { class: "interval", title: "95 % Wilson interval" }, ` (${interval(count, total)})`)]
+         element("span", { class: "interval", title: "95 % Wilson interval" }, ` (${interval(count, truth)})`)]
       : ["of 0"]));
     byId(`count-${id}`).parentElement.classList.toggle("some", count > 0 && id in { missed: 1, alarms: 1 });
   };
-  tell("found", "found", counts.found, badOnes.length);
-  tell("missed", "missed", counts.missed, badOnes.length);
-  tell("passed", "passed", counts.passed, goodOnes.length);
-  tell("alarms", counts.alarms === 1 ? "false alarm" : "false alarms", counts.alarms, goodOnes.length);
+  tell("found", "found", counts.found, "defective");
+  tell("missed", "missed", counts.missed, "defective");
+  tell("passed", "passed", counts.passed, "good");
+  tell("alarms", counts.alarms === 1 ? "false alarm" : "false alarms", counts.alarms, "good");
   const recall = counts.found / badOnes.length;
   imageCharts.ROC?.mark(counts.alarms / goodOnes.length, recall);
   imageCharts.PR?.mark(recall, counts.found / (counts.found + counts.alarms));

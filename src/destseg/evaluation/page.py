@@ -13,20 +13,25 @@ import html
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from destseg.data.choice import evenly
+from destseg.data.files import write_atomically
 from destseg.data.paths import shown
+from destseg.evaluation.outcomes import Rate
+from destseg.evaluation.report import Entry, Report
 from destseg.inference.calibration import TOLERANCE
 
-if TYPE_CHECKING:
-    from destseg.evaluation.report import Entry, Report
-
 _REGIONS_SHOWN = 50
-_CURVE_POINTS = 400
+_STEPS_SHOWN = 400
+
+
+def write_report(path: str | Path, report: Report) -> None:
+    """Write the page to a file, whole or not at all; missing folders are made."""
+    write_atomically(path, render(report))
 
 
 def render(report: Report) -> str:
@@ -47,23 +52,27 @@ def render(report: Report) -> str:
 
 
 def _payload(report: Report) -> dict[str, Any]:
-    curves = {**_image_curves(report.entries), **report.curves}
+    defective = sum(entry.is_defective for entry in report.entries)
     return {
         "title": report.title,
         "facts": list(report.facts.items()),
         "metrics": [
-            [name, _share(value), report.reasons.get(name, "")]
+            [name, _finite(value), report.reasons.get(name, "")]
             for name, value in report.metrics.items()
         ],
         "defectTypes": _table(report.defect_types),
-        "curves": {name: _thinned(x, y) for name, (x, y) in curves.items()},
+        "curves": {name: _points(zip(c.x, c.y, strict=True)) for name, c in report.curves.items()},
+        "intervals": {
+            "defective": _intervals(defective),
+            "good": _intervals(len(report.entries) - defective),
+        },
         "threshold": report.threshold,
         "guaranteed": report.guaranteed_false_alarm_rate,
         "tolerance": TOLERANCE,
         "calibrationScores": sorted(report.calibration_scores),
         "training": {
-            phase: _thinned([step for step, _ in points], [loss for _, loss in points])
-            for phase, points in report.training.items()
+            phase: _points([*evenly(steps[:-1], _STEPS_SHOWN), *steps[-1:]])
+            for phase, steps in report.training.items()
         },
         "settings": _settings(report.settings),
         "entries": [_entry(entry) for entry in report.entries],
@@ -91,36 +100,14 @@ def _entry(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _image_curves(
-    entries: Sequence[Entry],
-) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
-    """Return ROC and PR points of the image scores, none where a class is absent."""
-    defective = np.array([entry.is_defective for entry in entries], dtype=bool)
-    scores = np.array([entry.score for entry in entries], dtype=np.float64)
-    positives, negatives = int(defective.sum()), int((~defective).sum())
-    if positives == 0 or negatives == 0:
-        return {}
-    order = np.argsort(-scores, kind="stable")
-    last_of_equals = np.append(np.diff(scores[order]) != 0, True)
-    found = np.cumsum(defective[order])[last_of_equals]
-    alarms = np.cumsum(~defective[order])[last_of_equals]
-    recall, precision = found / positives, found / (found + alarms)
-    return {
-        "image ROC": ([0.0, *(alarms / negatives).tolist()], [0.0, *recall.tolist()]),
-        "image PR": ([0.0, *recall.tolist()], [float(precision[0]), *precision.tolist()]),
-    }
+def _points(points: Iterable[tuple[float, float]]) -> list[list[float]]:
+    """Return points with six digits, more than a screen has pixels for."""
+    return [[float(f"{value:.6g}") for value in point] for point in points]
 
 
-def _thinned(x: Sequence[float], y: Sequence[float]) -> list[list[float]]:
-    """Return [x, y] of at most 401 points, evenly along the curve, where its shape is kept."""
-    points = np.stack([np.asarray(x, np.float64), np.asarray(y, np.float64)], axis=1)
-    points = points[np.isfinite(points).all(axis=1)]
-    if len(points) > _CURVE_POINTS:
-        steps = np.diff(points, axis=0) / np.maximum(np.ptp(points, axis=0), 1e-12)
-        along = np.append(0.0, np.cumsum(np.hypot(*steps.T)))
-        places = np.searchsorted(along, np.linspace(0, along[-1], _CURVE_POINTS))
-        points = points[np.unique(np.append(places, len(points) - 1))]
-    return [[float(f"{value:.6g}") for value in point] for point in points.tolist()]
+def _intervals(total: int) -> list[list[float]]:
+    """Return the 95 % interval of each count that a threshold can give, 0 first; none of none."""
+    return _points(Rate(count, total).interval for count in range(total + 1) if total)
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> dict[str, Any]:
@@ -133,12 +120,11 @@ def _table(rows: Sequence[Mapping[str, object]]) -> dict[str, Any]:
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
-        share = _share(value)
-        return "–" if share is None else f"{100 * share:.1f}"
+        return f"{100 * value:.1f}" if math.isfinite(value) else "–"
     return "–" if value is None else str(value)
 
 
-def _share(value: float | None) -> float | None:
+def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 

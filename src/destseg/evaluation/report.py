@@ -1,4 +1,4 @@
-"""What the report holds: metrics, curves, and every image as small copies; and writing it."""
+"""What the report holds: metrics, curves, and every image as small copies."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from destseg.data.drawing import colour_map, levels_of
-from destseg.data.files import write_atomically
 from destseg.data.images import resize
 from destseg.data.samples import Sample
 from destseg.errors import DataError
-from destseg.evaluation.page import render
+from destseg.evaluation.metrics import Curve
 from destseg.inference.result import Region, Result
 
 THUMBNAIL = 192
@@ -59,11 +58,10 @@ class Report:
     Attributes:
         title: its heading.
         facts: lines of the summary: model, data, date, versions.
-        metrics: shares in [0, 1] by name, such as ``image AUROC``; ``None`` is not defined.
+        metrics: in [0, 1] by name, such as ``image AUROC``; ``None`` is not defined.
         reasons: why a metric is not defined, by its name.
-        defect_types: rows of a table; floats are shares, whole numbers are counts.
-        curves: x and y by name: ``image ROC``, ``image PR``, ``pixel ROC``, ``pixel PR``,
-            ``pixel PRO``.  The first two are made from the entries where they are missing.
+        defect_types: rows of a table; floats are fractions, whole numbers are counts.
+        curves: ``image ROC``, ``image PR``, ``pixel ROC``, ``pixel PR``, ``pixel PRO``.
         threshold: of the image score, as calibrated.
         guaranteed_false_alarm_rate: fraction of good parts that the threshold flags at most.
         calibration_scores: image scores of the good images that the threshold was fitted on.
@@ -77,7 +75,7 @@ class Report:
     metrics: Mapping[str, float | None]
     reasons: Mapping[str, str]
     defect_types: Sequence[Mapping[str, object]]
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    curves: Mapping[str, Curve]
     threshold: float
     guaranteed_false_alarm_rate: float
     calibration_scores: Sequence[float]
@@ -123,11 +121,6 @@ def make_entry(
         heatmap=_encoded(heatmap, "JPEG"),
         mask=None if drawn is None else _encoded(drawn, "PNG"),
     )
-
-
-def write_report(path: str | Path, report: Report) -> None:
-    """Write the page to a file, whole or not at all; missing folders are made."""
-    write_atomically(path, render(report))
 
 
 def training_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
