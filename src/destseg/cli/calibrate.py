@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Fit the threshold of a trained model anew; nothing is trained or exported again.
 
-GOOD are images of good parts as the line sees them now, which the model was not trained on: its
-own training images would look better than any new part.  The good folder of labelled ones is
-taken, and of a list with labels the good rows; what else lies there is left out or refused, as
-destseg train does.  Without GOOD the calibration scores stay
-and only the rate changes.  Quantised forms in the bundle, which have scores of their own, are
-fitted on the same images.
+GOOD are images of good parts as the line sees them now.  The model must not have been trained on
+them: its own training images look better than any new part.  Of labelled folders and lists the
+good images are taken; the rest is left out or refused, as destseg train does.  Without GOOD the
+calibration scores stay and only the rate changes.  Quantised forms in the bundle, which have
+scores of their own, are fitted to the same images.
 
-The old calibration stays in the bundle as calibration.until-TIME.json, beside the new one.
+The old calibration stays in the bundle as calibration.until-TIME.json, beside the new one;
+--restore goes back to it.
 """
 
 EPILOG = """examples:

@@ -1,4 +1,4 @@
-"""``destseg demo``: the whole path on a small made-up part, in minutes."""
+"""``destseg demo``: the whole path on made-up parts, in minutes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Make a small data set, train on its good parts, and inspect the others.
 
-The parts are crops of a brick wall that scikit-image carries; scratches, stains, holes and
-missing pieces are drawn on the test images by code that shares nothing with the damage that
-the training makes up.  Takes a few minutes on two cores and downloads nothing.
+The parts are cut from a photograph of a brick wall that comes with scikit-image.  Scratches,
+stains, holes and missing pieces are drawn on the test images by code that has nothing in common
+with the synthetic anomalies of training.  It takes a few minutes on two cores and downloads
+nothing.
 """
 
 
@@ -65,7 +66,7 @@ def _demonstrate(output: Path, settings: Settings) -> None:
     if not (parts / MARKER).is_file():
         _require_free(bundle, overlays, output / "sheet.png")
     make_demo_parts(parts)
-    print(f"a made-up data set of good and defective parts: {parts}")
+    print(f"made-up parts, good and defective: {parts}")
     predictor = destseg.train(parts, output=bundle, settings=settings, overwrite=True)
     with needs_extra("train", "destseg demo"):
         from destseg.inference.backends.torch_ import untrained_head

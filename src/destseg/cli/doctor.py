@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from destseg.inference.parity import Comparison
     from destseg.inference.predictor import ImageLike, Predictor
 
-DESCRIPTION = """Say what can run models on this machine, and whether all of it says the same.
+DESCRIPTION = """Say which runtimes this machine has, and whether they all give the same results.
 
 Without BUNDLE: versions, devices and threads of every runtime, and what to install for those that
 are missing.  With BUNDLE: every runtime that is installed and that the model was exported for
 inspects the same images; the largest differences from the first one are shown, and whether any
-decision differs.  The exit code is 1 if the maps of an fp32 runtime are further off than
---tolerance, a decision of one differs, or one cannot run.  Where both scores lie within 0.0001 of
-the threshold, a decision that differs is rounding: it is named, and is no fault.  INT8 has scores
-and a threshold of its own: it is shown, not judged.
+decision differs.  The exit code is 1 if the maps of an fp32 runtime differ by more than
+--tolerance, if one decides differently, or if one cannot run.  Where both scores lie within
+0.0001 of the threshold, a different decision is rounding: it is named, and is no fault.  INT8 has
+scores and a threshold of its own: it is shown, not judged.
 """
 
 EPILOG = """examples:

@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
 ALARM = 3
 
-DESCRIPTION = """Say whether the scores of good-looking images still come as they came.
+DESCRIPTION = """Say whether good parts have begun to look different, by the scores of their images.
 
 IMAGES are files, folders (searched to any depth), lists (.txt, .csv), or results, whose scores
 are taken without running the model: the JSON lines (.jsonl) of `destseg predict` and `watch`, the
 database (.db, .sqlite, .sqlite3) of `watch`, the folder of Parquet that `destseg batch` wrote.
 
-Their order must be the order of time: arguments in the order given, lists and .jsonl files line by
-line, databases in the order of inspection, folders by natural name (2.png before 10.png), Parquet
-in the order of the batch's listing, which for a folder is that of natural names.  Give every
-image once.  Results of another model or threshold are refused.
+Their order must be the order of time: arguments in the order given, lists and .jsonl files line
+by line, databases in the order of inspection, folders by natural name (2.png before 10.png),
+Parquet in the order of the batch's listing, which for a folder is that of natural names.  Give
+every image once.  Results of another model or threshold are refused.
 
-Images whose score is more than 0.0002 below the threshold are compared with the calibration good
-images and with one another; bets against their coming as before make or lose capital (a conformal
-test martingale).  It begins at 1.  Without a change the chance that it ever reaches 1 / A, with A
-from --alarm-rate, is at most A, however many images come.  It does not see the other images,
-nor a change that leaves the scores alone.
+Images whose score is more than 0.0002 below the threshold are compared with the calibration
+images and with one another.  A capital of 1 is bet on their scores having changed (a conformal
+test martingale).  Without a change, the probability that it ever reaches 1 / A, with A from
+--alarm-rate, is at most A, however many images come.  It does not see the other images, nor a
+change that leaves the scores alone.
 """
 
 EPILOG = """exit codes:
   0  no drift shown
   1  no drift shown, but some images could not be read; or none could be compared: all lie above
      the threshold or right below it, or there are none
-  3  drift: the martingale has reached 1 / A, in this run or before (also if some were unreadable,
-     or FILE could not be written, which is told)
+  3  drift: the martingale has reached 1 / A, in this run or before (even if some images were
+     unreadable, or FILE could not be written; it says so)
   Errors exit as in other commands: 1 for work that failed, 2 for arguments that make no sense.
 
 examples:

@@ -27,7 +27,8 @@ type (with the good images), beside the decisions at the threshold with 95 % Wil
 Maps and masks are compared at the model's size.
 
 Image metrics need no masks: they are of all images that can be read, pixel metrics of those that
-are good or have a mask; both numbers are said.  What cannot be read costs its row, and exit code 1.
+are good or have a mask; both numbers are shown.  Images that cannot be read are left out and named,
+and the exit code is 1.
 """
 
 EPILOG = """examples:

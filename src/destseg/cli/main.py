@@ -16,13 +16,13 @@ from destseg.errors import DestsegError, TrainingInterrupted
 from destseg.redaction import without_secrets
 
 COMMANDS = {
-    "demo": "train and inspect a small made-up part, to see the whole path in minutes",
+    "demo": "train and inspect made-up parts, to see the whole path in minutes",
     "train": "learn from a folder of good images",
     "train-many": "train a model for each of many categories, on one machine or a Ray cluster",
-    "predict": "say of images how anomalous they are, where, and whether they are defective",
+    "predict": "say how anomalous images are, where, and whether they are defective",
     "serve": "answer images over HTTP, with a page to try it",
     "watch": "inspect images as they arrive in a folder",
-    "drift": "say whether the scores of good-looking images still come as they came",
+    "drift": "say whether good parts have begun to look different",
     "batch": "inspect very many images on one machine or a Ray cluster",
     "evaluate": "measure a model on images whose defects are known",
     "report": "write one HTML file that shows what a model does on labelled images",

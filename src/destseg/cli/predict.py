@@ -16,16 +16,16 @@ from destseg.errors import DataError, SettingsError
 if TYPE_CHECKING:
     from destseg.inference.result import Result
 
-DESCRIPTION = """Say of images how anomalous they are, where, and whether they are defective.
+DESCRIPTION = """Say how anomalous images are, where, and whether they are defective.
 
 IMAGES are files, folders (searched to any depth) or lists (.txt, .csv); a folder in MVTec AD's
-layout means its test images.  One JSON line an image is written, in the order of the input:
-score and p_value, is_defective, and regions as boxes in pixels.  An image that cannot be read
-gets a line with its error; the others are done all the same, and the exit code is 1.
+layout means its test images.  Each image gives a line of JSON, in the order of the input: score
+and p_value, is_defective, and regions as boxes in pixels.  An image that cannot be read gets a
+line with its error; the others are inspected all the same, and the exit code is 1.
 
-FILE of --output appears when all lines are in it; ended before that, by a signal too, those that
-are done are kept beside it under a name that is told.  An overlay that cannot be written is told,
-and the exit code is 1.  Outputs that would replace an image or the model are refused.
+The file of --output appears when all lines are in it.  If the command is ended earlier, the lines
+so far are kept beside it, and it says where.  Overlays that cannot be written are named, and the
+exit code is 1.  Outputs that would replace an image or the model are refused.
 """
 
 EPILOG = """examples:

@@ -10,13 +10,14 @@ from destseg.errors import SettingsError
 
 DESCRIPTION = """Write a trained model in static INT8 into its bundle, if it stays accurate enough.
 
-DATA are good images as for training: ranges of activations are measured on them, and the
-threshold is fitted anew for the quantised model.  It is compared with fp32 on good and damaged
-images, and on the labelled test images where DATA has them; beyond --max-drop of image AUROC
-or pixel AP it is refused.  Where that loses too much, less is quantised.
+DATA are good images, as for training: the ranges of activations are measured on them, and the
+quantised model gets its own threshold from them.  It is compared with fp32 on good images with
+and without synthetic anomalies, and on the labelled test images where DATA has them.  If more
+than --max-drop of image AUROC or pixel AP is lost, less is quantised; if that does not help,
+nothing is written.
 
-There is no dynamic quantisation here: it acts on matrix products alone and leaves convolutions,
-which are all of this network, as they are.
+There is no dynamic quantisation here: it acts on matrix products alone, and this network is made
+of convolutions.
 """
 
 EPILOG = """examples:

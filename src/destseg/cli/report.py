@@ -10,7 +10,8 @@ DESCRIPTION = """Write one HTML file with all images, heatmaps, curves and a thr
 
 DATA is a folder in MVTec AD's layout: test/good, test/TYPE and masks in ground_truth/TYPE; or a CSV
 with columns path, label (good, or the defect type) and perhaps mask.  The file works without a
-network; it holds small copies of the images.  What cannot be read is told in it, and exit code 1.
+network; it holds small copies of the images.  It names images that cannot be read; the exit code
+is then 1.
 """
 
 EPILOG = """example:

@@ -17,9 +17,9 @@ from destseg.data.outputs import require_apart
 DESCRIPTION = """Learn from images of good parts and save a model in a folder.
 
 DATA is a folder in MVTec AD's layout (its train/good is used), any folder of good images, or a
-list of them (.txt, or .csv with a column path).  Folders called as other tools call them (OK/ NG/,
-normal/ abnormal/ mask/) are understood; what may not be good is refused.  Some of the
-images are held out and fit the threshold; nothing defective is needed.
+list of them (.txt, or .csv with a column path).  The usual names of folders (OK/ NG/, normal/
+abnormal/ mask/) are understood; what may not be good is refused.  Some of the images, the
+calibration images, are not trained on and fit the threshold.  Nothing defective is needed.
 """
 
 EPILOG = """examples:

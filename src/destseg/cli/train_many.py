@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Train a model for each category of parts, measure it, and sum them all up.
 
-FOLDER has one folder a category, each as destseg train takes it: in MVTec AD's layout, whose test
-images are then measured on, or any folder of good images.  Models go to DIR/CATEGORY/seed-N,
-the table of all to DIR/index.html, summary.json and summary.csv.
+FOLDER has a folder for each category, as destseg train takes it: in MVTec AD's layout, whose test
+images the model is then measured on, or any folder of good images.  Models go to
+DIR/CATEGORY/seed-N, the table of all to DIR/index.html, summary.json and summary.csv.
 
 Categories and seeds are trained side by side as far as there are CPUs and GPUs, by Ray, on this
 machine or a cluster.  A job whose worker is lost goes on from its last saved state; a category that
-cannot be trained is reported and stops no other.  The same command again does what is missing.
-Test images that cannot be read are told, and leave exit code 1; the others are measured.
+cannot be trained is named and stops no other.  The same command again does what is missing.
+Test images that cannot be read are named, and the exit code is 1; the others are measured.
 """
 
 EPILOG = """examples:
   destseg train-many data/mvtec --output runs/mvtec --seeds 0 1 2 --per-category rotation.yaml
   destseg train-many data/mvtec --output runs/mvtec --gpus 1 --preset paper --address auto
 
-FILE of --per-category says what is different for some categories, and goes before the flags:
+FILE of --per-category says what is different for some categories, and overrides the flags:
   bottle: {rotation: turn}
   cable: {rotation: tilt, denoise_steps: 400}
 """

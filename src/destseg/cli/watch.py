@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Inspect images as they arrive in a folder, until a signal ends it.
 
-FOLDER is looked at again and again, to any depth.  An image that has not changed for --settle
+It looks at FOLDER again and again, to any depth.  An image that has not changed for --settle
 seconds is inspected, the oldest first; hidden files and temporary names (.tmp, .part, ~) are left
 alone.  One that cannot be read may still be being written: it is tried again until it has not
 changed for --give-up seconds, and then recorded with its error.
 
---output is also the record of what is done: started again, after whatever end, the watch inspects
-what is not in it and nothing that is.  A file that is written anew under the same name is a new
-image.  Only one watch at a time can write to a file of results.
+The file of --output is also the record of what is done: started again, however it ended, the watch
+inspects what is not in it, and nothing that is.  A file that is written anew under the same name is
+a new image.  Only one watch at a time can write to a file of results.
 """
 
 EPILOG = """exit codes:
   0  with --once: all is inspected
-  1  with --once: some images could not be read, or something is to be mended (it says what);
+  1  with --once: some images could not be read, or something has to be mended (it says what);
      without: no folder at the start, the results cannot be written, the model cannot be used
   2  arguments that make no sense
-  128 + n  ended by signal n (Ctrl-C, SIGTERM), after the image that was in hand
+  128 + n  ended by signal n (Ctrl-C, SIGTERM), after the image in hand
 
 examples:
   destseg watch runs/parts incoming/ --output results.jsonl
