@@ -44,7 +44,8 @@ def main() -> int:
     parser.add_argument("data", help="data set in MVTec AD's layout")
     parser.add_argument("--device", default="cuda", help="cuda or cpu (default: cuda)")
     parser.add_argument("--quick", action="store_true", help="a few steps only: does it work?")
-    parser.add_argument("--rotation", default="turn", help="of the good images (default: turn)")
+    parser.add_argument("--rotation", type=float, default=5.0, help="in degrees (default: 5)")
+    parser.add_argument("--quarter-turns", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--work", help="folder for the models (default: a temporary one)")
     parser.add_argument("--results", default=str(RESULTS))
     parser.add_argument("--device-name", default="", help="what the machine is, in words")
@@ -102,7 +103,8 @@ def plan(parsed: argparse.Namespace) -> list[str]:
 
 def in_own_process(section: str, parsed: argparse.Namespace) -> dict[str, Any]:
     words = [sys.executable, __file__, parsed.data, "--section", section, "--work", parsed.work]
-    words += ["--device", parsed.device, "--rotation", parsed.rotation]
+    words += ["--device", parsed.device, "--rotation", str(parsed.rotation)]
+    words += ["--quarter-turns" if parsed.quarter_turns else "--no-quarter-turns"]
     words += ["--quick"] if parsed.quick else []
     begun = time.monotonic()
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}  # the hub's retries would be timed too
@@ -117,7 +119,12 @@ def run_training(parsed: argparse.Namespace, name: str, preset: str, **changes: 
     """Train into a folder of the work folder and return the predictor."""
     import destseg
 
-    changes = {"rotation": parsed.rotation, "device": parsed.device, **changes}
+    changes = {
+        "rotation": parsed.rotation,
+        "quarter_turns": parsed.quarter_turns,
+        "device": parsed.device,
+        **changes,
+    }
     if parsed.quick:
         changes |= QUICK | (QUICK_FAST if preset == "fast" else {})
     if preset == "paper" and not resnet_is_here():

@@ -52,8 +52,9 @@ PAPER: dict[str, tuple[float, float, float, float]] = {
 
 # The paper's choice per category; of other data sets none is published.
 ROTATION = {
-    **dict.fromkeys(("cable", "wood", "zipper"), "tilt"),
-    **dict.fromkeys(("bottle", "carpet", "grid", "hazelnut", "leather", "screw", "tile"), "turn"),
+    name: {"rotation": 5.0, "quarter_turns": name not in ("cable", "wood", "zipper")}
+    for name in PAPER
+    if name not in ("capsule", "metal_nut", "pill", "toothbrush", "transistor")
 }
 
 
@@ -117,7 +118,7 @@ def job_of(
     category: Images, preset: str, seed: int, changes: Mapping[str, Any], output: Path
 ) -> Job:
     """Return a cell of the table as a job, its training images listed in its folder."""
-    own = {"rotation": ROTATION.get(category.name, "none"), **changes, "seed": seed}
+    own = {**ROTATION.get(category.name, {}), **changes, "seed": seed}
     settings = destseg.Settings.from_preset(preset, **own)
     folder = output.absolute() / preset / category.name / f"seed-{seed}"
     listed = folder / "train.txt"

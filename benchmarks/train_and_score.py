@@ -46,7 +46,7 @@ def main() -> int:
 def result_row(data: str, predictor: destseg.Predictor, change: str) -> dict[str, object]:
     settings, training = predictor.bundle.settings, predictor.bundle.training
     evaluation = evaluate(predictor, test_samples(data)).to_json()
-    textures = settings.damage.textures
+    textures = settings.synthesis.textures
     defaults = destseg.Settings().flat()
     return {
         "data": Path(data).resolve().name,

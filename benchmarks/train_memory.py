@@ -4,9 +4,9 @@
                                       [--common FLAGS] [--results FILE]
 
 Each case is ``destseg train GOOD`` with its flags and a few steps of both phases, in a process of
-its own: data, damage, checkpoints and the calibration images' scores count as they would.  Peak is
-of the whole process.  Cases take turns over the rounds; ``ratio`` is the time of an image over
-that of the first case of the same side.
+its own: data, anomalies, checkpoints and the calibration images' scores count as they would.
+Peak is of the whole process.  Cases take turns over the rounds; ``ratio`` is the time of an image
+over that of the first case of the same side.
 """
 
 from __future__ import annotations

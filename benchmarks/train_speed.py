@@ -6,7 +6,7 @@
 Each NAME is a process of its own that imports destseg from the folder SRC (``src`` of this or of
 another checkout) and changes settings by key (values are YAML); they take turns, a few steps each,
 so that all see the same minutes of the machine.  Images are made up; what is timed is a whole
-step as the loop does it: batch and damage in a thread, forward, backward, optimiser.  The first is
+step as the loop does it: a batch in a thread, forward, backward, optimiser.  The first is
 1.0.  Each turn is repeated with one batch that is ready on the device: what that saves is
 ``input_share``, the part of a step that making batches costs; on a GPU, that it stands idle.
 """
@@ -139,8 +139,9 @@ def work(task: dict[str, Any]) -> int:
     batches = Batches(
         images,  # type: ignore[arg-type]  # all that it needs is a length and an index
         torch.randint(0, 256, (64, 3, side, side), dtype=torch.uint8),
-        rotation="turn",
-        damage_settings=settings.damage,
+        rotation=5.0,
+        quarter_turns=True,
+        synthesis=settings.synthesis,
         batch_size=settings.training.batch_size,
         seed=0,
         device=device,

@@ -19,7 +19,7 @@ from destseg.data.samples import Sample, test_samples
 from destseg.inference.backends.torch_ import load_model
 from destseg.inference.predictor import Predictor, load
 from destseg.model.destseg import DeSTSeg, compare
-from destseg.training.preview import damage_sheet
+from destseg.training.preview import preview
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -31,10 +31,10 @@ def main() -> int:
         return 2
     folder = Path(sys.argv[1])
     parts, predictor = folder / "parts", load(folder / "model", backend="torch")
-    textured = predictor.bundle.settings.replace(transplant_share=0.0)
-    write_image(IMAGES / "damage.png", damage_sheet(parts, textured, 6))
-    moved = predictor.bundle.settings.replace(transplant_share=1.0)
-    write_image(IMAGES / "transplants.png", damage_sheet(parts, moved, 6))
+    textured = predictor.bundle.settings.replace(cutpaste_probability=0.0)
+    write_image(IMAGES / "anomalies.png", preview(parts, textured, 6))
+    moved = predictor.bundle.settings.replace(cutpaste_probability=1.0)
+    write_image(IMAGES / "cutpaste.png", preview(parts, moved, 6))
     samples = test_samples(parts)
     kinds = dict.fromkeys(sample.defect_type for sample in samples)
     first = [next(each for each in samples if each.defect_type == kind) for kind in kinds]

@@ -9,7 +9,7 @@ from destseg.config import PRESETS, Settings, flag, settings_fields
 TITLES = {
     "data": "Images",
     "model": "Networks",
-    "damage": "Synthetic damage",
+    "synthesis": "Synthetic anomalies",
     "training": "Training",
     "decision": "Score and threshold",
 }

@@ -28,13 +28,13 @@ PAPER = {
         "head_dilations": (6, 12, 18),
         "surface_width": 0,
     },
-    "damage": {
-        "damage": "cells",
-        "damage_octaves": (0, 5),
-        "damage_threshold": 0.5,
+    "synthesis": {
+        "perlin_units": "cells",
+        "perlin_octaves": (0, 5),
+        "perlin_threshold": 0.5,
         "opacity": (0.2, 1.0),  # 1 - beta, beta from 0 to 0.8
-        "damage_probability": 1.0,
-        "transplant_share": 0.0,
+        "anomaly_probability": 1.0,
+        "cutpaste_probability": 0.0,
     },
     "training": {
         "batch_size": 32,
@@ -65,7 +65,8 @@ OTHER: dict[str, Any] = {
     "max_pixels": 5,
     "bit_depth": 12,
     "skip_unreadable": True,
-    "rotation": "turn",
+    "rotation": 10.0,
+    "quarter_turns": True,
     "cache_gib": 0.25,
     "calibration_fraction": 0.3,
     "calibration_minimum": 3,
@@ -78,14 +79,14 @@ OTHER: dict[str, Any] = {
     "head_dilations": (1, 2),
     "surface_width": 16,
     "textures": "some/folder",
-    "damage": "pixels",
-    "damage_octaves": (1, 3),
-    "damage_threshold": 0.4,
-    "damage_scale": (3.5, 9.0),
-    "damage_area": (0.01, 0.02),
+    "perlin_units": "pixels",
+    "perlin_octaves": (1, 3),
+    "perlin_threshold": 0.4,
+    "perlin_scale": (3.5, 9.0),
+    "anomaly_area": (0.01, 0.02),
     "opacity": (0.5, 0.75),
-    "damage_probability": 0.5,
-    "transplant_share": 0.7,
+    "anomaly_probability": 0.5,
+    "cutpaste_probability": 0.7,
     "batch_size": 4,
     "denoise_steps": 7,
     "segment_steps": 8,
@@ -153,7 +154,7 @@ def test_the_preset_paper_is_the_published_recipe(group):
 
 def test_the_paper_turns_nothing_and_flattens_no_rate_unless_asked():
     paper = Settings.from_preset("paper")
-    assert paper.data.rotation == "none"
+    assert paper.data.rotation == 0
     assert paper.training.precision == "fp32"
     assert not paper.training.gradient_checkpointing
 
@@ -191,7 +192,7 @@ def test_all_problems_are_listed_at_once_with_their_flags():
         assert "expected" in line
         assert "got" in line
     assert "'many'" in message
-    assert "none, tilt, turn" in message
+    assert "expected a finite number, got 'sideways'" in message
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,10 @@ def test_all_problems_are_listed_at_once_with_their_flags():
         ("skip_unreadable", "yes"),
         ("tensorboard", None),
         ("rotation", None),
-        ("rotation", "Tilt"),
+        ("rotation", "tilt"),
+        ("rotation", -1.0),
+        ("rotation", 181.0),
+        ("quarter_turns", 1),
         ("teacher", 18),
         ("teacher", None),
         ("teacher_weights", 3),
@@ -221,25 +225,25 @@ def test_all_problems_are_listed_at_once_with_their_flags():
         ("head_dilations", (0,)),
         ("head_dilations", (6, 12.0)),
         ("head_dilations", 6),
-        ("damage_octaves", (0,)),
-        ("damage_octaves", (0, 1, 2)),
-        ("damage_octaves", (0.0, 5.0)),
-        ("damage_octaves", (5, 0)),
-        ("damage_octaves", (-1, 5)),
-        ("damage_octaves", (0, 30)),
-        ("damage_octaves", (False, True)),
-        ("damage_scale", (50.0,)),
-        ("damage_scale", (0.0, 10.0)),
-        ("damage_scale", (1.0, float("inf"))),
-        ("damage_area", (0.0, 0.5)),
-        ("damage_area", (0.5, 1.5)),
-        ("damage_area", (float("nan"), 0.5)),
-        ("damage_area", (0.5, float("nan"))),
+        ("perlin_octaves", (0,)),
+        ("perlin_octaves", (0, 1, 2)),
+        ("perlin_octaves", (0.0, 5.0)),
+        ("perlin_octaves", (5, 0)),
+        ("perlin_octaves", (-1, 5)),
+        ("perlin_octaves", (0, 30)),
+        ("perlin_octaves", (False, True)),
+        ("perlin_scale", (50.0,)),
+        ("perlin_scale", (0.0, 10.0)),
+        ("perlin_scale", (1.0, float("inf"))),
+        ("anomaly_area", (0.0, 0.5)),
+        ("anomaly_area", (0.5, 1.5)),
+        ("anomaly_area", (float("nan"), 0.5)),
+        ("anomaly_area", (0.5, float("nan"))),
         ("opacity", (0.2, float("inf"))),
         ("opacity", ("0.2", "1")),
-        ("damage_probability", 0.0),
-        ("damage_probability", 1.01),
-        ("damage_threshold", -0.1),
+        ("anomaly_probability", 0.0),
+        ("anomaly_probability", 1.01),
+        ("perlin_threshold", -0.1),
         ("momentum", 1.5),
         ("eta_min", 2.0),
         ("calibration_fraction", 1.1),
@@ -297,9 +301,9 @@ def test_a_whole_number_is_taken_for_a_number(name):
         ("eta_min", 0.0),
         ("weight_decay", 0.0),
         ("cache_gib", 0.0),
-        ("damage_octaves", (3, 3)),
+        ("perlin_octaves", (3, 3)),
         ("opacity", (0.0, 0.0)),
-        ("damage_area", (1.0, 1.0)),
+        ("anomaly_area", (1.0, 1.0)),
         ("teacher_weights", None),
         ("head_dilations", (1,)),
         ("image_size", 64),
@@ -368,13 +372,14 @@ pairs = st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair)))
             "score_fraction": numbers,
             "weight_decay": st.floats(0, 1e10),
             "opacity": pairs,
-            "damage_area": pairs,
+            "anomaly_area": pairs,
             "head_dilations": st.lists(st.integers(1, 99), min_size=1).map(tuple),
             "seed": st.integers(0, 2**63),
             "image_size": st.integers(2, 64).map(lambda k: 32 * k),
             "textures": st.text(max_size=20),
             "teacher_weights": st.none() | st.text(max_size=20),
-            "rotation": st.sampled_from(["none", "tilt", "turn"]),
+            "rotation": st.floats(0, 180),
+            "quarter_turns": st.booleans(),
             "tensorboard": st.booleans(),
         },
     ),
@@ -391,8 +396,8 @@ def test_a_yaml_file_needs_to_say_only_what_differs(tmp_path):
     assert Settings.from_yaml(path) == Settings.from_preset("paper", batch_size=8)
     path.write_text("data: {image_size: 128}\n", encoding="utf-8")
     assert Settings.from_yaml(path) == Settings.from_preset("fast", image_size=128)
-    path.write_text("damage: {opacity: [0.1, 0.2]}\n", encoding="utf-8")
-    assert Settings.from_yaml(path).damage.opacity == (0.1, 0.2)
+    path.write_text("synthesis: {opacity: [0.1, 0.2]}\n", encoding="utf-8")
+    assert Settings.from_yaml(path).synthesis.opacity == (0.1, 0.2)
 
 
 def test_numbers_may_be_written_as_people_write_them(tmp_path):
@@ -460,7 +465,7 @@ def test_numpy_lists_and_paths_are_taken_and_kept_as_plain_values(monkeypatch):
     assert given == plain
     for then, now in zip(given.flat().values(), plain.flat().values(), strict=True):
         assert type(then) is type(now)
-    assert [type(item) for item in (*given.damage.opacity, *given.model.head_dilations)] == [
+    assert [type(item) for item in (*given.synthesis.opacity, *given.model.head_dilations)] == [
         float,
         int,
         int,

@@ -46,17 +46,17 @@ def test_readme_commands_run(workplace: Path) -> None:
     lines = [line for line in lines if line.startswith("destseg")]
     commands = [shlex.split(line, comments=True)[1:] for line in lines]
     assert [words[0] for words in commands] == [
-        *("damage", "train", "train", "predict", "drift", "evaluate", "report")
+        *("preview", "train", "train", "predict", "drift", "evaluate", "report")
     ]
     tiny = [word for name, value in TINY.items() for word in (flag(name), str(value))]
     for words in commands:
-        extra = {"train": [*tiny, "--calibration-minimum", "2"], "damage": ["--count", "2"]}
+        extra = {"train": [*tiny, "--calibration-minimum", "2"], "preview": ["--count", "2"]}
         assert main([*words, *extra.get(words[0], [])]) == 0, words
     answers = [json.loads(line) for line in Path("results.jsonl").read_text().splitlines()]
     documented = json.loads(blocks("README.md", "json")[0])
     assert [answer.keys() for answer in answers] == [documented.keys()]
     assert answers[0]["path"] == documented["path"]
-    assert (workplace / "damage.png").is_file()
+    assert (workplace / "preview.png").is_file()
     assert (workplace / "line1.json").is_file()
     assert (workplace / "overlays" / "7.png").is_file()
 

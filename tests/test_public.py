@@ -190,7 +190,7 @@ def test_training_without_the_extra_says_what_to_install(tmp_path):
     "words",
     [
         ["train", "DATA", "--output", "MODEL"],
-        ["damage", "DATA", "--output", "SHEET.png"],
+        ["preview", "DATA", "--output", "PREVIEW.png"],
         ["demo", "--output", "DEMO"],
         ["predict", "BUNDLE", "DATA"],
     ],

@@ -2,7 +2,7 @@
 
 One set of dataclasses gives the Python names, the flags of the command line, the keys of the
 YAML file and the table in the docs.  Field names are unique over all groups, so that a flag needs
-no group in front of it: ``damage.opacity`` in YAML is ``--opacity`` on the command line.
+no group in front of it: ``synthesis.opacity`` in YAML is ``--opacity`` on the command line.
 
 Defaults of the fields are the preset ``fast``; the preset ``paper`` is the published recipe
 (Zhang et al., CVPR 2023, section 4.1) in every figure.
@@ -25,10 +25,10 @@ import yaml
 from destseg.errors import SettingsError
 from destseg.fields import (
     SHARED,
-    DamageSettings,
     DataSettings,
     DecisionSettings,
     ModelSettings,
+    SynthesisSettings,
     TrainingSettings,
     setting,
 )
@@ -38,12 +38,12 @@ __all__ = [
     "GROUPS",
     "PRESETS",
     "SHARED",
-    "DamageSettings",
     "DataSettings",
     "DecisionSettings",
     "ModelSettings",
     "PresetName",
     "Settings",
+    "SynthesisSettings",
     "TrainingSettings",
     "changed_settings",
     "field_types",
@@ -67,7 +67,7 @@ class Settings:
     )
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
-    damage: DamageSettings = DamageSettings()
+    synthesis: SynthesisSettings = SynthesisSettings()
     training: TrainingSettings = TrainingSettings()
     decision: DecisionSettings = DecisionSettings()
 
@@ -207,7 +207,7 @@ def changed_settings(then: Settings, now: Settings, harmless: Collection[str] = 
     ]
 
 
-GROUPS = ("data", "model", "damage", "training", "decision")
+GROUPS = ("data", "model", "synthesis", "training", "decision")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {},
@@ -217,7 +217,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "head": "aspp",
         "head_width": 256,
         "surface_width": 0,
-        "transplant_share": 0.0,
+        "cutpaste_probability": 0.0,
         "batch_size": 32,
         "denoise_steps": 1000,
         "segment_steps": 4000,

@@ -11,10 +11,10 @@ from typing import Any, Literal
 from destseg.validation import (
     ANY,
     DILATIONS,
+    FRACTION,
+    FRACTION_ABOVE_0,
     PATH,
     POSITIVE,
-    SHARE,
-    SHARE_ABOVE_0,
     Rule,
     at_least,
     between,
@@ -40,8 +40,6 @@ HARMLESS = {
 # The same of a finished model, whose calibration is bound to these too.
 HARMLESS_WHEN_FINISHED = HARMLESS - {"max_false_alarm_rate", "tile_overlap"}
 
-Rotation = Literal["none", "tilt", "turn"]
-
 
 def setting(default: Any, text: str, rule: Rule = ANY) -> Any:
     """Return a field with its documentation, which the flags and the docs show, and its range."""
@@ -64,13 +62,13 @@ class DataSettings:
     )
     tile_overlap: float = setting(
         0.25,
-        "Share of a tile's side that neighbouring tiles have in common.",
+        "Fraction of a tile's side by which neighbouring tiles overlap.",
         between(0, 0.75),
     )
     roi: str | None = setting(
         None,
         "Region of interest: an image file whose marked pixels (not 0) are inspected, or a .json "
-        "file with polygons in shares of width and height. It is stretched to every image.",
+        "file with polygons in fractions of width and height. It is stretched to every image.",
         PATH,
     )
     max_pixels: int = setting(
@@ -87,10 +85,15 @@ class DataSettings:
     skip_unreadable: bool = setting(
         False, "Train without the images that cannot be read instead of stopping."
     )
-    rotation: Rotation = setting(
-        "none",
-        "Turn good images at random: none; tilt: up to 5 degrees either way; turn: also by "
-        "quarter turns, for parts that lie in any direction. The new corners are grey (114).",
+    rotation: float = setting(
+        0.0,
+        "Rotate good images at random by up to this many degrees either way, for parts that do "
+        "not always lie straight. The new corners are grey (114).",
+        between(0, 180),
+    )
+    quarter_turns: bool = setting(
+        False,
+        "Also rotate good images by 90, 180 or 270 degrees, for parts that lie any way round.",
     )
     cache_gib: float = setting(
         4.0,
@@ -98,11 +101,14 @@ class DataSettings:
         at_least(0),
     )
     calibration_fraction: float = setting(
-        0.1, "Share of the good images that is not trained on and fits the threshold.", SHARE
+        0.1,
+        "Fraction of the good images kept from training for the calibration set, which fits the "
+        "threshold.",
+        FRACTION,
     )
     calibration_minimum: int = setting(
         10,
-        "Hold out at least this many good images, but never more than half of them.",
+        "Good images in the calibration set at least, though never more than half of all.",
         at_least(1),
     )
 
@@ -148,33 +154,37 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class DamageSettings:
-    """The synthetic damage that good images are given (section 3.1)."""
+class SynthesisSettings:
+    """The synthetic anomalies that good images are given (section 3.1)."""
 
     textures: str = setting(
         "builtin",
-        "Where the damage takes its images from: a folder (searched to any depth, for example "
-        "DTD), or builtin: the photographs that scikit-image carries.",
+        "Textures to lay over good images: a folder of images (searched to any depth, for "
+        "example DTD), or builtin: the photographs that scikit-image carries.",
         PATH,
     )
-    damage: Literal["cells", "pixels"] = setting(
+    perlin_units: Literal["cells", "pixels"] = setting(
         "cells",
         "How masks are drawn from Perlin noise: cells (the paper's: 2^k cells a side, fixed "
-        "threshold, rotated) or pixels (cells of damage-scale pixels, threshold set so that "
-        "damage-area of the image is hit).",
+        "threshold, rotated) or pixels (cells of perlin-scale pixels, threshold set so that "
+        "they cover anomaly-area of the image).",
     )
-    damage_octaves: tuple[int, int] = setting(
+    perlin_octaves: tuple[int, int] = setting(
         (0, 5),
-        "damage=cells: smallest and largest k of the 2^k cells per side, drawn per axis.",
+        "perlin-units=cells: smallest and largest k of the 2^k cells per side, drawn per axis.",
         rising(0, 10),
     )
-    damage_threshold: float = setting(0.5, "damage=cells: noise above this is damage.", SHARE)
-    damage_scale: tuple[float, float] = setting(
-        (50.0, 150.0), "damage=pixels: smallest and largest cell side in pixels.", rising(1, 1e6)
+    perlin_threshold: float = setting(
+        0.5, "perlin-units=cells: noise above this is an anomaly.", FRACTION
     )
-    damage_area: tuple[float, float] = setting(
+    perlin_scale: tuple[float, float] = setting(
+        (50.0, 150.0),
+        "perlin-units=pixels: smallest and largest cell side in pixels.",
+        rising(1, 1e6),
+    )
+    anomaly_area: tuple[float, float] = setting(
         (0.15, 0.30),
-        "damage=pixels: smallest and largest share of the image that is damaged.",
+        "perlin-units=pixels: smallest and largest fraction of the image that is covered.",
         rising(0, 1, above=True),
     )
     opacity: tuple[float, float] = setting(
@@ -182,14 +192,14 @@ class DamageSettings:
         "Smallest and largest weight of the texture where it covers the image (1 - beta).",
         rising(0, 1),
     )
-    damage_probability: float = setting(
-        1.0, "Share of the training images that are damaged.", SHARE_ABOVE_0
+    anomaly_probability: float = setting(
+        1.0, "Probability that a training image is given an anomaly.", FRACTION_ABOVE_0
     )
-    transplant_share: float = setting(
+    cutpaste_probability: float = setting(
         0.3,
-        "Phase 3: share of the images that are damaged with a broad region of another good "
-        "image instead of a texture.",
-        SHARE,
+        "Phase 3: probability that an anomaly is a broad region of another good image "
+        "(CutPaste-style) instead of a texture.",
+        FRACTION,
     )
 
 
@@ -211,7 +221,7 @@ class TrainingSettings:
     lr_head: float = setting(
         2e-3, "Learning rate of the rest of the head in phase 2, and of phase 3.", POSITIVE
     )
-    momentum: float = setting(0.9, "Momentum of optimizer=sgd.", SHARE)
+    momentum: float = setting(0.9, "Momentum of optimizer=sgd.", FRACTION)
     weight_decay: float = setting(1e-4, "Weight decay of the optimiser.", at_least(0))
     schedule: Literal["cosine", "constant"] = setting(
         "cosine", "Learning rate over a phase: annealed by a half cosine to eta-min, or constant."
@@ -220,7 +230,9 @@ class TrainingSettings:
         20, "Steps over which the learning rate rises linearly at first.", at_least(0)
     )
     eta_min: float = setting(
-        0.0, "schedule=cosine: where the learning rate ends, as a share of where it begins.", SHARE
+        0.0,
+        "schedule=cosine: where the learning rate ends, as a fraction of where it begins.",
+        FRACTION,
     )
     denoise_loss: Literal["cosine", "mse"] = setting(
         "cosine", "Distance of student and teacher features: 1 - cosine, or mean square error."
@@ -254,12 +266,12 @@ class DecisionSettings:
 
     score_fraction: float = setting(
         100 / 65536,
-        "The image score is the mean over this share of the map's pixels, the highest ones.",
-        SHARE_ABOVE_0,
+        "The image score is the mean of the highest pixels of the map: this fraction of them.",
+        FRACTION_ABOVE_0,
     )
     max_false_alarm_rate: float = setting(
         0.01,
-        "At most this share of good parts may be called defective; sets the threshold from the "
-        "calibration images.",
-        SHARE_ABOVE_0,
+        "Fraction of good parts that may be called defective at most; sets the threshold from "
+        "the calibration images.",
+        FRACTION_ABOVE_0,
     )

@@ -65,8 +65,8 @@ def test_cells_are_run_once(
     assert [(row["category"], row["seed"]) for row in rows] == [
         *(("bottle", 0), ("bottle", 1), ("gear", 0), ("gear", 1))
     ]
-    assert {row["settings"]["data"]["rotation"] for row in rows[:2]} == {"turn"}
-    assert {row["settings"]["data"]["rotation"] for row in rows[2:]} == {"none"}
+    assert {row["settings"]["data"]["quarter_turns"] for row in rows[:2]} == {True}
+    assert {row["settings"]["data"]["quarter_turns"] for row in rows[2:]} == {False}
     assert results["versions"]["destseg"] == destseg.__version__
     out = capsys.readouterr().out
     values = [100 * row["pixel_auroc"] for row in rows[:2]]

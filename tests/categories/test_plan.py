@@ -53,14 +53,12 @@ def test_one_category_is_known_by_any_spelling(inside, tmp_path):
 
 
 def test_jobs_are_categories_times_seeds_with_their_own_settings(categories, tmp_path):
-    own = {"nut": {"rotation": "turn", "batch_size": 4}}
-    jobs = jobs_in(
-        categories, tmp_path / "out", Settings().replace(rotation="tilt"), (3, 1, 3), own
-    )
+    own = {"nut": {"rotation": 10, "batch_size": 4}}
+    jobs = jobs_in(categories, tmp_path / "out", Settings().replace(rotation=5), (3, 1, 3), own)
     assert [(job.name, job.settings.data.rotation) for job in jobs] == [
-        *(("bolt, seed 3", "tilt"), ("bolt, seed 1", "tilt")),
-        *(("nut, seed 3", "turn"), ("nut, seed 1", "turn")),
-        *(("worn, seed 3", "tilt"), ("worn, seed 1", "tilt")),
+        *(("bolt, seed 3", 5), ("bolt, seed 1", 5)),
+        *(("nut, seed 3", 10), ("nut, seed 1", 10)),
+        *(("worn, seed 3", 5), ("worn, seed 1", 5)),
     ]
     assert [job.settings.training.batch_size for job in jobs] == [16, 16, 4, 4, 16, 16]
     assert jobs[1].folder == tmp_path / "out/bolt/seed-1"
@@ -68,7 +66,7 @@ def test_jobs_are_categories_times_seeds_with_their_own_settings(categories, tmp
 
 
 def test_settings_that_do_not_fit_are_named_with_their_categories(categories, tmp_path):
-    own = {"bolt": {"batch_size": 0}, "nut": {"rotaton": "turn"}}
+    own = {"bolt": {"batch_size": 0}, "nut": {"rotaton": 5}}
     with pytest.raises(SettingsError) as caught:
         jobs_in(categories, tmp_path, own=own)
     assert "bolt: --batch-size: expected at least 2" in str(caught.value)
@@ -77,22 +75,22 @@ def test_settings_that_do_not_fit_are_named_with_their_categories(categories, tm
 
 def test_the_file_of_categories_has_flags_without_dashes(tmp_path):
     file = tmp_path / "own.yaml"
-    file.write_text("bolt: {rotation: turn, lr-head: 1e-3}\nnut: {opacity: [0.1, 0.9]}\n", "utf-8")
+    file.write_text("bolt: {rotation: 10, lr-head: 1e-3}\nnut: {opacity: [0.1, 0.9]}\n", "utf-8")
     assert settings_by_category(file, ["bolt", "nut", "worn"]) == {
-        "bolt": {"rotation": "turn", "lr_head": 1e-3},
+        "bolt": {"rotation": 10, "lr_head": 1e-3},
         "nut": {"opacity": [0.1, 0.9]},
     }
 
 
 def test_the_file_of_categories_is_checked_as_a_whole(tmp_path):
     file = tmp_path / "own.yaml"
-    file.write_text("bolts: {rotation: turn}\nnut: turn\nworn: {seed: 3}\n", encoding="utf-8")
+    file.write_text("bolts: {rotation: 5}\nnut: turn\nworn: {seed: 3}\n", encoding="utf-8")
     with pytest.raises(SettingsError) as caught:
         settings_by_category(file, ["bolt", "nut", "worn"])
     told = str(caught.value)
     assert told.startswith(f"{file}:")
     assert "expected a category, got 'bolts'; did you mean 'bolt'?" in told
-    assert "nut: expected settings such as {rotation: turn}, got 'turn'" in told
+    assert "nut: expected settings such as {rotation: 5}, got 'turn'" in told
     assert "worn: expected no seed, got 3" in told
 
 
@@ -135,7 +133,7 @@ def test_the_state_that_makes_a_job_begun_is_trainings():
 
 
 def test_models_of_other_settings_are_not_taken_for_these(categories, tmp_path):
-    jobs = jobs_in(categories, tmp_path, Settings().replace(rotation="turn"))
+    jobs = jobs_in(categories, tmp_path, Settings().replace(rotation=5))
     leave(jobs[0], "result.json", "manifest.json", settings=jobs[0].settings)
     leave(jobs[1], "checkpoint.safetensors", settings=jobs[1].settings.replace(batch_size=4))
     leave(jobs[2], "result.json", "manifest.json", settings=jobs[2].settings.replace(lr_head=1))

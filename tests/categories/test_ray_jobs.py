@@ -80,7 +80,7 @@ def files(settings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     (folder / "settings.yaml").write_text(settings.to_yaml(), encoding="utf-8")
     # Long enough to be killed in the middle.
-    (folder / "own.yaml").write_text("bolt: {rotation: tilt, segment_steps: 60}\n", "utf-8")
+    (folder / "own.yaml").write_text("bolt: {rotation: 5, segment_steps: 60}\n", "utf-8")
     return folder
 
 
@@ -115,7 +115,7 @@ def test_a_job_whose_worker_was_killed_gives_the_weights_of_an_uninterrupted_one
     output, _ = ended
     found = result(output / "bolt/seed-0")
     assert (found["restarts"], found["threads"]) == (1, 1)
-    whole = settings.replace(rotation="tilt", segment_steps=60, seed=0)
+    whole = settings.replace(rotation=5, segment_steps=60, seed=0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

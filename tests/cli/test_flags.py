@@ -68,10 +68,10 @@ def test_every_setting_has_a_flag_whose_help_says_its_meaning_and_default(preset
             assert same(shown[0], default), text
 
 
-def test_the_damage_command_has_the_flags_that_matter_to_it(helps):
-    listed = set(helps("damage"))
+def test_the_preview_command_has_the_flags_that_matter_to_it(helps):
+    listed = set(helps("preview"))
     for group, item in FIELDS:
-        wanted = group in ("data", "damage") or item.name == "seed"
+        wanted = group in ("data", "synthesis") or item.name == "seed"
         assert (flag(item.name) in listed) == wanted
 
 
@@ -81,13 +81,13 @@ WRITTEN = [
     ("max_pixels", ["1000"], 1000),
     ("lr_student", ["1e-3"], 0.001),
     ("lr_student", ["3"], 3.0),
-    ("rotation", ["tilt"], "tilt"),
+    ("rotation", ["10"], 10.0),
     ("teacher", ["resnet18"], "resnet18"),
     ("teacher_weights", ["some file.pth"], "some file.pth"),
     ("teacher_weights", ["123"], "123"),
     ("textures", ["1e5"], "1e5"),
     ("opacity", ["0.1", "0.9"], (0.1, 0.9)),
-    ("damage_octaves", ["1", "3"], (1, 3)),
+    ("perlin_octaves", ["1", "3"], (1, 3)),
     ("head_dilations", ["2"], (2,)),
     ("head_dilations", ["1", "2", "3", "4"], (1, 2, 3, 4)),
     ("seed", ["0"], 0),
@@ -190,7 +190,7 @@ def test_all_wrong_flags_are_told_at_once(tmp_path, capsys):
 
 
 def test_the_messages_say_the_words_that_were_written():
-    for words in (["--batch-size", "16.5"], ["--seed", "0x10"], ["--damage", "none"]):
+    for words in (["--batch-size", "16.5"], ["--seed", "0x10"], ["--perlin-units", "none"]):
         with pytest.raises(SettingsError, match=re.escape(repr(words[1]))):
             read(*words)
 

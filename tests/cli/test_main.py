@@ -73,7 +73,7 @@ def test_a_wrong_flag_is_refused(name, capsys):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("words", [["train"], ["train", "data"], ["predict"], ["damage"]])
+@pytest.mark.parametrize("words", [["train"], ["train", "data"], ["predict"], ["preview"]])
 def test_missing_arguments_are_refused(words, capsys):
     assert main(words) == 2
     assert "required" in capsys.readouterr().err

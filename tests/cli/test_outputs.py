@@ -63,9 +63,9 @@ ON_INPUTS = {
     "drift, its own": f"drift model {IMAGE} --state new.json --output new.json",
     "drift, the model": f"drift model {IMAGE} --state model/manifest.json",
     "watch, the model": "watch model data --output model/log.jsonl --once",
-    "damage, an image": "damage data --output data/train/good/000.png",
-    "damage, settings": "damage data --settings settings.yaml --output settings.png",
-    "damage, a texture": f"damage data --textures data/test --output {IMAGE}",
+    "preview, an image": "preview data --output data/train/good/000.png",
+    "preview, settings": "preview data --settings settings.yaml --output settings.png",
+    "preview, a texture": f"preview data --textures data/test --output {IMAGE}",
     "train, the region": "train data --output run --roi run/roi.png",
     "train, settings": "train data --output . --settings settings.yaml",
     "train-many": "train-many . --output table --settings table/summary.json --only data",
@@ -74,7 +74,7 @@ ON_INPUTS = {
 
 @pytest.mark.parametrize("name", ON_INPUTS)
 def test_an_output_that_is_an_input_is_refused(name, place, capsys):
-    if name == "damage, settings":
+    if name == "preview, settings":
         Path("settings.png").symlink_to("settings.yaml")
     if name == "train-many":
         Path("table").mkdir()
@@ -96,8 +96,8 @@ UNWRITABLE = {
     "drift": "drift model data --output file/x.jsonl",
     "drift, state": "drift model data --state file/x.json",
     "watch": "watch model data --output file/x.jsonl --once",
-    "damage": "damage data --output file/x.png",
-    "damage, name": "damage data --output x.gif",
+    "preview": "preview data --output file/x.png",
+    "preview, name": "preview data --output x.gif",
     "train": "train data --output file/x",
     "train-many": "train-many . --only data --output file/x",
     "demo": "demo --output mine",

@@ -31,7 +31,7 @@ def test_arguments_arrive_and_figures_are_told(brightness_model, tmp_path, monke
     asked = {}
     facts = {
         "scope": "decoder and head, encoders in fp32",
-        "damaged": {
+        "synthetic": {
             "image_auroc": (0.99, 0.985),
             "pixel_ap": (0.8, 0.79),
             "score_correlation": 0.9876,
@@ -67,7 +67,8 @@ def test_arguments_arrive_and_figures_are_told(brightness_model, tmp_path, monke
     assert err == "quantising\n"
     assert out.splitlines() == [
         "quantised: decoder and head, encoders in fp32",
-        "good and damaged images: image AUROC 0.9900 -> 0.9850, pixel AP 0.8000 -> 0.7900",
+        "good images and synthetic anomalies: image AUROC 0.9900 -> 0.9850, "
+        "pixel AP 0.8000 -> 0.7900",
         "labelled images: image AUROC 1.0000 -> 0.9999, pixel AP 0.7000 -> 0.7100",
         "scores correlate to 0.9876, p-values differ by 0.0123 in the mean, 5.0% of decisions "
         "differ",

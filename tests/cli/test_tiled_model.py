@@ -76,11 +76,19 @@ def test_report(model, data, tmp_path, capsys):
     assert output.stat().st_size > 10_000
 
 
-def test_damage(data, settings_file, tmp_path, capsys):
-    """The sheet shows crops, and no damage outside of the region."""
-    sheet = tmp_path / "damage.png"
-    words = ["damage", str(data), "--output", str(sheet), "--settings", str(settings_file)]
-    words += ["--rotation", "none", "--roi", str(data / "roi.json"), "--count", "2"]
+def test_preview(data, settings_file, tmp_path, capsys):
+    """The sheet shows crops, and no anomaly outside of the region."""
+    sheet = tmp_path / "preview.png"
+    words = ["preview", str(data), "--output", str(sheet), "--settings", str(settings_file)]
+    words += [
+        "--rotation",
+        "0",
+        "--no-quarter-turns",
+        "--roi",
+        str(data / "roi.json"),
+        "--count",
+        "2",
+    ]
     for tile in ("--no-tile", "--tile"):
         assert main([*words, tile]) == 0
         pixels = np.asarray(Image.open(sheet))

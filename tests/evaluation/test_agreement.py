@@ -31,11 +31,11 @@ def flat(*values):
     return [np.full((SIDE, SIDE, 3), (red, green, 0), np.uint8) for red, green in values]
 
 
-def where(*damaged):
-    """Masks with a damaged corner or none."""
-    masks = [np.zeros((SIDE, SIDE), bool) for _ in damaged]
-    for mask, is_damaged in zip(masks, damaged, strict=True):
-        mask[:8, :8] = is_damaged
+def where(*anomalous):
+    """Masks with a anomalous corner or none."""
+    masks = [np.zeros((SIDE, SIDE), bool) for _ in anomalous]
+    for mask, is_anomalous in zip(masks, anomalous, strict=True):
+        mask[:8, :8] = is_anomalous
     return masks
 
 
@@ -113,7 +113,7 @@ def test_a_drop_that_is_not_known_is_not_0(unknown):
     assert math.isnan(Agreement(image, pixel, 1, 0, 0).drop)
 
 
-def test_without_damage_nothing_is_known():
+def test_without_anomalies_nothing_is_known():
     images = flat((1, 1), (2, 2))
     assert math.isnan(agreement(channel(0), channel(0), images, where(False, False)).drop)
 

@@ -11,7 +11,7 @@ import destseg.exporting.int8 as module
 from destseg.config import Settings
 from destseg.data.images import read_image
 from destseg.errors import DataError, MissingExtraError
-from destseg.exporting.int8 import SCOPES, good_and_damaged, quantized
+from destseg.exporting.int8 import SCOPES, good_and_anomalous, quantized
 from destseg.inference.backends import Runtime, open_backend
 from destseg.inference.exports import Export, load_export, save_export
 
@@ -28,10 +28,10 @@ def textures_once():
 
 @pytest.fixture(scope="module")
 def made(parts):
-    return good_and_damaged(sorted(parts.iterdir())[:8], SETTINGS, seed=0)
+    return good_and_anomalous(sorted(parts.iterdir())[:8], SETTINGS, seed=0)
 
 
-def test_every_second_image_is_damaged_where_its_mask_says(parts, made):
+def test_every_second_image_is_anomalous_where_its_mask_says(parts, made):
     images, masks = made
     assert (images.shape, images.dtype) == ((8, 64, 64, 3), np.uint8)
     assert (masks.shape, masks.dtype) == ((8, 64, 64), np.bool_)
@@ -44,21 +44,21 @@ def test_every_second_image_is_damaged_where_its_mask_says(parts, made):
     assert changed.mean() > 0.9
 
 
-def test_damage_is_of_the_seed(parts, made):
+def test_anomalies_are_of_the_seed(parts, made):
     paths = sorted(parts.iterdir())[:8]
-    again, masks = good_and_damaged(paths, SETTINGS, seed=0)
+    again, masks = good_and_anomalous(paths, SETTINGS, seed=0)
     np.testing.assert_array_equal(again, made[0])
     np.testing.assert_array_equal(masks, made[1])
-    other, other_masks = good_and_damaged(paths, SETTINGS, seed=1)
+    other, other_masks = good_and_anomalous(paths, SETTINGS, seed=1)
     np.testing.assert_array_equal(other[::2], made[0][::2])
     assert (other_masks != made[1]).any()
 
 
-def test_one_readable_image_cannot_be_both_good_and_damaged(parts, tmp_path):
+def test_one_readable_image_cannot_be_both_good_and_anomalous(parts, tmp_path):
     (tmp_path / "words.png").write_text("words")
     paths = [next(parts.iterdir()), tmp_path / "words.png"]
     with pytest.raises(DataError, match=r"at least 2 good images .* got 1 of 2"):
-        good_and_damaged(paths, SETTINGS.replace(skip_unreadable=True), seed=0)
+        good_and_anomalous(paths, SETTINGS.replace(skip_unreadable=True), seed=0)
 
 
 def test_scopes_leave_more_and_more_in_fp32():
@@ -90,7 +90,7 @@ def test_a_missing_quantiser_names_the_extra(runtime, missing, monkeypatch, tmp_
 @pytest.fixture(scope="session")
 def int8(quantisable_bundle, parts, tmp_path_factory):
     """Returns the bundle with one INT8 form, by runtime, scope and width; each is made once."""
-    images, _ = good_and_damaged(sorted(parts.iterdir())[:8], quantisable_bundle.settings, seed=0)
+    images, _ = good_and_anomalous(sorted(parts.iterdir())[:8], quantisable_bundle.settings, seed=0)
     done = {}
 
     def make(runtime, scope, *, vnni=False):
@@ -259,7 +259,7 @@ def test_images_to_measure_ranges_on_are_of_the_networks_size(tile, tiny_setting
         paths.append(tmp_path / f"{number}.png")
         pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(paths[-1])
-    made, masks = good_and_damaged(paths, tiny_settings.replace(tile=tile), seed=0)
+    made, masks = good_and_anomalous(paths, tiny_settings.replace(tile=tile), seed=0)
     assert made.shape == (4, 64, 64, 3)
     assert not masks[::2].any()
     assert masks[1::2].any()

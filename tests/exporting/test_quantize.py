@@ -36,7 +36,7 @@ def grey(folder, count):
 
 
 def sees(images):
-    """Damage stands out from the grey of every good part."""
+    """Anomalies stand out from the grey of every good part."""
     return np.abs(images[..., 0].astype(np.float32) - 100) / 255
 
 
@@ -117,15 +117,15 @@ def test_what_was_measured_is_recorded(bundle, data, runtimes):
     assert facts["precision"] == "int8"
     assert facts["scope"] == SCOPES[0].text
     assert (facts["vnni"], facts["images"], facts["max_drop"]) == (True, 4, 0.5)
-    assert facts["damaged"]["image_auroc"] == [1, 1]
-    assert facts["damaged"]["score_correlation"] == pytest.approx(1)
-    assert facts["damaged"]["other_decisions"] == facts["damaged"]["p_value_difference"] == 0
-    assert [{"scope": SCOPES[0].text, **facts["damaged"]}] == facts["tried"]
+    assert facts["synthetic"]["image_auroc"] == [1, 1]
+    assert facts["synthetic"]["score_correlation"] == pytest.approx(1)
+    assert facts["synthetic"]["other_decisions"] == facts["synthetic"]["p_value_difference"] == 0
+    assert [{"scope": SCOPES[0].text, **facts["synthetic"]}] == facts["tried"]
     assert all(value > 0 for value in facts["milliseconds"])
     assert "labelled" not in facts
     assert steps == [
         f"quantising {SCOPES[0].text}",
-        "comparing it with fp32 on good and damaged images",
+        "comparing it with fp32 on good images and synthetic anomalies",
     ]
 
 
@@ -138,13 +138,13 @@ def test_ranges_judgement_and_threshold_have_no_image_in_common(
 ):
     _, asked = runtimes
     taken = []
-    original = module.good_and_damaged
+    original = module.good_and_anomalous
 
-    def good_and_damaged(paths, *rest, **options):
+    def good_and_anomalous(paths, *rest, **options):
         taken.append([path.name for path in paths])
         return original(paths, *rest, **options)
 
-    monkeypatch.setattr(module, "good_and_damaged", good_and_damaged)
+    monkeypatch.setattr(module, "good_and_anomalous", good_and_anomalous)
     done = quantize(bundle, data, "onnx", count=count)
     ranges, judged = taken
     others = [path.name for path in sorted(data.iterdir()) if path.name not in HELD_OUT]
@@ -162,14 +162,14 @@ def test_ranges_judgement_and_threshold_have_no_image_in_common(
         assert places[0] <= 1
         assert places[-1] >= 4
     ((_, images, vnni),) = asked
-    # The undamaged ones, the first, third, ..., show which images they are.
+    # The good ones, the first, third, ..., show which images they are.
     assert [image[0, 0, 0] - 100 for image in images[::2]] == [
         int(name[:3]) for name in ranges[::2]
     ]
     assert vnni is False
 
 
-def test_ranges_need_a_good_and_a_damaged_image(bundle, data, runtimes):
+def test_ranges_need_a_good_and_an_anomalous_image(bundle, data, runtimes):
     with pytest.raises(SettingsError, match="count: expected at least 2 images, got 1"):
         quantize(bundle, data, "onnx", count=1)
 
@@ -197,7 +197,7 @@ def test_too_few_good_images_beside_the_calibration_ones(count, bundle, data, ru
     assert files(bundle.folder) == before
     for number in range(4):
         Image.fromarray(np.full((64, 64, 3), 100, np.uint8)).save(data / f"new{number}.png")
-    assert quantize(bundle, data, "onnx").facts["damaged"]["image_auroc"] == (1, 1)
+    assert quantize(bundle, data, "onnx").facts["synthetic"]["image_auroc"] == (1, 1)
 
 
 # --- how much of the network

@@ -90,7 +90,7 @@ def test_fast_costs_less_than_2_gigaflops():
 
 
 def test_the_paper_in_every_figure():
-    model, training, damage = PAPER.model, PAPER.training, PAPER.damage
+    model, training, synthesis = PAPER.model, PAPER.training, PAPER.synthesis
     assert (model.teacher, model.student) == ("resnet18.tv_in1k", "resnet18")
     assert (model.head, model.head_width) == ("aspp", 256)
     assert model.head_dilations == (6, 12, 18)
@@ -102,8 +102,12 @@ def test_the_paper_in_every_figure():
     assert (training.denoise_loss, training.denoise_loss_scale) == ("cosine", 32)
     assert (training.segment_loss, training.focal_gamma) == ("focal_l1", 4)
     assert (training.precision, PAPER.data.image_size) == ("fp32", 256)
-    assert (damage.damage, damage.damage_octaves, damage.damage_threshold) == ("cells", (0, 5), 0.5)
-    assert (damage.opacity, damage.damage_probability) == ((0.2, 1.0), 1.0)
+    assert (synthesis.perlin_units, synthesis.perlin_octaves, synthesis.perlin_threshold) == (
+        "cells",
+        (0, 5),
+        0.5,
+    )
+    assert (synthesis.opacity, synthesis.anomaly_probability) == ((0.2, 1.0), 1.0)
     assert PAPER.decision.score_fraction * 256**2 == 100
 
 

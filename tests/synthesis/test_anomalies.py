@@ -6,19 +6,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from destseg.config import DamageSettings
+from destseg.config import SynthesisSettings
 from destseg.errors import DataError
 from destseg.synthesis.anomalies import (
+    add_anomalies,
     blend,
-    damage,
+    cutpaste,
     draw_masks,
-    transplant,
 )
 from destseg.synthesis.perlin import perlin_from_gradients, perlin_noise
 from reference.perlin import perlin
 
-CELLS = DamageSettings()
-PIXELS = DamageSettings(damage="pixels")
+CELLS = SynthesisSettings()
+PIXELS = SynthesisSettings(perlin_units="pixels")
 
 
 def seeded(seed=0):
@@ -190,7 +190,9 @@ def test_masks_are_zeros_and_ones_of_the_size_asked_for(wanted, size):
     seed=st.integers(0, 99),
 )
 def test_pixels_masks_hit_exactly_the_area(area, scale, size, seed):
-    wanted = DamageSettings(damage="pixels", damage_area=(area, area), damage_scale=(scale, scale))
+    wanted = SynthesisSettings(
+        perlin_units="pixels", anomaly_area=(area, area), perlin_scale=(scale, scale)
+    )
     masks = draw_masks(wanted, 3, size, seeded(seed), "cpu")
     hit = masks.sum((1, 2, 3))
     exact = min(max(round(area * size[0] * size[1]), 1), size[0] * size[1])
@@ -214,7 +216,9 @@ def test_larger_scale_gives_coarser_masks():
     lengths = [
         boundaries(
             draw_masks(
-                DamageSettings(damage="pixels", damage_scale=(side, side), damage_area=(0.2, 0.2)),
+                SynthesisSettings(
+                    perlin_units="pixels", perlin_scale=(side, side), anomaly_area=(0.2, 0.2)
+                ),
                 40,
                 (128, 128),
                 seeded(),
@@ -229,7 +233,7 @@ def test_larger_scale_gives_coarser_masks():
 
 def test_pixels_masks_lie_everywhere_alike():
     # Filled corners, or a lattice held in one place, would show in the mean mask.
-    wanted = DamageSettings(damage="pixels", damage_scale=(12.5, 37.5))
+    wanted = SynthesisSettings(perlin_units="pixels", perlin_scale=(12.5, 37.5))
     mean = draw_masks(wanted, 2000, (64, 64), seeded(), "cpu").mean(0, keepdim=True)
     blocks = torch.nn.functional.adaptive_avg_pool2d(mean, 4)
     assert torch.allclose(blocks, torch.tensor(0.225), atol=0.03)
@@ -237,7 +241,7 @@ def test_pixels_masks_lie_everywhere_alike():
 
 def test_cells_masks_are_the_thresholded_noise_of_the_same_draws():
     # Both axes fixed at 2^3 cells, so that the noise can be drawn again by hand.
-    wanted = DamageSettings(damage_octaves=(3, 3), damage_threshold=0.3)
+    wanted = SynthesisSettings(perlin_octaves=(3, 3), perlin_threshold=0.3)
     masks = draw_masks(wanted, 4, (50, 60), seeded(7), "cpu")
     again = seeded(7)
     angle = (torch.rand(4, generator=again) - 0.5) * math.pi
@@ -260,21 +264,22 @@ def test_cells_masks_hit_a_sane_share_and_each_axis_has_its_own_cells():
 
 def test_threshold_above_the_noise_leaves_everything():
     assert (
-        draw_masks(DamageSettings(damage_threshold=1.0), 20, (32, 32), seeded(), "cpu").sum() == 0
+        draw_masks(SynthesisSettings(perlin_threshold=1.0), 20, (32, 32), seeded(), "cpu").sum()
+        == 0
     )
 
 
 @pytest.mark.parametrize("kind", ["cells", "pixels"])
-def test_share_of_images_left_undamaged(kind):
-    always = DamageSettings(damage=kind, damage_threshold=0.05)
-    half = DamageSettings(damage=kind, damage_threshold=0.05, damage_probability=0.5)
+def test_share_of_images_left_good(kind):
+    always = SynthesisSettings(perlin_units=kind, perlin_threshold=0.05)
+    half = SynthesisSettings(perlin_units=kind, perlin_threshold=0.05, anomaly_probability=0.5)
     drawn = [draw_masks(wanted, 600, (16, 16), seeded(), "cpu") for wanted in (always, half)]
-    damaged = [masks.sum((1, 2, 3)) > 0 for masks in drawn]
-    assert damaged[0].float().mean() > 0.9
+    anomalous = [masks.sum((1, 2, 3)) > 0 for masks in drawn]
+    assert anomalous[0].float().mean() > 0.9
     # Binomial(600, 1/2) has a standard deviation of 0.02.
-    assert float(damaged[1].sum() / damaged[0].sum()) == pytest.approx(0.5, abs=0.08)
-    # The same draws otherwise: what is left damaged is damaged in the same places.
-    assert torch.equal(drawn[1][damaged[1]], drawn[0][damaged[1]])
+    assert float(anomalous[1].sum() / anomalous[0].sum()) == pytest.approx(0.5, abs=0.08)
+    # The same draws otherwise: what is left anomalous is anomalous in the same places.
+    assert torch.equal(drawn[1][anomalous[1]], drawn[0][anomalous[1]])
 
 
 # ---- the blending
@@ -295,19 +300,19 @@ def test_blend_is_the_papers_equation():
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 160), (70, 70)])
 @pytest.mark.parametrize("wanted", [CELLS, PIXELS], ids=["cells", "pixels"])
-def test_damage_touches_only_the_mask_and_mixes_with_a_texture(wanted, size):
+def test_an_anomaly_touches_only_the_mask_and_mixes_with_a_texture(wanted, size):
     images, textures = images_and_textures(size)
-    damaged, masks = damage(images, textures, wanted, seeded())
-    assert (damaged.dtype, damaged.shape) == (torch.float32, images.shape)
-    assert damaged.min() >= 0
-    assert damaged.max() <= 255
-    inside = masks.expand_as(damaged) == 1
-    assert torch.equal(damaged[~inside], images.float()[~inside])
+    anomalous, masks = add_anomalies(images, textures, wanted, seeded())
+    assert (anomalous.dtype, anomalous.shape) == (torch.float32, images.shape)
+    assert anomalous.min() >= 0
+    assert anomalous.max() <= 255
+    inside = masks.expand_as(anomalous) == 1
+    assert torch.equal(anomalous[~inside], images.float()[~inside])
     for k in range(len(images)):
         if not inside[k].any():
             continue
-        # damaged - I = o (X - I): for the right X one opacity explains every pixel.
-        rises = damaged[k] - images[k]
+        # anomalous - I = o (X - I): for the right X one opacity explains every pixel.
+        rises = anomalous[k] - images[k]
         mixes = []
         for texture in textures.float():
             full = (texture - images[k])[inside[k]]
@@ -318,16 +323,16 @@ def test_damage_touches_only_the_mask_and_mixes_with_a_texture(wanted, size):
         assert 0.2 - 1e-3 <= opacity <= 1 + 1e-3
 
 
-def test_damage_draws_opacities_and_textures_over_their_whole_range():
+def test_anomalies_draw_opacities_and_textures_over_their_whole_range():
     images = torch.zeros(600, 3, 8, 8)
     # Texture k has red 255 and green k: together they tell opacity and texture apart.
     textures = torch.zeros(7, 3, 8, 8, dtype=torch.uint8)
     textures[:, 0] = 255
     textures[:, 1] = torch.arange(7, dtype=torch.uint8)[:, None, None] * 40
-    wanted = DamageSettings(damage="pixels", opacity=(0.3, 0.9))
-    damaged, _ = damage(images, textures, wanted, seeded())
-    opacity = damaged[:, 0].amax((1, 2)) / 255
-    drawn = (damaged[:, 1].amax((1, 2)) / opacity / 40).round()
+    wanted = SynthesisSettings(perlin_units="pixels", opacity=(0.3, 0.9))
+    anomalous, _ = add_anomalies(images, textures, wanted, seeded())
+    opacity = anomalous[:, 0].amax((1, 2)) / 255
+    drawn = (anomalous[:, 1].amax((1, 2)) / opacity / 40).round()
     assert 0.3 - 1e-4 <= opacity.min() < 0.31
     assert 0.89 < opacity.max() <= 0.9 + 1e-4
     assert torch.bincount(drawn.long(), minlength=7).min() > 40
@@ -337,29 +342,29 @@ def test_damage_draws_opacities_and_textures_over_their_whole_range():
 def test_the_seed_decides_everything(wanted):
     images, textures = images_and_textures((48, 48))
     torch.manual_seed(1)
-    first = damage(images, textures, wanted, seeded(3))
+    first = add_anomalies(images, textures, wanted, seeded(3))
     torch.manual_seed(2)
-    second = damage(images, textures, wanted, seeded(3))
-    other = damage(images, textures, wanted, seeded(4))
+    second = add_anomalies(images, textures, wanted, seeded(3))
+    other = add_anomalies(images, textures, wanted, seeded(4))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert not torch.equal(first[1], other[1])
 
 
-def test_damage_leaves_its_input_alone_and_needs_no_gradient():
+def test_adding_anomalies_leaves_its_input_alone_and_needs_no_gradient():
     images, textures = images_and_textures((32, 32))
     images = images.float()
     before = images.clone()
-    damaged, masks = damage(images, textures, CELLS, seeded())
+    anomalous, masks = add_anomalies(images, textures, CELLS, seeded())
     assert torch.equal(images, before)
-    assert not damaged.requires_grad
+    assert not anomalous.requires_grad
     assert not masks.requires_grad
 
 
 def test_memory_format_is_kept_and_changes_nothing_else():
     images, textures = images_and_textures((32, 32))
-    plain = damage(images, textures, PIXELS, seeded())
-    last = damage(images.to(memory_format=torch.channels_last), textures, PIXELS, seeded())
+    plain = add_anomalies(images, textures, PIXELS, seeded())
+    last = add_anomalies(images.to(memory_format=torch.channels_last), textures, PIXELS, seeded())
     assert plain[0].is_contiguous()
     assert last[0].is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(plain[0], last[0])
@@ -369,7 +374,7 @@ def test_memory_format_is_kept_and_changes_nothing_else():
 def test_textures_that_do_not_fit_are_refused(shape):
     images, _ = images_and_textures((32, 32))
     with pytest.raises(DataError, match="textures: expected"):
-        damage(images, torch.zeros(shape, dtype=torch.uint8), CELLS, seeded())
+        add_anomalies(images, torch.zeros(shape, dtype=torch.uint8), CELLS, seeded())
 
 
 # ---- regions of other good images
@@ -381,9 +386,9 @@ def parts_of(level, n=6, size=(64, 96), seed=0):
     return torch.from_numpy((level + noise).astype(np.uint8))
 
 
-def test_a_transplant_is_broad_and_outside_of_it_nothing_changes():
+def test_a_cutpaste_region_is_broad_and_outside_of_it_nothing_changes():
     images, others = parts_of(60, 40), parts_of(180, 40, seed=1)
-    moved, masks = transplant(images, others, seeded())
+    moved, masks = cutpaste(images, others, seeded())
     assert (moved.dtype, masks.dtype) == (torch.float32, torch.float32)
     assert set(masks.unique().tolist()) == {0, 1}
     hit = masks.bool().expand_as(images)
@@ -398,51 +403,53 @@ def test_a_transplant_is_broad_and_outside_of_it_nothing_changes():
     assert border.mean() < 0.15
 
 
-def test_what_cannot_be_seen_is_no_damage():
+def test_what_cannot_be_seen_is_no_anomaly():
     white = torch.full((8, 3, 64, 64), 255, dtype=torch.uint8)
     black = torch.zeros_like(white)
-    moved, masks = transplant(black, black, seeded())
+    moved, masks = cutpaste(black, black, seeded())
     assert not masks.any()
     assert torch.equal(moved, black.float())
-    assert transplant(white, black, seeded())[1].any((1, 2, 3)).all()
+    assert cutpaste(white, black, seeded())[1].any((1, 2, 3)).all()
 
 
-def test_a_transplants_seed_decides_everything():
+def test_the_seed_of_cutpaste_decides_everything():
     images, others = parts_of(90), parts_of(120, seed=2)
-    first, second, other = (transplant(images, others, seeded(k)) for k in (3, 3, 4))
+    first, second, other = (cutpaste(images, others, seeded(k)) for k in (3, 3, 4))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert not torch.equal(first[1], other[1])
 
 
-def test_transplants_of_a_part_of_a_batch_are_those_of_the_whole():
+def test_cutpaste_regions_of_a_part_of_a_batch_are_those_of_the_whole():
     images, others = parts_of(90), parts_of(150, seed=2)
-    whole = transplant(images, others, seeded(7))
+    whole = cutpaste(images, others, seeded(7))
     mine = [1, 4, 5]
-    some = transplant(images[mine], others[mine], seeded(7), share=(6, mine))
+    some = cutpaste(images[mine], others[mine], seeded(7), share=(6, mine))
     assert torch.equal(some[0], whole[0][mine])
     assert torch.equal(some[1], whole[1][mine])
 
 
-def test_transplants_stay_where_damage_may_lie():
+def test_cutpaste_regions_stay_where_anomalies_may_lie():
     images, others = parts_of(60), parts_of(180, seed=1)
     where = torch.zeros((6, 1, 64, 96), dtype=torch.bool)
     where[..., :40] = True
-    moved, masks = transplant(images, others, seeded(), where)
+    moved, masks = cutpaste(images, others, seeded(), where)
     assert masks[..., :40].any()
     assert not masks[..., 40:].any()
     assert torch.equal(moved[..., 40:], images[..., 40:].float())
 
 
 @pytest.mark.gpu
-def test_damage_on_the_gpu_is_the_one_of_the_cpu():
+def test_anomalies_on_the_gpu_are_those_of_the_cpu():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     images, textures = images_and_textures((64, 64))
-    here = damage(images, textures, PIXELS, seeded())
-    there = damage(images.cuda(), textures.cuda(), PIXELS, seeded())
+    here = add_anomalies(images, textures, PIXELS, seeded())
+    there = add_anomalies(images.cuda(), textures.cuda(), PIXELS, seeded())
     assert (here[1] != there[1].cpu()).float().mean() < 1e-3
     alike = (here[1] == there[1].cpu()).expand_as(here[0])
     assert torch.allclose(here[0][alike], there[0].cpu()[alike], atol=1e-2)
-    own = damage(images.cuda(), textures.cuda(), CELLS, torch.Generator("cuda").manual_seed(0))
+    own = add_anomalies(
+        images.cuda(), textures.cuda(), CELLS, torch.Generator("cuda").manual_seed(0)
+    )
     assert own[0].is_cuda

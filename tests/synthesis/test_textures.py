@@ -173,18 +173,19 @@ def test_textures_for_coloured_parts_stay_as_they_are():
 
 
 def test_batches_of_grey_parts_are_grey():
-    from destseg.config import DamageSettings
+    from destseg.config import SynthesisSettings
     from destseg.training.loaders import Batches
 
     batches = Batches(
         [np.full((32, 32, 3), level, np.uint8) for level in range(20)],
         coloured(side=32),
-        rotation="turn",
-        damage_settings=DamageSettings(damage="pixels", damage_scale=(8, 16)),
+        rotation=5.0,
+        quarter_turns=True,
+        synthesis=SynthesisSettings(perlin_units="pixels", perlin_scale=(8, 16)),
         batch_size=4,
         seed=0,
         device=torch.device("cpu"),
     )
-    _, damaged, masks = batches.make("denoise", 0)
+    _, anomalous, masks = batches.make("denoise", 0)
     assert masks.any()
-    assert torch.equal(damaged, damaged[:, :1].expand_as(damaged))
+    assert torch.equal(anomalous, anomalous[:, :1].expand_as(anomalous))

@@ -13,14 +13,19 @@ def noise(height, width, seed=0):
 # ---- turning whole images
 
 
+STRAIGHT = {"rotation": 0.0, "quarter_turns": False}
+ASKEW = {"rotation": 5.0, "quarter_turns": False}
+ANY_WAY = {"rotation": 5.0, "quarter_turns": True}
+
+
 def turns(rotation, image, n=200):
     draw = np.random.default_rng(0)
-    return [show(image, draw_view(image.shape[:2], rotation, draw)) for _ in range(n)]
+    return [show(image, draw_view(image.shape[:2], draw, **rotation)) for _ in range(n)]
 
 
 def test_no_rotation_leaves_the_image():
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    assert all(np.array_equal(turned, image) for turned in turns("none", image, 5))
+    assert all(np.array_equal(turned, image) for turned in turns(STRAIGHT, image, 5))
 
 
 def angle_of(turned):
@@ -37,16 +42,29 @@ def spot():
     return image
 
 
-def test_tilt_is_up_to_five_degrees_either_way():
-    angles = np.array([angle_of(turned) for turned in turns("tilt", spot())])
-    assert -5.3 <= angles.min() < -4.5
-    assert 4.5 < angles.max() <= 5.3
-    assert abs(angles.mean()) < 0.6
-    assert 2.4 < angles.std() < 3.4  # uniform: 10 / sqrt(12)
+@pytest.mark.parametrize("most", [5.0, 10.0, 30.0])
+def test_rotation_is_up_to_so_many_degrees_either_way(most):
+    rotation = {"rotation": most, "quarter_turns": False}
+    angles = np.array([angle_of(turned) for turned in turns(rotation, spot())]) / most
+    assert -1.06 <= angles.min() < -0.9
+    assert 0.9 < angles.max() <= 1.06
+    assert abs(angles.mean()) < 0.12
+    assert 0.48 < angles.std() < 0.68  # uniform: 2 / sqrt(12)
 
 
-def test_turn_is_a_quarter_turn_and_a_tilt():
-    angles = np.array([angle_of(turned) for turned in turns("turn", spot(), 400)])
+def test_quarter_turns_alone_are_exact():
+    image = noise(64, 64)
+    quarters = [np.rot90(image, k) for k in range(4)]
+    seen = Counter()
+    for turned in turns({"quarter_turns": True}, image, 40):
+        errors = [np.abs(turned.astype(int) - each).max() for each in quarters]
+        assert min(errors) <= 1
+        seen[int(np.argmin(errors))] += 1
+    assert set(seen) == {0, 1, 2, 3}
+
+
+def test_quarter_turns_come_on_top_of_the_rotation():
+    angles = np.array([angle_of(turned) for turned in turns(ANY_WAY, spot(), 400)])
     quarters = np.round(angles / 90)
     rest = angles - 90 * quarters
     assert np.abs(rest).max() <= 5.3
@@ -56,7 +74,7 @@ def test_turn_is_a_quarter_turn_and_a_tilt():
     assert min(counts.values()) > 60
 
 
-@pytest.mark.parametrize("rotation", ["tilt", "turn"])
+@pytest.mark.parametrize("rotation", [ASKEW, ANY_WAY])
 def test_new_corners_are_grey_114(rotation):
     white = np.full((101, 101, 3), 255, np.uint8)
     for turned in turns(rotation, white, 20):
@@ -73,8 +91,7 @@ def test_new_corners_are_grey_114(rotation):
 
 def views(size, n=300, **options):
     draw = np.random.default_rng(0)
-    rotation = options.pop("rotation", "none")
-    return [draw_view(size, rotation, draw, **options) for _ in range(n)]
+    return [draw_view(size, draw, **options) for _ in range(n)]
 
 
 def test_a_crop_is_any_square_of_the_image():
@@ -175,6 +192,6 @@ def test_crops_lie_where_something_is_inspected():
 
 
 def test_the_same_generator_gives_the_same_views():
-    one, other = (views((90, 70), 5, crop=32, rotation="turn") for _ in range(2))
+    one, other = (views((90, 70), 5, crop=32, **ANY_WAY) for _ in range(2))
     assert one == other
     assert len(set(one)) == 5

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from destseg.config import DamageSettings, DataSettings
+from destseg.config import DataSettings, SynthesisSettings
 from destseg.data.roi import Roi
 from destseg.errors import DataError
 from destseg.training.loaders import Batches, GoodImages, batch_indices
@@ -132,13 +132,18 @@ def test_cached_images_are_not_read_again(parts, tmp_path):
 # ---- batches
 
 
-def batches(parts, *, cache_gib=4.0, seed=0, rotation="turn", batch_size=4, **options):
+STRAIGHT = {"rotation": 0.0, "quarter_turns": False}
+ASKEW = {"rotation": 5.0, "quarter_turns": False}
+ANY_WAY = {"rotation": 5.0, "quarter_turns": True}
+
+
+def batches(parts, *, cache_gib=4.0, seed=0, rotation=ANY_WAY, batch_size=4, **options):
     random = np.random.default_rng(5)
     return Batches(
         GoodImages(images_of(parts), DataSettings(image_size=64, cache_gib=cache_gib)),
         torch.from_numpy(random.integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)),
-        rotation=rotation,
-        damage_settings=DamageSettings(damage=options.pop("damage", "cells")),
+        **rotation,
+        synthesis=SynthesisSettings(perlin_units=options.pop("perlin_units", "cells")),
         batch_size=batch_size,
         seed=seed,
         device=torch.device("cpu"),
@@ -150,19 +155,23 @@ def equal(one, other):
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_a_batch_is_images_damage_and_masks(parts):
-    made = batches(parts, rotation="none")
-    clean, damaged, masks = made.make("denoise", 2)
-    assert (clean.dtype, damaged.dtype, masks.dtype) == (torch.uint8, torch.float32, torch.float32)
-    assert clean.shape == damaged.shape == (4, 3, 64, 64)
+def test_a_batch_is_images_anomalies_and_masks(parts):
+    made = batches(parts, rotation=STRAIGHT)
+    clean, anomalous, masks = made.make("denoise", 2)
+    assert (clean.dtype, anomalous.dtype, masks.dtype) == (
+        torch.uint8,
+        torch.float32,
+        torch.float32,
+    )
+    assert clean.shape == anomalous.shape == (4, 3, 64, 64)
     assert masks.shape == (4, 1, 64, 64)
     paths = images_of(parts)
     for image, index in zip(clean, batch_indices(12, 4, 2, seed=0, phase="denoise"), strict=True):
         np.testing.assert_array_equal(image.permute(1, 2, 0), np.array(Image.open(paths[index])))
     assert set(masks.unique().tolist()) == {0, 1}
     hit = masks.bool().expand_as(clean)
-    assert torch.equal(damaged[~hit], clean[~hit].float())
-    assert (damaged[hit] != clean[hit]).float().mean() > 0.9
+    assert torch.equal(anomalous[~hit], clean[~hit].float())
+    assert (anomalous[hit] != clean[hit]).float().mean() > 0.9
     assert clean.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -181,14 +190,16 @@ def test_a_batch_is_a_function_of_seed_phase_and_step(parts):
 
 
 @pytest.mark.parametrize(
-    ("phase", "damage"), [("segment", "cells"), ("segment", "pixels"), ("surface", "cells")]
+    ("phase", "perlin_units"), [("segment", "cells"), ("segment", "pixels"), ("surface", "cells")]
 )
 @pytest.mark.parametrize("processes", [2, 3, 6])
-def test_shares_of_a_batch_are_its_parts(parts, phase, damage, processes):
-    whole = batches(parts, batch_size=6, damage=damage).make(phase, 5)
+def test_shares_of_a_batch_are_its_parts(parts, phase, perlin_units, processes):
+    whole = batches(parts, batch_size=6, perlin_units=perlin_units).make(phase, 5)
     size = 6 // processes
     shares = [
-        batches(parts, batch_size=6, damage=damage, share=slice(k * size, (k + 1) * size))
+        batches(
+            parts, batch_size=6, perlin_units=perlin_units, share=slice(k * size, (k + 1) * size)
+        )
         for k in range(processes)
     ]
     made = [each.make(phase, 5) for each in shares]
@@ -196,26 +207,26 @@ def test_shares_of_a_batch_are_its_parts(parts, phase, damage, processes):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_phase_3_damages_some_images_with_other_good_ones(parts, share):
-    """The textures are red, the parts grey: what is damaged without red comes from a part."""
+def test_phase_3_gives_some_images_regions_of_other_good_ones(parts, share):
+    """The textures are red, the parts grey: what is anomalous without red comes from a part."""
     made = batches(parts, batch_size=12)
-    made._damage = DamageSettings(transplant_share=share, opacity=(1.0, 1.0))
+    made._synthesis = SynthesisSettings(cutpaste_probability=share, opacity=(1.0, 1.0))
     made._textures = (
         torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1).repeat(1, 1, 64, 64)
     )
     found = []
     for step in range(8):
-        clean, damaged, masks = made.make("surface", step)
+        clean, anomalous, masks = made.make("surface", step)
         hit = masks.bool().expand_as(clean)
-        assert torch.equal(damaged[~hit], clean[~hit].float())
-        assert damaged.is_contiguous(memory_format=torch.channels_last)
-        red = (damaged[:, 0] == 255) & (damaged[:, 1] == 0) & masks[:, 0].bool()
+        assert torch.equal(anomalous[~hit], clean[~hit].float())
+        assert anomalous.is_contiguous(memory_format=torch.channels_last)
+        red = (anomalous[:, 0] == 255) & (anomalous[:, 1] == 0) & masks[:, 0].bool()
         found += [not each.any() for each, mask in zip(red, masks, strict=True) if mask.any()]
     assert len(found) > 80
     assert sum(found) / len(found) == pytest.approx(share, abs=0.12)
 
 
-def test_the_same_image_is_turned_and_damaged_differently_each_time(parts):
+def test_the_same_image_is_turned_and_changed_differently_each_time(parts):
     made = batches(parts, batch_size=12)
     first, second = made.make("denoise", 0), made.make("denoise", 1)
     order = [batch_indices(12, 12, step, seed=0, phase="denoise").index(0) for step in (0, 1)]
@@ -303,14 +314,14 @@ def test_an_image_too_narrow_for_tiles_is_listed(large):
         GoodImages(images_of(large), settings)
 
 
-def crops(folder, *, rotation="none", roi=None, **options):
+def crops(folder, *, rotation=STRAIGHT, roi=None, **options):
     made = DataSettings(image_size=64, tile=True, **options)
     random = np.random.default_rng(5)
     return Batches(
         GoodImages(images_of(folder), made),
         torch.from_numpy(random.integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)),
-        rotation=rotation,
-        damage_settings=DamageSettings(),
+        **rotation,
+        synthesis=SynthesisSettings(),
         batch_size=5,
         seed=0,
         device=torch.device("cpu"),
@@ -328,8 +339,8 @@ def found_in(crop, image):
 def test_a_batch_is_crops_of_images_of_mixed_sizes(large):
     made, images = crops(large), GoodImages(images_of(large), TILES)
     for step in range(2):
-        clean, damaged, masks = made.make("denoise", step)
-        assert clean.shape == damaged.shape == (5, 3, 64, 64)
+        clean, anomalous, masks = made.make("denoise", step)
+        assert clean.shape == anomalous.shape == (5, 3, 64, 64)
         assert masks.shape == (5, 1, 64, 64)
         order = batch_indices(5, 5, step, seed=0, phase="denoise")
         for crop, index in zip(clean, order, strict=True):
@@ -337,7 +348,7 @@ def test_a_batch_is_crops_of_images_of_mixed_sizes(large):
     assert not torch.equal(made.make("denoise", 0)[0], made.make("denoise", 1)[0])
 
 
-@pytest.mark.parametrize("rotation", ["none", "tilt", "turn"])
+@pytest.mark.parametrize("rotation", [STRAIGHT, ASKEW, ANY_WAY])
 def test_crops_are_a_function_of_seed_phase_and_step(large, rotation):
     base = crops(large, rotation=rotation).make("segment", 3)
     other = crops(large, rotation=rotation, cache_gib=0.0)
@@ -354,37 +365,37 @@ def left_half(side=16):
     return Roi(mask)
 
 
-def test_nothing_is_damaged_outside_of_the_region(parts):
-    everywhere, inside = batches(parts, rotation="none"), batches(parts, rotation="none")
+def test_no_anomaly_lies_outside_of_the_region(parts):
+    everywhere, inside = batches(parts, rotation=STRAIGHT), batches(parts, rotation=STRAIGHT)
     inside = Batches(
         inside._images,
         inside._textures,
-        rotation="none",
-        damage_settings=DamageSettings(),
+        **STRAIGHT,
+        synthesis=SynthesisSettings(),
         batch_size=4,
         seed=0,
         device=torch.device("cpu"),
         roi=left_half(),
     )
-    clean, damaged, masks = inside.make("denoise", 0)
+    clean, anomalous, masks = inside.make("denoise", 0)
     whole = everywhere.make("denoise", 0)
     assert torch.equal(clean, whole[0])
     assert not masks[..., 32:].any()
-    inside._damage = DamageSettings(transplant_share=1.0)
+    inside._synthesis = SynthesisSettings(cutpaste_probability=1.0)
     _, moved, regions = inside.make("surface", 0)
     assert regions[..., :32].any()
     assert not regions[..., 32:].any()
-    assert not torch.equal(moved[..., :32], damaged[..., :32])
+    assert not torch.equal(moved[..., :32], anomalous[..., :32])
     assert torch.equal(masks[..., :32], whole[2][..., :32])
-    assert torch.equal(damaged[..., 32:], clean[..., 32:].float())
-    assert torch.equal(damaged[..., :32], whole[1][..., :32])
+    assert torch.equal(anomalous[..., 32:], clean[..., 32:].float())
+    assert torch.equal(anomalous[..., :32], whole[1][..., :32])
     assert masks.any()
     assert whole[2][..., 32:].any()
 
 
-@pytest.mark.parametrize("rotation", ["tilt", "turn"])
+@pytest.mark.parametrize("rotation", [ASKEW, ANY_WAY])
 def test_the_region_turns_with_the_image(tmp_path, rotation):
-    """The inspected part is white and the rest black: damage lies on white alone."""
+    """The inspected part is white and the rest black: anomalies lie on white alone."""
     image = np.zeros((160, 120, 3), np.uint8)
     image[:, :60] = 255
     for number in range(5):

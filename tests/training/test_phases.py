@@ -118,37 +118,37 @@ def test_fasts_optimiser_is_adamw(tiny_settings):
 
 
 @pytest.mark.parametrize("student", ["shared", "test_efficientnet"])
-def test_phase_1_compares_the_damaged_with_the_clean(tiny_settings, student):
+def test_phase_1_compares_the_anomalous_with_the_clean(tiny_settings, student):
     model = model_of(tiny_settings, student=student)
     wanted = TrainingSettings(denoise_loss_scale=3.0)
     phase = DenoisePhase(model, wanted)
     freeze_all_but(phase)
     model.student.eval()  # the same statistics for both ways
-    clean, damaged, masks = batch()
+    clean, anomalous, masks = batch()
     mean = torch.tensor(model.teacher.mean).view(1, 3, 1, 1)
     std = torch.tensor(model.teacher.std).view(1, 3, 1, 1)
     teacher = model.teacher((clean / 255 - mean) / std)
-    x = (damaged / 255 - mean) / std
+    x = (anomalous / 255 - mean) / std
     student = model.student(model.teacher(x) if student == "shared" else x)
     expected = sum(
         (1 - F.cosine_similarity(t, s, dim=1)).mean() for t, s in zip(teacher, student, strict=True)
     )
-    torch.testing.assert_close(phase(clean, damaged, masks), 3 * expected)
-    assert phase(damaged, damaged, masks) != phase(clean, damaged, masks)
+    torch.testing.assert_close(phase(clean, anomalous, masks), 3 * expected)
+    assert phase(anomalous, anomalous, masks) != phase(clean, anomalous, masks)
 
 
-def test_phase_2_sees_the_damaged_only(tiny_settings):
+def test_phase_2_sees_the_anomalous_only(tiny_settings):
     model = model_of(tiny_settings)
     phase = SegmentPhase(model, TrainingSettings())
     freeze_all_but(phase)
     model.head.eval()
-    clean, damaged, masks = batch()
-    p = torch.sigmoid(model.segment(damaged))
+    clean, anomalous, masks = batch()
+    p = torch.sigmoid(model.segment(anomalous))
     target = (F.interpolate(masks, size=(16, 16), mode="bilinear") >= 0.5).float()
     p_true = torch.where(target == 1, p, 1 - p)
     expected = (-((1 - p_true) ** 4) * p_true.log()).mean() + (p - target).abs().mean()
-    torch.testing.assert_close(phase(clean, damaged, masks), expected)
-    assert torch.equal(phase(clean * 0, damaged, masks), phase(clean, damaged, masks))
+    torch.testing.assert_close(phase(clean, anomalous, masks), expected)
+    assert torch.equal(phase(clean * 0, anomalous, masks), phase(clean, anomalous, masks))
 
 
 @pytest.mark.parametrize("student", ["shared", "test_efficientnet"])
@@ -157,15 +157,15 @@ def test_phase_3_is_phase_2_of_the_other_head(tiny_settings, student):
     phase = SurfacePhase(model, TrainingSettings())
     freeze_all_but(phase)
     model.surface.eval()
-    clean, damaged, masks = batch()
-    taps, made = model.features(model.normalize(damaged))
+    clean, anomalous, masks = batch()
+    taps, made = model.features(model.normalize(anomalous))
     p = torch.sigmoid(model.surface(describe(taps, compare(taps, made))))
     assert p.shape == (len(clean), 1, 8, 8)
     target = (F.interpolate(masks, size=(8, 8), mode="bilinear") >= 0.5).float()
     p_true = torch.where(target == 1, p, 1 - p)
     expected = (-((1 - p_true) ** 4) * p_true.log()).mean() + (p - target).abs().mean()
-    torch.testing.assert_close(phase(clean, damaged, masks), expected)
-    assert torch.equal(phase(clean * 0, damaged, masks), phase(clean, damaged, masks))
+    torch.testing.assert_close(phase(clean, anomalous, masks), expected)
+    assert torch.equal(phase(clean * 0, anomalous, masks), phase(clean, anomalous, masks))
 
 
 def student_gradients(model):
@@ -174,18 +174,18 @@ def student_gradients(model):
 
 def test_the_papers_phase_1_steps_are_the_public_recipes_at_any_batch_size(tiny_settings):
     """It sums the loss over its batch of 32; ours is 32 times the mean."""
-    clean, damaged, masks = batch(32)
+    clean, anomalous, masks = batch(32)
     model = model_of(tiny_settings, student="test_efficientnet")
     recipe = copy.deepcopy(model)
     phase = DenoisePhase(model, PAPER)
     freeze_all_but(phase)
-    phase(clean, damaged, masks).backward()
+    phase(clean, anomalous, masks).backward()
     ours = student_gradients(model)
 
     recipe.student.train()
     with torch.no_grad():
         teacher = recipe.teacher(recipe.normalize(clean))
-    student = recipe.student(recipe.normalize(damaged))
+    student = recipe.student(recipe.normalize(anomalous))
     total = torch.zeros(())
     for t, s in zip(teacher, student, strict=True):
         distance = 1 - (F.normalize(t, dim=1) * F.normalize(s, dim=1)).sum(1)  # [32, h, w]
@@ -197,7 +197,7 @@ def test_the_papers_phase_1_steps_are_the_public_recipes_at_any_batch_size(tiny_
 
     # The same images twice: the published sum would double its steps.
     model.zero_grad()
-    phase(*(torch.cat([each, each]) for each in (clean, damaged, masks))).backward()
+    phase(*(torch.cat([each, each]) for each in (clean, anomalous, masks))).backward()
     for name, gradient in student_gradients(model).items():
         size = gradient.abs().max().clamp_min(1e-4)
         assert (ours[name] - gradient).abs().max() <= 2e-3 * size, name

@@ -145,7 +145,7 @@ def test_the_returned_predictor_is_the_saved_one(parts, settings, tmp_path):
 @pytest.mark.slow
 def test_the_learning_learns(parts, settings, tmp_path):
     """The loss of phase 1 falls to less than a half, those of phases 2 and 3 too."""
-    longer = settings.replace(denoise_steps=25, segment_steps=25, surface_steps=25, rotation="none")
+    longer = settings.replace(denoise_steps=25, segment_steps=25, surface_steps=25, rotation=0)
     run(parts, tmp_path / "run", longer.replace(lr_student=0.01, lr_head=0.01, lr_head_blocks=0.01))
     for phase in ("denoise", "segment", "surface"):
         losses = [

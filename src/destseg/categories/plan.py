@@ -102,8 +102,8 @@ def settings_by_category(path: Path, known: Sequence[str]) -> dict[str, dict[str
 
     The file has the names of categories and under each its settings as flags without dashes::
 
-        bottle: {rotation: turn}
-        cable: {rotation: tilt, batch_size: 8}
+        bottle: {rotation: 5, quarter_turns: true}
+        cable: {rotation: 5, batch_size: 8}
 
     Raises:
         SettingsError: if a category is not known, or something else stands there; names all.
@@ -111,7 +111,7 @@ def settings_by_category(path: Path, known: Sequence[str]) -> dict[str, dict[str
     values = read_yaml(path)
     problems = [_unknown(name, known) for name in values if name not in known]
     problems += [
-        f"{name}: expected settings such as {{rotation: turn}}, got {own!r}"
+        f"{name}: expected settings such as {{rotation: 5}}, got {own!r}"
         for name, own in values.items()
         if not isinstance(own, Mapping)
     ]

@@ -94,7 +94,7 @@ done in {(time.monotonic() - begun) / 60:.1f} minutes; look at
   {bundle}       the trained model
 
 next, with images of your own good parts:
-  destseg damage FOLDER                       look at the damage that training will make up
+  destseg preview FOLDER                       look at the anomalies that training will make up
   destseg train FOLDER --output runs/parts    learn from them
   destseg predict runs/parts NEW-IMAGES     inspect others"""
     )

@@ -14,7 +14,7 @@ from destseg.config import GROUPS, PRESETS, Settings, field_types, flag, setting
 TITLES = {
     "data": "images",
     "model": "networks",
-    "damage": "synthetic damage",
+    "synthesis": "synthetic anomalies",
     "training": "training",
     "decision": "score and threshold",
 }

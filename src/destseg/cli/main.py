@@ -30,7 +30,7 @@ COMMANDS = {
     "quantize": "write a model in INT8, if it stays accurate enough",
     "calibrate": "fit the threshold anew on new good images",
     "doctor": "compare all that can run a model, on the same images",
-    "damage": "draw a sheet of synthetically damaged images, to look at before training",
+    "preview": "draw good images beside their synthetic anomalies, to look at before training",
 }
 
 

@@ -47,7 +47,7 @@ def run(words: list[str]) -> int:
         default="auto",
         help="what is quantised: all but the first stage and the last convolution; "
         "convolutions: residual sums stay in fp32 too; head: decoder and head alone; auto: the "
-        "first of them that is accurate enough on good and damaged images (default: auto)",
+        "first of them that is accurate enough on synthetic anomalies (default: auto)",
     )
     parser.add_argument(
         "--images",
@@ -103,7 +103,7 @@ def told(facts: dict[str, Any] | Any) -> list[str]:
     from destseg.evaluation.outcomes import Coverage
 
     lines = [f"quantised: {facts['scope']}"]
-    measured = [("good and damaged images", facts["damaged"])]
+    measured = [("good images and synthetic anomalies", facts["synthetic"])]
     if "labelled" in facts:
         measured.append(("labelled images", facts["labelled"]))
     for name, values in measured:
@@ -114,10 +114,10 @@ def told(facts: dict[str, Any] | Any) -> list[str]:
         )
     if (coverage := facts.get("labelled", {}).get("coverage")) is not None:
         lines.append(f"  {Coverage(**coverage)}")
-    damaged = facts["damaged"]
+    synthetic = facts["synthetic"]
     lines.append(
-        f"scores correlate to {damaged['score_correlation']:.4f}, p-values differ by "
-        f"{damaged['p_value_difference']:.4f} in the mean, {damaged['other_decisions']:.1%} of "
+        f"scores correlate to {synthetic['score_correlation']:.4f}, p-values differ by "
+        f"{synthetic['p_value_difference']:.4f} in the mean, {synthetic['other_decisions']:.1%} of "
         "decisions differ"
     )
     before, after = facts["milliseconds"]

@@ -24,7 +24,7 @@ calibration images, are not trained on and fit the threshold.  Nothing defective
 
 EPILOG = """examples:
   destseg train parts/good --output runs/parts
-  destseg train parts/good --output runs/parts --textures dtd --rotation turn
+  destseg train parts/good --output runs/parts --textures dtd --rotation 10
   destseg train parts/good --output runs/parts --resume
 """
 

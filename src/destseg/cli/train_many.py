@@ -37,8 +37,8 @@ EPILOG = """examples:
   destseg train-many data/mvtec --output runs/mvtec --gpus 1 --preset paper --address auto
 
 FILE of --per-category says what is different for some categories, and overrides the flags:
-  bottle: {rotation: turn}
-  cable: {rotation: tilt, denoise_steps: 400}
+  bottle: {rotation: 5, quarter_turns: true}
+  cable: {rotation: 5, denoise_steps: 400}
 """
 
 

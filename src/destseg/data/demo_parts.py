@@ -2,8 +2,8 @@
 
 Good parts are crops of scikit-image's photograph of a brick wall (CC0).  Images to
 train on and images to test on come from two regions of it that share no pixel.  The defects are
-vector drawings, which have nothing in common with the noise and textures that training damages
-good parts with; a model that finds them has not seen their like.
+vector drawings, which have nothing in common with the noise and textures that training puts on
+good parts; a model that finds them has not seen their like.
 """
 
 from __future__ import annotations

@@ -18,14 +18,14 @@ from destseg.inference.result import Failure
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two predictors on the same good and damaged images.
+    """Two predictors on the same good images and synthetic anomalies.
 
     Attributes:
-        image_auroc: (before, after), of damaged images against good ones.
-        pixel_ap: (before, after), against where the damage is.
+        image_auroc: (before, after), of anomalous images against good ones.
+        pixel_ap: (before, after), against where the anomalies are.
         score_correlation: Spearman's, of the image scores; NaN where all of one are equal.
         p_value_difference: mean absolute difference of the p-values.
-        other_decisions: share of the images that the two call differently.
+        other_decisions: fraction of the images that the two call differently.
     """
 
     image_auroc: tuple[float, float]
@@ -56,8 +56,8 @@ def agreement(
     Args:
         before: the model in one form, with its calibration.
         after: in the other, with its own.
-        images: uint8 RGB [h, w, 3] of the model's size, good and damaged ones.
-        masks: bool [h, w], where each is damaged.
+        images: uint8 RGB [h, w, 3] of the model's size, good and anomalous ones.
+        masks: bool [h, w], where each is anomalous.
     """
     defective = np.array([mask.any() for mask in masks])
     scores, p_values, decisions, image_auroc, pixel_ap = [], [], [], [], []

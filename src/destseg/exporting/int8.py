@@ -1,8 +1,8 @@
 """Static INT8: convolutions with 8-bit weights and activations, ranges from images.
 
 Dynamic quantisation, which needs no images, exists for matrix products only and would leave a
-network of convolutions as it is; so ranges are measured on good images, half of them damaged:
-a defect drives the compared features to where good parts never have them.
+network of convolutions as it is; so ranges are measured on good images, half of them with
+synthetic anomalies: a defect drives the compared features to where good parts never have them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from destseg.exporting.graph import INPUT
 from destseg.inference.backends import imports
 from destseg.inference.bundle import Bundle
 from destseg.inference.exports import Export
-from destseg.synthesis.anomalies import damage
+from destseg.synthesis.anomalies import add_anomalies
 from destseg.synthesis.textures import as_grey_as, load_textures
 from destseg.training.augment import draw_view, show
 from destseg.training.loaders import GoodImages
@@ -96,18 +96,18 @@ def quantized(
         return _with_onnxruntime(export, images, scope, vnni)
 
 
-def good_and_damaged(
+def good_and_anomalous(
     paths: Sequence[Path], settings: Settings, *, seed: int
 ) -> tuple[Pixels, NDArray[np.bool_]]:
-    """Return good images, every second one damaged, and where they are damaged.
+    """Return good images, every second one with a synthetic anomaly, and where that is.
 
     Args:
         paths: good images, at least 2.
         settings: of the bundle.
-        seed: of the damage.
+        seed: of the anomalies.
 
     Returns:
-        uint8 [n, h, w, 3] and bool [n, h, w]; the first, third, ... are undamaged.
+        uint8 [n, h, w, 3] and bool [n, h, w]; the first, third, ... stay good.
 
     Raises:
         DataError: if an image cannot be read, or with ``skip_unreadable`` fewer than 2 can.
@@ -115,8 +115,8 @@ def good_and_damaged(
     images = GoodImages(paths, settings.data)
     if len(images) < 2:
         raise DataError(
-            "expected at least 2 good images that can be read, one to stay good and one to damage, "
-            f"got {len(images)} of {len(paths)}; add good images."
+            "expected at least 2 good images that can be read, one to stay good and one to be "
+            f"given an anomaly, got {len(images)} of {len(paths)}; add good images."
         )
     draw = np.random.default_rng(seed)
     crop = settings.data.image_size if settings.data.tile else None
@@ -127,8 +127,10 @@ def good_and_damaged(
     )
     generator = torch.Generator().manual_seed(seed)
     channels_first = torch.from_numpy(clean).permute(0, 3, 1, 2)
-    damaged, masks = damage(channels_first, as_grey_as(textures, clean), settings.damage, generator)
-    pixels = damaged.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    anomalous, masks = add_anomalies(
+        channels_first, as_grey_as(textures, clean), settings.synthesis, generator
+    )
+    pixels = anomalous.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     where = masks[:, 0].numpy() > 0.5
     pixels[::2], where[::2] = clean[::2], False
     return pixels, where
@@ -137,7 +139,7 @@ def good_and_damaged(
 def _view(image: Pixels, crop: int | None, draw: np.random.Generator) -> Pixels:
     """Return what the networks would see: the whole image, or of a large one a crop."""
     size = (image.shape[0], image.shape[1])
-    return show(image, draw_view(size, "none", draw, crop=crop))
+    return show(image, draw_view(size, draw, crop=crop))
 
 
 def _with_nncf(

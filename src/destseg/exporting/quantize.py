@@ -18,7 +18,7 @@ from destseg.errors import BundleError, DataError, SettingsError
 from destseg.evaluation.agreement import agreement
 from destseg.evaluation.evaluate import evaluate
 from destseg.exporting.export import export as export_fp32
-from destseg.exporting.int8 import SCOPES, good_and_damaged, quantized
+from destseg.exporting.int8 import SCOPES, good_and_anomalous, quantized
 from destseg.inference.backends import Runtime, open_backend
 from destseg.inference.bundle import Bundle
 from destseg.inference.calibrate import fit_calibration
@@ -68,7 +68,7 @@ def quantize(
     """Write a bundle's model in INT8 into the bundle, if it stays accurate enough.
 
     As much of the network as possible is quantised: scopes are tried in the order of
-    ``int8.SCOPES`` until image AUROC and pixel AP on good images with made damage are within
+    ``int8.SCOPES`` until image AUROC and pixel AP on good images and synthetic anomalies are within
     ``max_drop`` of fp32's.  Labelled images choose nothing; they only measure the result.
 
     Args:
@@ -76,7 +76,7 @@ def quantize(
         data: good images as for training; a data set with labelled test images is measured on
             them too.
         to: ``onnx`` or ``openvino``; exported in fp32 first where that is missing.
-        max_drop: largest loss of image AUROC and of pixel AP that is accepted, as a share.
+        max_drop: largest loss of image AUROC and of pixel AP that is accepted, of 1.
         scope: the name of one of ``int8.SCOPES``, or ``auto`` for the first that is accurate
             enough.
         count: good images that ranges are measured on, at least 2; of fewer than two times as many
@@ -99,8 +99,8 @@ def quantize(
         export_fp32(bundle, to, on_step)
     source = load_export(bundle, to)
     images = _images(bundle, data, count)
-    made, _ = good_and_damaged(images.ranges, bundle.settings, seed=0)
-    checked, masks = good_and_damaged(images.judged, bundle.settings, seed=1)
+    made, _ = good_and_anomalous(images.ranges, bundle.settings, seed=0)
+    checked, masks = good_and_anomalous(images.judged, bundle.settings, seed=1)
     before = Predictor(bundle, open_backend(bundle, Runtime(to, "cpu")), backend_name=to)
     tried = []
     for each in SCOPES:
@@ -110,10 +110,10 @@ def quantize(
         files = quantized(bundle, source, made, each, vnni=vnni)
         with tempfile.TemporaryDirectory() as folder:
             after, calibration = _calibrated(bundle, f"{to}-int8", files, images, Path(folder))
-            on_step("comparing it with fp32 on good and damaged images")
+            on_step("comparing it with fp32 on good images and synthetic anomalies")
             agreed = agreement(before, after, list(checked), list(masks))
             tried.append({"scope": each.text, **agreed.to_json()})
-            if not agreed.drop <= max_drop:  # NaN, where no damage was drawn, is no proof
+            if not agreed.drop <= max_drop:  # NaN, where no anomaly was drawn, is no proof
                 continue
             facts: dict[str, Any] = {
                 "precision": "int8",
@@ -123,7 +123,7 @@ def quantize(
                 "compared_on": len(checked),
                 "max_drop": max_drop,
                 "tried": tried,
-                "damaged": agreed.to_json(),
+                "synthetic": agreed.to_json(),
             }
             if test_folder(data) is not None:
                 on_step("comparing it with fp32 on the labelled images")
@@ -132,7 +132,7 @@ def quantize(
         return save_export(bundle, f"{to}-int8", files, facts, calibration)
     raise BundleError(
         f"{bundle.folder}: INT8 for {to} loses more than --max-drop {max_drop:g} of image AUROC "
-        "or pixel AP on good and damaged images, whatever stays in fp32:\n"
+        "or pixel AP on good images and synthetic anomalies, whatever stays in fp32:\n"
         + "\n".join(f"  {_told(one)}" for one in tried)
         + "\nNothing was written. Stay with fp32, accept a larger --max-drop, or for a processor "
         "with VNNI try --vnni."

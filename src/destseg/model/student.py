@@ -26,7 +26,7 @@ class Student(nn.Module):
     """The paper's (section 3.2 and figure 3): an encoder to stride 32 and a decoder to stride 4.
 
     There are no skip connections: what the decoder gives must have passed the narrowest layer, so
-    that the damage is left behind.
+    that the anomalies are left behind.
 
     Args:
         encoder: timm name, random weights.
@@ -82,8 +82,9 @@ class SharedStudent(nn.Module):
 
     The teacher is the encoder of both, so that one pass of it serves, and there is only a decoder
     to be learned: from a bottleneck at stride 16, without skip connections, as in the paper.
-    (Reverse distillation does the same without damage: Deng and Li, CVPR 2022.)  Up-sampling is
-    learned: behind an interpolation so few layers could not learn a fine pattern again.
+    (Reverse distillation does the same without synthetic anomalies: Deng and Li, CVPR 2022.)
+    Up-sampling is learned: behind an interpolation so few layers could not learn a fine pattern
+    again.
 
     Args:
         tap_channels: the teacher's channels at strides 4, 8 and 16.

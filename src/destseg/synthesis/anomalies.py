@@ -1,11 +1,11 @@
-"""Synthetic damage: Perlin masks, textures and blending, batched on the device and seeded.
+"""Synthetic anomalies: Perlin masks, textures and blending, batched on the device and seeded.
 
 The synthetic anomalies of section 3.1 of arXiv 2211.11317: a mask M is cut out of Perlin noise,
 and where it lies an image I is mixed with a texture X, ``I' = (1 - M) I + M (o X + (1 - o) I)``
 with the opacity ``o`` (the paper's 1 - beta).
 
 All random numbers come from the generator that is handed in and are drawn on its device, so the
-same seed gives the same damage; only the few that a lattice needs are moved to the images'.
+same seed gives the same anomalies; only the few that a lattice needs are moved to the images'.
 """
 
 from __future__ import annotations
@@ -17,46 +17,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from destseg.config import DamageSettings
+from destseg.config import SynthesisSettings
 from destseg.errors import DataError
 from destseg.synthesis.perlin import Mine, perlin_noise
 
 Share: TypeAlias = tuple[int, Mine]
 """How many images a batch has, and which of them are meant."""
 
-# Regions of other parts: broad ones, up to half-planes, whose cells are a share of the image.
-_TRANSPLANT_CELLS = (0.7, 3.2)
-_TRANSPLANT_AREA = (0.05, 0.5)
-_TRANSPLANT_OPACITY = (0.5, 1.0)
-_TRANSPLANT_CONTRAST = (0.6, 1.6)
-_TRANSPLANT_BRIGHTNESS = (0.7, 1.3)
-# A pixel counts as damaged if around it the image has changed by this on average.
+# Regions of other parts: broad ones, up to half-planes, a few cells across.
+_CUTPASTE_CELLS = (0.7, 3.2)
+_CUTPASTE_AREA = (0.05, 0.5)
+_CUTPASTE_OPACITY = (0.5, 1.0)
+_CUTPASTE_CONTRAST = (0.6, 1.6)
+_CUTPASTE_BRIGHTNESS = (0.7, 1.3)
+# A pixel counts as anomalous if around it the image has changed by this on average.
 _SEEN_LEVELS, _SEEN_SIDE = 3.0, 15
 
 
-def damage(
+def add_anomalies(
     images: Tensor,
     textures: Tensor,
-    settings: DamageSettings,
+    settings: SynthesisSettings,
     generator: torch.Generator,
     where: Tensor | None = None,
     share: Share | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Damage a batch of good images (section 3.1).
+    """Give each of a batch of good images a synthetic anomaly (section 3.1).
 
     Args:
         images: uint8 or floating point [n, 3, h, w] in 0..255.
         textures: uint8 [t, 3, h, w], t >= 1, on the images' device; drawn with replacement.
         settings: how masks and opacities are drawn.
         generator: where all random numbers come from.
-        where: bool [n, 1, h, w], false where nothing may be damaged: the masks are cut by it, so
-            less than ``damage_area`` may be hit; ``None`` cuts nothing.
-        share: of which batch these images are a part, where others have the rest; they are
-            damaged as they would be in the whole.
+        where: bool [n, 1, h, w], false where no anomaly may lie: the masks are cut by it, so
+            less than ``anomaly_area`` may be hit; ``None`` cuts nothing.
+        share: of which batch these images are a part, where others have the rest; their
+            anomalies are those that they would have in the whole.
 
     Returns:
-        The damaged images, float32 [n, 3, h, w] in 0..255 in the images' memory format and
-        equal to them outside the masks; the masks, float32 [n, 1, h, w], 1 where damaged, else 0.
+        The anomalous images, float32 [n, 3, h, w] in 0..255 in the images' memory format and
+        equal to them outside the masks; the masks, float32 [n, 1, h, w], 1 where anomalous.
 
     Raises:
         DataError: there are no textures, or they are of another size than the images.
@@ -80,14 +80,14 @@ def damage(
     return blend(clean, drawn, masks, opacity[:, None, None, None]), masks
 
 
-def transplant(
+def cutpaste(
     images: Tensor,
     others: Tensor,
     generator: torch.Generator,
     where: Tensor | None = None,
     share: Share | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Give good images broad regions of other good images.
+    """Give good images broad regions of other good images, CutPaste-style.
 
     A defect can be a region whose surface would be a good one elsewhere: another finish, gloss or
     grain, and no foreign thing in it.  So what is laid over an image is another part, mirrored or
@@ -113,17 +113,17 @@ def transplant(
     def draw(low: float, high: float) -> Tensor:
         return _uniform(generator, n, low, high)[mine].to(images.device)
 
-    low, high = (math.log(cells) for cells in _TRANSPLANT_CELLS)
+    low, high = (math.log(cells) for cells in _CUTPASTE_CELLS)
     cells = _uniform(generator, 2 * n, low, high).exp().view(n, 2).to(images.device)
     angle = _uniform(generator, n, -math.pi / 2, math.pi / 2).to(images.device)
     noise = perlin_noise(generator, cells, angle, (h, w), mine=mine, endless=True)  # [n, h, w]
-    masks = _largest(noise, draw(*_TRANSPLANT_AREA))[:, None].to(torch.float32)
+    masks = _largest(noise, draw(*_CUTPASTE_AREA))[:, None].to(torch.float32)
     if where is not None:
         masks = masks * where
     mirrored = torch.stack((draw(0, 1), draw(0, 1)), -1) < 0.5  # [n, 2]
     contrast, brightness, opacity = (
         draw(*limits).view(-1, 1, 1, 1)
-        for limits in (_TRANSPLANT_CONTRAST, _TRANSPLANT_BRIGHTNESS, _TRANSPLANT_OPACITY)
+        for limits in (_CUTPASTE_CONTRAST, _CUTPASTE_BRIGHTNESS, _CUTPASTE_OPACITY)
     )
     clean = images.to(torch.float32)
     drawn = torch.empty_like(clean)
@@ -154,22 +154,22 @@ def blend(images: Tensor, textures: Tensor, masks: Tensor, opacity: Tensor) -> T
 
 
 def draw_masks(
-    settings: DamageSettings,
+    settings: SynthesisSettings,
     n: int,
     size: tuple[int, int],
     generator: torch.Generator,
     device: torch.device | str,
     mine: Mine = slice(None),
 ) -> Tensor:
-    """Draw masks of damage from Perlin noise (section 3.1).
+    """Draw masks of anomalies from Perlin noise (section 3.1).
 
     ``cells`` is the paper's: 2^k cells along each side, k drawn per axis, the noise image
-    turned by up to 90 degrees either way with 0 in its new corners, damage where it is above the
-    threshold.  Such a mask can be empty.  ``pixels`` draws one cell side in pixels and the share
-    of the image to hit, and puts the threshold at that quantile; here the noise goes on beyond
-    the turned image and begins anywhere in a cell, for filled corners would all tie.  A cell
-    should be smaller than the image: the noise is nearly a slope inside one, and its highest
-    share lies along an edge.
+    turned by up to 90 degrees either way with 0 in its new corners, an anomaly where it is
+    above the threshold.  Such a mask can be empty.  ``pixels`` draws one cell side in pixels and
+    the fraction of the image to hit, and puts the threshold at that quantile; here the noise goes
+    on beyond the turned image and begins anywhere in a cell, for filled corners would all tie.  A
+    cell should be smaller than the image: the noise is nearly a slope inside one, and its highest
+    values lie along an edge.
 
     Args:
         settings: which way, and its ranges.
@@ -180,34 +180,34 @@ def draw_masks(
         mine: which of the n are wanted; the others' random numbers are drawn and dropped.
 
     Returns:
-        float32 [n, 1, h, w] of 0 and 1; all 0 with probability 1 - ``damage_probability``.
-        With ``pixels``, round(area h w) pixels (at least one) of a damaged image are 1; more
+        float32 [n, 1, h, w] of 0 and 1; all 0 with probability 1 - ``anomaly_probability``.
+        With ``pixels``, round(area h w) pixels (at least one) of an anomalous image are 1; more
         only where two pixels' noise is the same number.
     """
     angle = _uniform(generator, n, -math.pi / 2, math.pi / 2).to(device)  # [n]
-    if settings.damage == "cells":
-        low, high = settings.damage_octaves
+    if settings.perlin_units == "cells":
+        low, high = settings.perlin_octaves
         octaves = torch.randint(
             low, high + 1, (n, 2), generator=generator, device=generator.device
         )  # [n, 2]
         cells = torch.exp2(octaves.to(torch.float32)).to(device)
         noise = perlin_noise(generator, cells, angle, size, mine=mine)  # [n, h, w]
-        masks = noise > settings.damage_threshold
+        masks = noise > settings.perlin_threshold
     else:
-        side = _uniform(generator, n, *settings.damage_scale).to(device)  # [n]
-        area = _uniform(generator, n, *settings.damage_area).to(device)  # [n]
+        side = _uniform(generator, n, *settings.perlin_scale).to(device)  # [n]
+        area = _uniform(generator, n, *settings.anomaly_area).to(device)  # [n]
         cells = torch.stack([extent / side for extent in size], -1)  # [n, 2]
         noise = perlin_noise(generator, cells, angle, size, mine=mine, endless=True)
         masks = _largest(noise, area[mine])  # [n, h, w]
-    damaged = _uniform(generator, n, 0.0, 1.0).to(device) < settings.damage_probability  # [n]
-    return (masks & damaged[mine, None, None]).to(torch.float32)[:, None]  # [n, 1, h, w]
+    anomalous = _uniform(generator, n, 0.0, 1.0).to(device) < settings.anomaly_probability  # [n]
+    return (masks & anomalous[mine, None, None]).to(torch.float32)[:, None]  # [n, 1, h, w]
 
 
 def _largest(noise: Tensor, area: Tensor) -> Tensor:
-    """Return a bool mask [n, h, w] of the share ``area`` [n] of each image's largest values."""
+    """Return a bool mask [n, h, w] of the fraction ``area`` [n] of each image's largest values."""
     pixels = noise[0].numel()
     # One kthvalue an image: it takes whole numbers only, and sorting costs six times as much.
-    ranks = [pixels - min(max(round(share * pixels), 1), pixels) + 1 for share in area.tolist()]
+    ranks = [pixels - min(max(round(part * pixels), 1), pixels) + 1 for part in area.tolist()]
     threshold = torch.stack(
         [one.kthvalue(rank).values for one, rank in zip(noise.flatten(1), ranks, strict=True)]
     )  # [n]

@@ -1,4 +1,4 @@
-"""Perlin noise, batched on the device and seeded: what the masks of damage are cut from."""
+"""Perlin noise, batched on the device and seeded: what the masks of anomalies are cut from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where synthetic damage takes its images from: a folder, or photographs that pip installed."""
+"""Where synthetic anomalies take its images from: a folder, or photographs that pip installed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _SMALLEST_CROP = 96
 def load_textures(
     source: str, image_size: int, *, max_pixels: int, max_bytes: int = 1 << 30
 ) -> Tensor:
-    """Load the textures of synthetic damage once, at the size of the training images.
+    """Load the textures of synthetic anomalies once, at the size of the training images.
 
     Args:
         source: a folder (searched to any depth; DTD's layout works), or ``builtin``: crops,
@@ -100,8 +100,8 @@ def load_textures(
 def as_grey_as(textures: Tensor, images: Images) -> Tensor:
     """Return textures without colour if the good images have none, else as they are.
 
-    Colour would give the damage away where a grey camera could never show any, and the head would
-    learn to look for it.
+    Colour would give the anomalies away where a grey camera could never show any, and the head
+    would learn to look for it.
 
     Args:
         textures: uint8 [t, 3, s, s].

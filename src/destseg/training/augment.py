@@ -32,9 +32,10 @@ class View:
 
 def draw_view(
     size: tuple[int, int],
-    rotation: str,
     generator: np.random.Generator,
     *,
+    rotation: float = 0.0,
+    quarter_turns: bool = False,
     crop: int | None = None,
     inspected: NDArray[np.bool_] | None = None,
 ) -> View:
@@ -42,9 +43,9 @@ def draw_view(
 
     Args:
         size: (height, width) of the image.
-        rotation: ``none``; ``tilt``: up to 5 degrees either way; ``turn``: also by quarter turns
-            (section 4.1 of the paper: per product).
         generator: where all random numbers come from.
+        rotation: largest angle in degrees, either way (section 4.1 of the paper: per category).
+        quarter_turns: whether it is also turned by a multiple of 90 degrees.
         crop: side of a random square to show, at most the image's; ``None`` is the whole.
         inspected: bool of the image's size; a crop's middle lies in the box of what is
             inspected, as far as the image's borders allow.
@@ -58,10 +59,10 @@ def draw_view(
         )
         height = width = crop
     degrees = 0.0
-    if rotation == "turn":
+    if quarter_turns:
         degrees = 90.0 * int(generator.integers(4))
-    if rotation != "none":
-        degrees += float(generator.uniform(-5, 5))
+    if rotation:
+        degrees += float(generator.uniform(-rotation, rotation))
     return View(y, x, height, width, degrees)
 
 

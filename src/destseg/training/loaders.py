@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from destseg.config import DamageSettings, DataSettings
+from destseg.config import DataSettings, SynthesisSettings
 from destseg.data.depth import depth_note, is_dim
 from destseg.data.images import read_image, read_many, resize_for_model
 from destseg.data.roi import Roi
 from destseg.errors import DataError, ImageError
-from destseg.synthesis.anomalies import damage, transplant
+from destseg.synthesis.anomalies import add_anomalies, cutpaste
 from destseg.synthesis.textures import as_grey_as
 from destseg.training.augment import draw_view, show, show_mask
 
@@ -142,18 +142,18 @@ def step_seed(seed: int, phase: str, step: int) -> int:
 
 
 class Batches:
-    """Training batches by step number: clean images, damaged ones and the damage masks.
+    """Training batches by step number: clean images, the same with anomalies, and the masks.
 
     Args:
         images: the good parts.
         textures: uint8 [t, 3, h, w], of the size of a sample; made grey if the images are.
-        rotation: as in ``draw_view``.
-        damage_settings: how masks and opacities are drawn.
+        rotation, quarter_turns: as in ``draw_view``.
+        synthesis: how masks and opacities are drawn.
         batch_size: images in a step.
         seed: of everything drawn.
         device: where the batches are wanted.
         crop: side of the random square that a sample shows; ``None`` shows whole images.
-        roi: where images may be damaged; ``None`` is everywhere.
+        roi: where anomalies may lie; ``None`` is everywhere.
         share: which samples of each batch are made; the others are another process's.
     """
 
@@ -162,8 +162,9 @@ class Batches:
         images: GoodImages,
         textures: Tensor,
         *,
-        rotation: str,
-        damage_settings: DamageSettings,
+        rotation: float,
+        quarter_turns: bool,
+        synthesis: SynthesisSettings,
         batch_size: int,
         seed: int,
         device: torch.device,
@@ -178,7 +179,8 @@ class Batches:
         self._images = images
         self._textures = as_grey_as(textures, images).to(device)
         self._rotation = rotation
-        self._damage = damage_settings
+        self._quarter_turns = quarter_turns
+        self._synthesis = synthesis
         self._batch_size = batch_size
         self._seed = seed
         self._device = device
@@ -187,7 +189,7 @@ class Batches:
         """Return the batch of a step (from 0) of a phase.
 
         Returns:
-            Clean images uint8 [n, 3, h, w], damaged ones float32 [n, 3, h, w] in 0..255, and
+            Clean images uint8 [n, 3, h, w], anomalous ones float32 [n, 3, h, w] in 0..255, and
             masks float32 [n, 1, h, w] in {0, 1}.
         """
         words = [self._seed, PHASE_NUMBER[phase], 1, step]
@@ -208,21 +210,25 @@ class Batches:
         where = torch.from_numpy(np.stack(allowed)[:, None]).to(self._device) if allowed else None
         generator = torch.Generator(self._device).manual_seed(int(draw.integers(2**62)))
         whole = (len(indices), self._share)
-        damaged, masks = damage(clean, self._textures, self._damage, generator, where, whole)
+        anomalous, masks = add_anomalies(
+            clean, self._textures, self._synthesis, generator, where, whole
+        )
         if phase == "surface":
-            self._transplant(draw, wanted, (clean, damaged, masks), where)
-        return clean, damaged, masks
+            self._cutpaste(draw, wanted, (clean, anomalous, masks), where)
+        return clean, anomalous, masks
 
-    def _transplant(
+    def _cutpaste(
         self,
         draw: np.random.Generator,
         wanted: range,
         batch: tuple[Tensor, Tensor, Tensor],
         where: Tensor | None,
     ) -> None:
-        """Damage some samples of a batch with regions of other good images, not with textures."""
-        clean, damaged, masks = batch
-        chosen = np.flatnonzero(draw.random(self._batch_size) < self._damage.transplant_share)
+        """Give some samples of a batch regions of other good images instead of textures."""
+        clean, anomalous, masks = batch
+        chosen = np.flatnonzero(
+            draw.random(self._batch_size) < self._synthesis.cutpaste_probability
+        )
         others, rows, mine = [], [], []
         for number, place in enumerate(chosen.tolist()):
             other = self._images[int(draw.integers(len(self._images)))]
@@ -237,15 +243,22 @@ class Batches:
         stacked = torch.from_numpy(np.stack(others)).permute(0, 3, 1, 2).to(self._device)
         allowed = None if where is None else where[rows]
         whole = (len(chosen), mine)
-        damaged[rows], masks[rows] = transplant(clean[rows], stacked, generator, allowed, whole)
+        anomalous[rows], masks[rows] = cutpaste(clean[rows], stacked, generator, allowed, whole)
 
     def _sample(
         self, image: NDArray[np.uint8], draw: np.random.Generator, wanted: bool
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None] | None:
-        """Return a view of an image, and where it may be damaged; ``None`` if it is not wanted."""
+        """Return a view of an image, and where anomalies may lie; ``None`` if it is not wanted."""
         size = (image.shape[0], image.shape[1])
         inspected = None if self._inspected is None else self._inspected(size)
-        view = draw_view(size, self._rotation, draw, crop=self._crop, inspected=inspected)
+        view = draw_view(
+            size,
+            draw,
+            rotation=self._rotation,
+            quarter_turns=self._quarter_turns,
+            crop=self._crop,
+            inspected=inspected,
+        )
         if not wanted:
             return None  # drawn all the same, so that the next one's numbers are what they are
         return show(image, view), None if inspected is None else show_mask(inspected, view)

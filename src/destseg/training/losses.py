@@ -12,7 +12,7 @@ def denoise_loss(teacher: list[Tensor], student: list[Tensor], kind: str) -> Ten
 
     Args:
         teacher: the teacher's taps of the clean images, [n, c_i, h_i, w_i] each.
-        student: the student's of the damaged ones, same shapes.
+        student: the student's of the anomalous ones, same shapes.
         kind: ``cosine``: 1 - cosine similarity over channels, or ``mse``.
 
     Returns:
@@ -29,11 +29,11 @@ def denoise_loss(teacher: list[Tensor], student: list[Tensor], kind: str) -> Ten
 
 
 def segment_loss(logits: Tensor, masks: Tensor, kind: str, gamma: float) -> Tensor:
-    """Return how far the head's map is from the damage mask (section 3.3).
+    """Return how far the head's map is from the mask of anomalies (section 3.3).
 
     Args:
         logits: the head's [n, 1, h, w].
-        masks: damage in {0, 1}, same shape.
+        masks: 1 where anomalous, else 0, same shape.
         kind: ``focal_l1``: focal loss (Lin et al., 2017, without class weights) plus L1 (equations
             5 and 6), or ``bce``.
         gamma: the focal loss's exponent.

@@ -42,7 +42,7 @@ class _Phase(nn.Module):
 
 
 class DenoisePhase(_Phase):
-    """Phase 1: the student learns the teacher's clean features from damaged images."""
+    """Phase 1: the student learns the teacher's clean features from anomalous images."""
 
     name = "denoise"
 
@@ -57,12 +57,12 @@ class DenoisePhase(_Phase):
         """Return the optimiser's parameter groups with their learning rates."""
         return [{"params": list(self.learns.parameters()), "lr": self.settings.lr_student}]
 
-    def forward(self, clean: Tensor, damaged: Tensor, masks: Tensor) -> Tensor:
+    def forward(self, clean: Tensor, anomalous: Tensor, masks: Tensor) -> Tensor:
         """Return the loss of a batch as ``Batches.make`` gives it; masks are not looked at."""
         del masks
         model = self.model
         teacher = self.frozen("teacher", model.normalize(clean))
-        x = model.normalize(damaged)
+        x = model.normalize(anomalous)
         student = model.student(self.frozen("teacher", x) if model.student.reads_taps else x)
         loss = denoise_loss(teacher, student, self.settings.denoise_loss)
         return loss * self.settings.denoise_loss_scale
@@ -73,9 +73,9 @@ class _HeadPhase(_Phase):
 
     settings: TrainingSettings
 
-    def both(self, damaged: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def both(self, anomalous: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the features of the frozen teacher and the frozen student."""
-        x = self.model.normalize(damaged)
+        x = self.model.normalize(anomalous)
         teacher = self.frozen("teacher", x)
         return teacher, self.frozen("student", teacher if self.model.student.reads_taps else x)
 
@@ -86,7 +86,7 @@ class _HeadPhase(_Phase):
 
 
 class SegmentPhase(_HeadPhase):
-    """Phase 2: the head learns to find the damage; teacher and student are frozen."""
+    """Phase 2: the head learns to find the anomalies; teacher and student are frozen."""
 
     name = "segment"
 
@@ -107,10 +107,10 @@ class SegmentPhase(_HeadPhase):
             {"params": rest, "lr": self.settings.lr_head},
         ]
 
-    def forward(self, clean: Tensor, damaged: Tensor, masks: Tensor) -> Tensor:
+    def forward(self, clean: Tensor, anomalous: Tensor, masks: Tensor) -> Tensor:
         """Return the loss of a batch as ``Batches.make`` gives it; clean is not looked at."""
         del clean
-        logits = self.model.head(compare(*self.both(damaged)))
+        logits = self.model.head(compare(*self.both(anomalous)))
         return self.loss(logits, masks, TEACHER_STRIDES[0])
 
 
@@ -130,10 +130,10 @@ class SurfacePhase(_HeadPhase):
         """Return the optimiser's parameter groups with their learning rates."""
         return [{"params": list(self.learns.parameters()), "lr": self.settings.lr_head}]
 
-    def forward(self, clean: Tensor, damaged: Tensor, masks: Tensor) -> Tensor:
+    def forward(self, clean: Tensor, anomalous: Tensor, masks: Tensor) -> Tensor:
         """Return the loss of a batch as ``Batches.make`` gives it; clean is not looked at."""
         del clean
-        teacher, student = self.both(damaged)
+        teacher, student = self.both(anomalous)
         logits = self.learns(describe(teacher, compare(teacher, student)))
         return self.loss(logits, masks, TEACHER_STRIDES[1])
 

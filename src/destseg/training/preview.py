@@ -1,4 +1,4 @@
-"""What the networks will see: a sheet of damaged images."""
+"""What the networks will see: good images beside their synthetic anomalies."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from destseg.synthesis.textures import load_textures
 from destseg.training.loaders import Batches, GoodImages
 
 
-def damage_sheet(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint8]:
-    """Return a sheet of image, damaged image and mask, two of these a row.
+def preview(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint8]:
+    """Return a sheet of image, anomalous image and mask, two of these a row.
 
     Args:
         data: good images, as for training.
-        settings: how they are read, turned and damaged, and the seed.
+        settings: how they are read and turned, of their anomalies, and the seed.
         count: number of images; made as a first training batch of that size would be: of phase
-            3, which has both kinds of damage, if the settings have transplants.
+            3, which has both kinds of anomalies, if ``cutpaste_probability`` is above 0.
 
     Returns:
         uint8 RGB [height, width, 3].
@@ -42,28 +42,29 @@ def damage_sheet(data: str | Path, settings: Settings, count: int) -> NDArray[np
     region = settings.data.roi
     batches = Batches(
         images,
-        load_textures(settings.damage.textures, side, max_pixels=settings.data.max_pixels),
+        load_textures(settings.synthesis.textures, side, max_pixels=settings.data.max_pixels),
         rotation=settings.data.rotation,
-        damage_settings=settings.damage,
+        quarter_turns=settings.data.quarter_turns,
+        synthesis=settings.synthesis,
         batch_size=count,
         seed=settings.training.seed,
         device=torch.device("cpu"),
         crop=side if settings.data.tile else None,
         roi=None if region is None else read_roi(region, max_pixels=settings.data.max_pixels),
     )
-    # Phase 3 shows both kinds of damage.
-    phase = "surface" if settings.damage.transplant_share else "denoise"
-    clean, damaged, masks = batches.make(phase, 0)
+    # Phase 3 shows both kinds of anomalies.
+    phase = "surface" if settings.synthesis.cutpaste_probability else "denoise"
+    clean, anomalous, masks = batches.make(phase, 0)
     cells = [
-        [_pixels(image), _pixels(with_damage), _pixels(255 * mask)]
-        for image, with_damage, mask in zip(clean, damaged, masks, strict=True)
+        [_pixels(image), _pixels(with_anomaly), _pixels(255 * mask)]
+        for image, with_anomaly, mask in zip(clean, anomalous, masks, strict=True)
     ]
     columns = min(2, len(cells))
     rows = [
         [shown for cell in cells[i : i + columns] for shown in cell]
         for i in range(0, len(cells), columns)
     ]
-    return contact_sheet(rows, captions=["good", "damaged", "mask"] * columns)
+    return contact_sheet(rows, captions=["good", "anomalous", "mask"] * columns)
 
 
 def _pixels(tensor: torch.Tensor) -> NDArray[np.uint8]:

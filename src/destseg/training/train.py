@@ -159,12 +159,13 @@ def _batches(source: GoodParts, settings: Settings, device: torch.device) -> Bat
     return Batches(
         source.training,
         load_textures(
-            settings.damage.textures,
+            settings.synthesis.textures,
             settings.data.image_size,
             max_pixels=settings.data.max_pixels,
         ),
         rotation=settings.data.rotation,
-        damage_settings=settings.damage,
+        quarter_turns=settings.data.quarter_turns,
+        synthesis=settings.synthesis,
         batch_size=wanted.batch_size,
         seed=wanted.seed,
         device=device,

@@ -9,69 +9,88 @@ CELL, GAP, HEADING = 256, 8, 32
 
 
 @pytest.fixture
-def damage(parts, textures, tmp_path):
+def preview(parts, textures, tmp_path):
     """Runs the command; returns the exit code and the sheet, if there is one."""
 
     def run(*words: str, name: str = "sheet.png"):
         path = tmp_path / name
         fixed = ["--output", str(path), "--textures", str(textures), "--image-size", "64"]
-        code = main(["damage", str(parts), *fixed, *words])
+        code = main(["preview", str(parts), *fixed, *words])
         return code, np.array(Image.open(path)) if path.exists() else None
 
     return run
 
 
 def cells(sheet: np.ndarray, row: int) -> list[np.ndarray]:
-    """The images of a row of the sheet: good, damaged, mask, and the same again."""
+    """The images of a row of the sheet: good, anomalous, mask, and the same again."""
     top = GAP + HEADING + row * (CELL + GAP)
     lefts = range(GAP, sheet.shape[1] - CELL, CELL + GAP)
     return [sheet[top : top + CELL, left : left + CELL] for left in lefts]
 
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 3, 1), (2, 6, 1), (3, 6, 2), (8, 6, 4)])
-def test_the_sheet_has_a_row_for_two_images(count, columns, rows, damage, capsys):
-    code, sheet = damage("--count", str(count))
+def test_the_sheet_has_a_row_for_two_images(count, columns, rows, preview, capsys):
+    code, sheet = preview("--count", str(count))
     assert code == 0
     assert "sheet.png" in capsys.readouterr().out
     height = GAP + HEADING + rows * (CELL + GAP)
     assert sheet.shape == (height, GAP + columns * (CELL + GAP), 3)
 
 
-def test_a_row_shows_a_good_image_and_damage_only_where_the_mask_is(damage, parts):
-    _, sheet = damage(
-        *("--count", "2", "--opacity", "1", "1", "--damage", "pixels", "--transplant-share", "0")
+def test_a_row_shows_a_good_image_and_preview_only_where_the_mask_is(preview, parts):
+    _, sheet = preview(
+        *(
+            "--count",
+            "2",
+            "--opacity",
+            "1",
+            "1",
+            "--perlin-units",
+            "pixels",
+            "--cutpaste-probability",
+            "0",
+        )
     )
     known = [resize(read_image(path), (CELL, CELL)) for path in parts.glob("*.png")]
     row = cells(sheet, 0)
     assert len(row) == 6
-    for good, damaged, mask in (row[:3], row[3:]):
+    for good, anomalous, mask in (row[:3], row[3:]):
         assert any(np.abs(good.astype(int) - image).max() <= 1 for image in known)
         assert 0 < (mask == 255).mean() < 1
-        np.testing.assert_array_equal(damaged[mask == 0], good[mask == 0])
-        assert np.abs(damaged.astype(int) - good)[mask == 255].mean() > 20
+        np.testing.assert_array_equal(anomalous[mask == 0], good[mask == 0])
+        assert np.abs(anomalous.astype(int) - good)[mask == 255].mean() > 20
 
 
-def test_the_seed_decides(damage):
-    _, first = damage(name="a.png")
-    _, same = damage(name="b.png")
-    _, other = damage("--seed", "1", name="c.png")
+def test_the_seed_decides(preview):
+    _, first = preview(name="a.png")
+    _, same = preview(name="b.png")
+    _, other = preview("--seed", "1", name="c.png")
     np.testing.assert_array_equal(first, same)
     assert (first != other).any()
 
 
-def test_the_settings_decide(damage):
-    shares = {}
+def test_the_settings_decide(preview):
+    fractions = {}
     for low, high in (("0.02", "0.03"), ("0.4", "0.5")):
-        words = ["--damage", "pixels", "--damage-area", low, high, "--damage-scale", "10", "20"]
-        _, sheet = damage("--count", "2", "--transplant-share", "0", *words)
+        words = [
+            "--perlin-units",
+            "pixels",
+            "--anomaly-area",
+            low,
+            high,
+            "--perlin-scale",
+            "10",
+            "20",
+        ]
+        _, sheet = preview("--count", "2", "--cutpaste-probability", "0", *words)
         row = cells(sheet, 0)
-        shares[high] = np.mean([(row[2] > 127).mean(), (row[5] > 127).mean()])
-    assert 0.01 < shares["0.03"] < 0.06
-    assert 0.3 < shares["0.5"] < 0.6
+        fractions[high] = np.mean([(row[2] > 127).mean(), (row[5] > 127).mean()])
+    assert 0.01 < fractions["0.03"] < 0.06
+    assert 0.3 < fractions["0.5"] < 0.6
 
 
-def test_other_image_formats_and_new_folders_can_be_written(damage):
-    code, sheet = damage("--count", "1", name="new/sheet.jpg")
+def test_other_image_formats_and_new_folders_can_be_written(preview):
+    code, sheet = preview("--count", "1", name="new/sheet.jpg")
     assert code == 0
     assert sheet.ndim == 3
 
@@ -87,20 +106,20 @@ def test_other_image_formats_and_new_folders_can_be_written(damage):
         (["--batch-size", "4"], 2, "--batch-size"),
     ],
 )
-def test_what_cannot_be_is_said_without_a_trace(words, code, said, damage, capsys):
-    assert damage(*words) == (code, None)
+def test_what_cannot_be_is_said_without_a_trace(words, code, said, preview, capsys):
+    assert preview(*words) == (code, None)
     err = capsys.readouterr().err
     assert said in err
     assert "Traceback" not in err
 
 
-def test_a_name_that_is_no_image_is_refused(damage, capsys):
-    code, _ = damage("--count", "1", name="sheet.gif")
+def test_a_name_that_is_no_image_is_refused(preview, capsys):
+    code, _ = preview("--count", "1", name="sheet.gif")
     assert code == 1
     assert "sheet.gif" in capsys.readouterr().err
 
 
-def test_more_images_than_there_are_can_be_asked_for(damage):
-    code, sheet = damage("--count", "30")
+def test_more_images_than_there_are_can_be_asked_for(preview):
+    code, sheet = preview("--count", "30")
     assert code == 0
     assert sheet.shape[0] == GAP + HEADING + 15 * (CELL + GAP)

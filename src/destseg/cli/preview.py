@@ -1,4 +1,4 @@
-"""``destseg damage``: look at the synthetic damage before training on it."""
+"""``destseg preview``: look at the synthetic anomalies before training on it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ from destseg.cli.flags import (
 from destseg.config import Settings
 from destseg.errors import SettingsError, needs_extra
 
-DESCRIPTION = """Draw a sheet of good images, each beside its damaged version and the mask.
+DESCRIPTION = """Draw good images, each beside the same with a synthetic anomaly and its mask.
 
-Training shows the networks images like these.  Look whether the damage lies on the part, is
+Training shows the networks images like these.  Look whether the anomalies lie on the part, are
 about as large as defects can be, and whether --rotation suits the category.
 """
 
 EPILOG = """examples:
-  destseg damage parts/good --output damage.png
-  destseg damage parts/good --damage pixels --damage-scale 20 60 --damage-area 0.02 0.1
+  destseg preview parts/good --output preview.png
+  destseg preview parts/good --perlin-units pixels --perlin-scale 20 60 --anomaly-area 0.02 0.1
 """
 
-GROUPS = ("data", "damage")
+GROUPS = ("data", "synthesis")
 
 
 def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     base = base_settings(words)
-    parser = command_parser("damage", DESCRIPTION, EPILOG)
+    parser = command_parser("preview", DESCRIPTION, EPILOG)
     parser.add_argument("data", metavar="DATA", help="folder or list of good images")
     parser.add_argument(
-        "--output", metavar="FILE", default="damage.png", help="the sheet (default: damage.png)"
+        "--output",
+        metavar="FILE",
+        default="preview.png",
+        help="image to write (default: preview.png)",
     )
     parser.add_argument(
         "--count", type=int, default=8, metavar="N", help="number of images (default: 8)"
@@ -50,13 +53,13 @@ def run(words: list[str]) -> int:
     from destseg.data.images import format_of, write_image
     from destseg.data.outputs import require_files
 
-    with needs_extra("train", "destseg damage"):
-        from destseg.training.preview import damage_sheet
+    with needs_extra("train", "destseg preview"):
+        from destseg.training.preview import preview
     output = Path(parsed.output)
     format_of(output)  # refuses a name before the work
     require_files([output], _files_read(parsed, settings))
-    write_image(output, damage_sheet(parsed.data, settings, parsed.count))
-    print(f"{parsed.output}: image, damaged image and mask")
+    write_image(output, preview(parsed.data, settings, parsed.count))
+    print(f"{parsed.output}: good images, the same with anomalies, and masks")
     return 0
 
 
@@ -68,5 +71,5 @@ def _files_read(parsed: argparse.Namespace, settings: Settings) -> Iterator[Path
         if path:
             yield Path(path)
     yield from (sample.path for sample in good_samples(parsed.data))
-    if settings.damage.textures != BUILTIN:
-        yield from find_images(settings.damage.textures)
+    if settings.synthesis.textures != BUILTIN:
+        yield from find_images(settings.synthesis.textures)
