@@ -134,7 +134,6 @@ from destseg.data.samples import find_images, test_samples
 from destseg.evaluation.evaluate import evaluate
 from destseg.evaluation.metrics import auroc, average_precision
 from destseg.inference.bundle import load_bundle, save_bundle, save_calibration
-from destseg.inference.drawing import draw_result
 from destseg.inference.predictor import Predictor
 from destseg.inference.calibration import Calibration
 
@@ -154,7 +153,7 @@ predictor = Predictor(bundle, lambda x: x[..., 0].astype(np.float32) / 255)
 path = root / "data/test/hole/0.png"
 result = predictor.predict(path)
 assert result.is_defective and len(result.regions) == 1
-assert draw_result(path, result).shape == (70, 60, 3)
+assert result.overlay().shape == (70, 60, 3)
 assert evaluate(predictor, test_samples(root / "data")).image.auroc == 1
 """)
 

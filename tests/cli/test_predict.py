@@ -15,7 +15,6 @@ from conftest import write_red as write
 from destseg.cli.main import main
 from destseg.data.images import read_image
 from destseg.data.sources import named_images
-from destseg.inference.drawing import draw_result
 
 
 @pytest.fixture
@@ -322,7 +321,7 @@ def test_an_overlay_is_the_drawing_of_its_image(predict, tmp_path, brightness_mo
     predict(path, "--overlays", tmp_path / "overlays")
     drawn = read_image(tmp_path / "overlays" / "part.png")
     result = destseg.load(brightness_model).predict(path)
-    np.testing.assert_array_equal(drawn, draw_result(path, result))
+    np.testing.assert_array_equal(drawn, result.overlay())
     assert (drawn != image).any()
 
 

@@ -1,5 +1,8 @@
+import dataclasses
+import io
 import itertools
 import logging
+import pickle
 import threading
 import types
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ from PIL import Image
 import destseg
 from destseg.data.depth import depth_note
 from destseg.data.images import resize
-from destseg.errors import BatchError, BundleError, ImageError, SettingsError
+from destseg.errors import BatchError, BundleError, DataError, ImageError, SettingsError
 from destseg.inference.backends import Runtime, open_backend
 from destseg.inference.bundle import save_bundle, save_calibration
 from destseg.inference.calibration import TOLERANCE, Calibration
@@ -183,6 +186,120 @@ def test_one_image_gives_a_result_and_a_list_gives_a_list(predictor):
         results = predictor.predict(several)
         assert isinstance(results, list)
         assert len(results) == len(several)
+
+
+class Tensor:
+    """What is used of PyTorch's, here without it."""
+
+    def __init__(self, array):
+        self.array, self.ndim = array, array.ndim
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return self
+
+    def numpy(self):
+        if self.array.dtype == object:
+            raise TypeError("Got unsupported ScalarType BFloat16")
+        return self.array
+
+
+def test_files_tensors_and_buffers_are_images(predictor, tmp_path):
+    image = noise(64, 64)
+    path = write(tmp_path / "part.png", image)
+    expected = predictor.predict(image)
+    with path.open("rb") as file:
+        result = predictor.predict(file)
+    assert result.path == str(path)
+    forms = [Tensor(image), bytearray(path.read_bytes()), memoryview(path.read_bytes())]
+    forms += [io.BytesIO(path.read_bytes())]
+    for each in (result, *map(predictor.predict, forms)):
+        assert isinstance(each, Result)
+        assert dataclasses.replace(each, path="image 0") == expected
+
+
+def test_many_images_in_every_form_give_a_list_in_their_order(predictor, tmp_path, monkeypatch):
+    stack = np.stack([noise(64, 64, seed=seed) for seed in range(11)])
+    paths = [write(tmp_path / "home/parts" / f"{n}.png", image) for n, image in enumerate(stack)]
+    (tmp_path / "home/list.txt").write_text("\n".join(map(str, paths[::-1])), encoding="utf-8")
+    expected = [result.score for result in predictor.predict(list(stack))]
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for many in (stack, Tensor(stack), iter(stack), (p for p in paths), paths[0].parent, "~/parts"):
+        results = predictor.predict(many)
+        assert isinstance(results, list)
+        assert [result.score for result in results] == expected
+    assert [result.score for result in predictor.predict("~/list.txt")] == expected[::-1]
+    assert [result.path for result in predictor.predict("~/parts")] == list(map(str, paths))
+    assert predictor.predict(stack[:0]) == predictor.predict(iter(())) == []
+    assert predictor.predict("~/parts/3.png").path == str(paths[3])
+    assert [result.score for result in predictor.stream(paths[3])] == [expected[3]]
+    assert [result.score for result in predictor.stream("~/parts")] == expected
+
+
+def test_a_file_is_read_before_whoever_opened_it_closes_it(predictor, tmp_path):
+    paths = [write(tmp_path / f"{n}.png", noise(20, 20, seed=n)) for n in range(9)]
+
+    def opened():
+        for path in paths:
+            with path.open("rb") as file:
+                yield file
+
+    assert predictor.predict(opened()) == predictor.predict(paths)
+
+
+def test_what_is_no_image_is_refused_with_what_would_be(predictor, tmp_path):
+    path = write(tmp_path / "part.png", noise(20, 20))
+    closed = path.open("rb")
+    closed.close()
+    first = np.zeros((3, 64, 64), np.uint8)
+    for image, reason in (
+        (first, "channels come last"),
+        (Tensor(first), "channels come last"),
+        (Tensor(np.zeros((2, 2, 3), object)), "expected a uint8 tensor"),
+        (io.StringIO("words"), "open it with 'rb'"),
+        (closed, "closed file"),
+        (7, "got int"),
+    ):
+        with pytest.raises(ImageError, match=reason):
+            predictor.predict(image)
+        dark, failed = predictor.stream([np.zeros((9, 9, 3), np.uint8), image])
+        assert (type(dark), type(failed)) == (Result, Failure)
+    with pytest.raises(BatchError, match="channels come last"):
+        predictor.predict(np.stack([first, first]))
+    with pytest.raises(DataError, match="nothing there"):
+        predictor.predict(tmp_path / "no list.txt")
+
+
+def test_a_name_that_begins_with_a_tilde_is_that_file_where_it_is_there(
+    predictor, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "~" / "part.png", noise(9, 9))
+    assert predictor.predict("~/part.png").path == "~/part.png"
+
+
+# --- closing and pickling
+
+
+def test_a_closed_predictor_refuses_and_its_streams_end(predictor):
+    image = noise(64, 64)
+    with predictor as opened:
+        assert opened is predictor
+        begun = predictor.stream(image for _ in range(100))
+        next(begun)
+    for _ in range(2):
+        with pytest.raises(BundleError, match="expected an open predictor, got a closed one"):
+            predictor.predict(image)
+        predictor.close()
+    with pytest.raises(BundleError, match="closed"):
+        list(begun)
+
+
+def test_a_predictor_of_a_backend_that_was_handed_in_says_why_it_cannot_be_pickled(predictor):
+    with pytest.raises(TypeError, match="backend was handed in"):
+        pickle.dumps(predictor)
 
 
 # --- batches
@@ -356,7 +473,7 @@ def test_loading_opens_the_backend_that_was_asked_for(tmp_path, monkeypatch):
 
     monkeypatch.setattr("destseg.inference.predictor.open_backend", fake)
     predictor = load(str(tmp_path), device="cpu", threads=2, cache="c", batch_size=3)
-    assert opened == [(tmp_path, Runtime("torch", "cpu", 2, "c"))]
+    assert opened == [(tmp_path, Runtime("torch", "cpu", 2, Path("c")))]
     assert predictor.backend_name == "torch"
     assert predictor.batch_size == 3
     assert predictor.calibration.threshold == 0.5 + TOLERANCE

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import pickle
 
 import cv2
 import numpy as np
@@ -189,3 +191,34 @@ def test_changing_the_json_does_not_change_the_result():
 def test_a_failure_as_json_has_the_reason_alone():
     failure = Failure("a/part.png", ImageError("a/part.png", "expected this, got that"))
     assert failure.to_json() == {"path": "a/part.png", "error": "expected this, got that"}
+
+
+def test_a_result_is_a_value():
+    result, same = (result_of(np.eye(8, dtype=np.float32), 16, 24) for _ in range(2))
+    assert result == same
+    assert hash(result) == hash(same)
+    assert {result, same} == {result}
+    assert pickle.loads(pickle.dumps(result)) == result
+    for changed in ({"score": 0.6}, {"path": "b.png"}, {"anomaly_map": np.zeros((8, 8))}):
+        assert dataclasses.replace(result, **changed) != result
+    assert result != "a/part.png"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.score = 0.0
+
+
+def test_a_result_is_shown_in_one_line():
+    result = result_of(np.ones((300, 300), np.float32), 2000, 3000)
+    assert repr(result) == (
+        "Result(path='a/part.png', score=0.5000, p_value=0.2500, is_defective=True, regions=1, "
+        "map=300x300, image=3000x2000)"
+    )
+
+
+def test_a_failure_is_a_value():
+    failure, same, other = (
+        Failure("a.png", ImageError("a.png", reason)) for reason in ("this", "this", "that")
+    )
+    assert failure == same == pickle.loads(pickle.dumps(failure))
+    assert failure != other
+    assert {failure, same} == {failure}
+    assert failure != "a.png"

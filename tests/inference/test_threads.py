@@ -1,6 +1,7 @@
 """One predictor in many threads, several models in one process, a fork: what each gives alone."""
 
 import os
+import pickle
 import random
 import shutil
 import subprocess
@@ -16,8 +17,8 @@ from destseg.data.roi import Roi
 from destseg.errors import BundleError
 from destseg.inference.backends import BACKENDS, Runtime, open_backend
 from destseg.inference.bundle import load_bundle, save_bundle, save_calibration
-from destseg.inference.exports import load_export, save_export
-from destseg.inference.predictor import Predictor
+from destseg.inference.exports import load_export, save_export, save_export_calibration
+from destseg.inference.predictor import Predictor, load
 
 THREADS = 8
 ROUNDING = 1e-6
@@ -191,6 +192,38 @@ for wait in (0.0, 0.03, 0.1):
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 os._exit(0)
 """
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_pickled_predictor_is_opened_anew_and_says_the_same(
+    backend, forms, tmp_path, monkeypatch
+):
+    shutil.copytree(forms.folder, tmp_path / "model")
+    bundle = load_bundle(tmp_path / "model")
+    if backend.endswith("-int8"):
+        form = load_export(bundle, backend)
+        fitted = replace(bundle.calibration, weights_sha256=form.sha256)
+        save_export_calibration(form, fitted)
+    monkeypatch.chdir(tmp_path)
+    with load("model", backend=backend, device="cpu", threads=1, batch_size=3) as predictor:
+        expected = predictor.predict(images(5))
+        pickled = pickle.dumps(predictor)
+        name = predictor.weights_sha256
+    monkeypatch.chdir("/")
+    again = pickle.loads(pickled)
+    assert again.predict(images(5)) == expected
+    assert (again.backend_name, again.batch_size, again.weights_sha256) == (backend, 3, name)
+    assert (name == bundle.weights_sha256) == (not backend.endswith("-int8"))
+    if backend.endswith("-int8"):
+        files = {each: (form.folder / each).read_bytes() for each in form.files}
+        other = save_export(bundle, backend, {**files, "more": b"another"}, {})
+        save_export_calibration(other, replace(fitted, weights_sha256=other.sha256))
+        with pytest.raises(BundleError, match=r"expected the .* model that was pickled"):
+            pickle.loads(pickled)
+    else:
+        shutil.rmtree(tmp_path / "model")
+        with pytest.raises(BundleError):
+            pickle.loads(pickled)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")

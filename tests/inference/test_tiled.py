@@ -13,7 +13,6 @@ from destseg.data.tiling import plan
 from destseg.errors import BundleError, ImageError
 from destseg.inference.bundle import load_bundle, save_bundle, save_calibration
 from destseg.inference.calibration import Calibration
-from destseg.inference.drawing import draw_result
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure, find_regions
 from destseg.inference.scoring import image_score
@@ -166,7 +165,7 @@ def test_overlays_of_tiled_results_have_the_images_size(tiled, tmp_path):
         image = noise(*size)
         Image.fromarray(image).save(tmp_path / "part.png")
         result = tiled().predict(tmp_path / "part.png")
-        assert draw_result(tmp_path / "part.png", result).shape == image.shape
+        assert result.overlay().shape == image.shape
 
 
 # ---- region of interest

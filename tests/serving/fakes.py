@@ -31,7 +31,7 @@ def make_predictor(
     scores = (0.1, 0.2, 0.3)
     calibration = Calibration.fit(scores, scores, ["1", "2", "3"], settings, weights)
     bundle = Bundle(Path("nowhere"), settings, weights, calibration, {})
-    return Predictor(bundle, backend, backend_name="fake", batch_size=batch_size)
+    return Predictor(bundle, backend, batch_size=batch_size)
 
 
 def image(red: int, *, side: int = 64, kind: str = "PNG") -> bytes:

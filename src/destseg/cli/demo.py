@@ -112,13 +112,9 @@ def _require_free(*places: Path) -> None:
 
 def _write_overlays(predictor: Predictor, samples: list[Sample], folder: Path) -> None:
     """Write every image with its heatmap and regions."""
-    from destseg.data.images import write_image
-    from destseg.inference.drawing import draw_result
-
     results = predictor.predict([sample.path for sample in samples])
     for sample, result in zip(samples, results, strict=True):
-        target = folder / str(sample.defect_type) / f"{sample.path.stem}.png"
-        write_image(target, draw_result(sample.path, result))
+        result.save_overlay(folder / str(sample.defect_type) / f"{sample.path.stem}.png")
 
 
 def _sheet(predictor: Predictor, samples: list[Sample]) -> NDArray[np.uint8]:
@@ -127,7 +123,6 @@ def _sheet(predictor: Predictor, samples: list[Sample]) -> NDArray[np.uint8]:
 
     from destseg.data.drawing import colour_map, contact_sheet
     from destseg.data.images import read_image
-    from destseg.inference.drawing import draw_result
 
     rows = []
     for name in dict.fromkeys(sample.defect_type for sample in samples):
@@ -135,5 +130,5 @@ def _sheet(predictor: Predictor, samples: list[Sample]) -> NDArray[np.uint8]:
         result = predictor.predict(sample.path)
         image = read_image(sample.path)
         mask = read_image(sample.mask) if sample.mask else np.zeros_like(image)
-        rows.append([image, mask, colour_map(result.heatmap), draw_result(sample.path, result)])
+        rows.append([image, mask, colour_map(result.heatmap), result.overlay()])
     return contact_sheet(rows, captions=["image", "defect", "heatmap", "regions"], cell=192)

@@ -64,19 +64,18 @@ def run(words: list[str]) -> int:
     named = list(named_images(map(Path, parsed.images)))
     _require_outputs(parsed, named)
     predictor = load(parsed.bundle, **runtime_options(parsed), batch_size=parsed.batch_size)
-    bit_depth = predictor.bundle.settings.data.bit_depth
     failed = not_drawn = 0
     with _destination(parsed.output) as add, Interruption().watch() as interruption:
         answers = predictor.stream(path for path, _ in named)
         inspected = zip(named, track(answers, len(named)), strict=True)
-        for number, ((path, name), answer) in enumerate(inspected, 1):
+        for number, ((_, name), answer) in enumerate(inspected, 1):
             add(json.dumps(answer.to_json()) + "\n")
             if isinstance(answer, Failure):
                 failed += 1
                 print(f"destseg: {answer.error}", file=sys.stderr)
             elif parsed.overlays:
                 target = Path(parsed.overlays) / name
-                not_drawn += not _draw(path, answer, target, bit_depth)
+                not_drawn += not _draw(answer, target)
             if interruption.signal is not None and number < len(named):
                 raise SystemExit(128 + interruption.signal)
     if failed:
@@ -101,12 +100,10 @@ def _require_outputs(parsed: argparse.Namespace, named: list[tuple[Path, str]]) 
         require_folder(Path(parsed.overlays))
 
 
-def _draw(path: Path, answer: Result, target: Path, bit_depth: int) -> bool:
+def _draw(answer: Result, target: Path) -> bool:
     """Write an overlay; tell and return false if it cannot be: the results are what counts."""
-    from destseg.inference.drawing import draw_result, write_image
-
     try:
-        write_image(target, draw_result(path, answer, bit_depth=bit_depth))
+        answer.save_overlay(target)
     except DataError as error:
         print(f"destseg: no overlay: {error}", file=sys.stderr)
         return False

@@ -227,6 +227,8 @@ def array_to_rgb(
     whole = array.dtype.kind == "u" and array.dtype.itemsize <= 2
     if not (grey or colour) or not whole or array.size == 0:
         hint = "; multiply by 255 and convert to uint8" if array.dtype.kind == "f" else ""
+        if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+            hint += "; channels come last: move the first axis to the end"
         raise ImageError(
             name,
             "expected uint8 or uint16 [H, W], [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA, none "

@@ -101,7 +101,7 @@ def quantize(
     images = _images(bundle, data, count)
     made, _ = good_and_anomalous(images.ranges, bundle.settings, seed=0)
     checked, masks = good_and_anomalous(images.judged, bundle.settings, seed=1)
-    before = Predictor(bundle, open_backend(bundle, Runtime(to, "cpu")), backend_name=to)
+    before = Predictor(bundle, open_backend(bundle, Runtime(to, "cpu")))
     tried = []
     for each in SCOPES:
         if scope not in ("auto", each.name):
@@ -184,7 +184,7 @@ def _calibrated(
         form.sha256,
     )
     calibrated = replace(bundle, calibration=calibration)
-    return Predictor(calibrated, backend, backend_name=name), calibration
+    return Predictor(calibrated, backend), calibration
 
 
 def _labelled(

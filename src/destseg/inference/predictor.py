@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import overload
+from types import TracebackType
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from destseg.data.paths import AnyPath, expanded
 from destseg.data.prefetch import in_order
-from destseg.errors import BatchError, BundleError, SettingsError
+from destseg.errors import BatchError, BundleError, ImageError, SettingsError
 from destseg.inference.backends import Backend, Runtime, choose, open_backend
 from destseg.inference.bundle import Bundle, load_bundle
 from destseg.inference.calibration import Calibration
 from destseg.inference.exports import bundle_for
-from destseg.inference.reading import NO_PIXELS, ImageLike, Pixels, Reading
+from destseg.inference.reading import NO_PIXELS, Pixels, Reading
 from destseg.inference.result import Failure, Result, find_regions
 from destseg.inference.scoring import image_score
+from destseg.inference.sources import (
+    ArrayLike,
+    BinaryFile,
+    Content,
+    ImageLike,
+    Images,
+    named,
+    several,
+)
 from destseg.inference.tiled import tiled_map
 
-__all__ = ["ImageLike", "Measurement", "Predictor", "load"]
+__all__ = ["ImageLike", "Images", "Measurement", "Predictor", "load"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +64,13 @@ class Predictor:
     get alone; so does a process that is forked.  An iterator of ``stream`` or ``measure`` belongs
     to one thread.  How many calls are computed side by side is the runtime's to choose.
 
+    A ``with`` block closes it at its end.  One that ``load`` or ``train`` gave can be pickled: the
+    other process opens the same model with the same runtime, or refuses.
+
     Args:
         bundle: the trained model.
         backend: what runs it.
-        backend_name: its name, for reports.
+        runtime: what the backend was opened with; ``None`` if it can only be handed in.
         batch_size: images or tiles that go through the networks together.
 
     Raises:
@@ -67,18 +82,60 @@ class Predictor:
         bundle: Bundle,
         backend: Backend,
         *,
-        backend_name: str = "torch",
+        runtime: Runtime | None = None,
         batch_size: int = 8,
     ) -> None:
         if batch_size < 1:
             raise SettingsError(f"batch_size: expected at least 1, got {batch_size}")
         self.bundle = bundle
         self.batch_size = batch_size
-        self.backend_name = backend_name
+        self._runtime = runtime
         self._backend = backend
         self._roi = bundle.roi()
         self._inspected: NDArray[np.bool_] | None = None
         self._read = Reading(bundle.settings.data)
+
+    @property
+    def backend_name(self) -> str:
+        """What runs it: ``torch``, ``onnx``, ...; ``custom`` for what was handed in."""
+        return "custom" if self._runtime is None else self._runtime.backend
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights that run: the model's, or of an INT8 form those of the form."""
+        calibration = self.bundle.calibration
+        return self.bundle.weights_sha256 if calibration is None else calibration.weights_sha256
+
+    def close(self) -> None:
+        """Let go of the model; calls that run are finished, and later ones refused."""
+        self._backend = self._closed
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._runtime is None:
+            raise TypeError(
+                "expected a predictor of destseg.load to pickle, got one whose backend was handed "
+                "in: nothing can open it again"
+            )
+        bundle = replace(self.bundle, folder=self.bundle.folder.absolute())
+        cache = self._runtime.cache
+        runtime = replace(self._runtime, cache=cache and expanded(cache).absolute())
+        return _reopened, (bundle, runtime, self.batch_size)
+
+    def _closed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: ARG002
+        raise BundleError(
+            f"{self.bundle.folder}: expected an open predictor, got a closed one. Load it again."
+        )
 
     @property
     def calibration(self) -> Calibration:
@@ -87,31 +144,39 @@ class Predictor:
         return self.bundle.calibration
 
     @overload
-    def predict(self, images: list[ImageLike] | tuple[ImageLike, ...]) -> list[Result]: ...
+    def predict(self, images: bytes | bytearray | memoryview | Image.Image) -> Result: ...
     @overload
-    def predict(self, images: ImageLike) -> Result: ...
-    def predict(
-        self, images: ImageLike | list[ImageLike] | tuple[ImageLike, ...]
-    ) -> Result | list[Result]:
+    def predict(  # type: ignore[overload-overlap]  # what is iterable, but one image
+        self, images: str | os.PathLike[str] | ArrayLike | BinaryFile
+    ) -> Result | Any: ...
+    @overload
+    def predict(self, images: Iterable[ImageLike]) -> list[Result]: ...
+    def predict(self, images: Images) -> Result | list[Result]:
         """Return how anomalous images are, where, and whether they are defective.
 
         Args:
-            images: one image or a list or tuple of them; each a path, the bytes of an image
-                file, a PIL image or an array: uint8 [h, w] grey or [h, w, 3] RGB, of any size.
+            images: one image: a path (~ is the home folder), the bytes of an image file, a file
+                open for bytes, a PIL image, or an array or a tensor [h, w] grey or [h, w, 3] RGB,
+                uint8 or uint16, of any size.  Or many: a folder or a list (.txt, .csv) as
+                ``destseg predict`` takes it, any iterable of images, or an array or a tensor
+                [n, h, w, 3].  Channels come last.
 
         Returns:
-            One result, or a list in the order given.
+            Of one image its result, of many a list in their order.  A type checker cannot tell
+            a path of many from one: there ``stream`` helps.
 
         Raises:
             ImageError: if the one image cannot be read.
             BatchError: if some of several cannot; its ``results`` has all the others.
+            DataError: if a folder or a list has no images.
+            BundleError: if the predictor was closed.
         """
-        if not isinstance(images, list | tuple):
-            only = next(self.stream([images]))
+        if (many := several(images)) is None:
+            (only,) = self.stream([images])  # type: ignore[list-item]  # no iterable of images
             if isinstance(only, Failure):
                 raise only.error
             return only
-        answers = list(self.stream(images))
+        answers = list(self.stream(many))
         results = [answer for answer in answers if isinstance(answer, Result)]
         if len(results) < len(answers):
             raise BatchError(
@@ -120,26 +185,34 @@ class Predictor:
             )
         return results
 
-    def stream(self, images: Iterable[ImageLike]) -> Iterator[Result | Failure]:
+    def stream(self, images: Images) -> Iterator[Result | Failure]:
         """Yield a result or a failure for each image, in order, in bounded memory.
 
         Args:
-            images: any number of images as in ``predict``; read as they are needed.
+            images: as in ``predict``, one or many; read as they are needed.
+
+        Raises:
+            DataError: if a folder or a list has no images.
+            BundleError: if the predictor was closed.
         """
         for measured in self.measure(images):
             yield measured if isinstance(measured, Failure) else self._decide(measured)
 
-    def measure(self, images: Iterable[ImageLike]) -> Iterator[Measurement | Failure]:
+    def measure(self, images: Images) -> Iterator[Measurement | Failure]:
         """Yield map and score of each image, in order, without a decision.
 
         Tiles are cut from one image at a time, which nothing holds any longer when its map is
         scored: of a large one there is room for one copy.
+
+        Args:
+            images: as in ``stream``.
         """
-        numbered = enumerate(images)
+        many = several(images)
+        given = named([images] if many is None else many)  # type: ignore[list-item]
         if self.bundle.settings.data.tile:
-            yield from map(self._measure_tiles, numbered)
+            yield from map(self._measure_tiles, given)
             return
-        reading = in_order(self._read, numbered, threads=2, ahead=2 * self.batch_size)
+        reading = in_order(self._read, given, threads=2, ahead=2 * self.batch_size)
         with contextlib.closing(reading) as read:
             yield from self._measure(read)
 
@@ -157,8 +230,8 @@ class Predictor:
                 self._require_finite(item.path, anomaly_map)
                 yield self._score(item, anomaly_map)
 
-    def _measure_tiles(self, numbered: tuple[int, ImageLike]) -> Measurement | Failure:
-        item = self._read(numbered)
+    def _measure_tiles(self, named: tuple[str, Content | ImageError]) -> Measurement | Failure:
+        item = self._read(named)
         if isinstance(item, Failure):
             return item
         data = self.bundle.settings.data
@@ -232,18 +305,19 @@ class Predictor:
             height=measured.height,
             width=measured.width,
             regions=(),
+            bit_depth=self.bundle.settings.data.bit_depth,
         )
         regions = find_regions(result.heatmap, calibration.pixel_threshold)
         return replace(result, regions=regions)
 
 
 def load(
-    bundle: str | Path,
+    bundle: AnyPath,
     *,
     backend: str = "auto",
     device: str = "auto",
     threads: int | None = None,
-    cache: str | Path | None = None,
+    cache: AnyPath | None = None,
     batch_size: int = 8,
 ) -> Predictor:
     """Return a predictor for a trained model on disk.
@@ -261,14 +335,25 @@ def load(
         batch_size: images or tiles that go through the networks together.
 
     Raises:
-        BundleError: if the bundle is missing, changed, incomplete or too new.
+        BundleError: if the bundle is missing, changed, incomplete or of another format.
         MissingExtraError: if nothing is installed that can run it.
         SettingsError: if there is no such backend or device.
     """
-    runtime = Runtime(backend, device, threads, cache)
-    loaded = load_bundle(bundle)
+    runtime = Runtime(backend, device, threads, None if cache is None else expanded(cache))
+    loaded = load_bundle(expanded(bundle))
     runtime = choose(loaded, runtime)
     loaded = bundle_for(loaded, runtime.backend)
-    return Predictor(
-        loaded, open_backend(loaded, runtime), backend_name=runtime.backend, batch_size=batch_size
-    )
+    return Predictor(loaded, open_backend(loaded, runtime), runtime=runtime, batch_size=batch_size)
+
+
+def _reopened(bundle: Bundle, runtime: Runtime, batch_size: int) -> Predictor:
+    """Return the predictor that was pickled, or refuse if its model is no longer there."""
+    backend = open_backend(bundle, runtime)
+    predictor = Predictor(bundle, backend, runtime=runtime, batch_size=batch_size)
+    there = bundle_for(bundle, runtime.backend).calibration
+    if there is not None and there.weights_sha256 != predictor.weights_sha256:
+        raise BundleError(
+            f"{bundle.folder}: expected the {runtime.backend} model that was pickled, got another. "
+            "Load the bundle anew."
+        )
+    return predictor

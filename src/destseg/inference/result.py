@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from destseg.data.images import resize_map
+from destseg.config import DataSettings
+from destseg.data.drawing import outline, overlay
+from destseg.data.images import resize_map, write_image
+from destseg.data.outputs import require_apart
+from destseg.data.paths import AnyPath, expanded
 from destseg.errors import ImageError
 from destseg.inference.calibration import TOLERANCE
+from destseg.inference.sources import ImageLike, named, path_of, read
 
 _PIXELS_AT_A_TIME = 2**20
 
@@ -40,15 +46,17 @@ class Region:
     peak_y: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What is said of one image.
+
+    It is a value: two are equal where all of it is, the map too; it can be hashed and pickled.
 
     Thread safety: nothing of ours changes it, and no other result has its map, so any number of
     threads may use one.
 
     Attributes:
-        path: the file's path as it was given, or a number for an image without a file.
+        path: the file's as it was given, ~ expanded; a number for an image without a file.
         score: how anomalous, in [0, 1]; higher is worse.
         p_value: fraction of good parts expected to look at least as anomalous, in (0, 1].
         is_defective: whether the score is above the threshold, which holds the tolerance already.
@@ -58,6 +66,7 @@ class Result:
             [height, width], more where the image was smaller than a tile.
         height, width: of the image in pixels.
         regions: where the heatmap is above its threshold, the highest peak first.
+        bit_depth: bits that the model takes values of 16-bit images to use.
     """
 
     path: str
@@ -70,6 +79,29 @@ class Result:
     height: int
     width: int
     regions: tuple[Region, ...]
+    bit_depth: int = DataSettings.bit_depth
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Result):
+            return NotImplemented
+        return np.array_equal(self.anomaly_map, other.anomaly_map) and self._facts == other._facts
+
+    def __hash__(self) -> int:
+        return hash(self._facts)
+
+    def __repr__(self) -> str:
+        height, width = self.anomaly_map.shape
+        return (
+            f"Result(path={self.path!r}, score={self.score:.4f}, p_value={self.p_value:.4f}, "
+            f"is_defective={self.is_defective}, regions={len(self.regions)}, map={width}x{height}, "
+            f"image={self.width}x{self.height})"
+        )
+
+    @property
+    def _facts(self) -> tuple[Any, ...]:
+        """All but the map."""
+        names = (item.name for item in fields(self) if item.name != "anomaly_map")
+        return tuple(getattr(self, name) for name in names)
 
     @property
     def is_borderline(self) -> bool:
@@ -85,6 +117,56 @@ class Result:
         """
         return resize_map(self.anomaly_map, (self.height, self.width))
 
+    def overlay(self, image: ImageLike | None = None) -> NDArray[np.uint8]:
+        """Return the image with its heatmap on the fixed scale and its regions outlined.
+
+        Args:
+            image: what was inspected; ``None`` reads the file at ``path`` again.
+
+        Returns:
+            uint8 RGB [height, width, 3].
+
+        Raises:
+            ImageError: if it cannot be read, or is of another size than what was inspected.
+        """
+        if image is None and not Path(self.path).is_file():
+            raise ImageError(
+                self.path, "expected a file to draw on, got none there; give the image itself"
+            )
+        ((path, content),) = named([self.path if image is None else image])
+        if isinstance(content, ImageError):
+            raise content
+        # It was read once already, so its size is known to be acceptable.
+        limit = self.height * self.width
+        pixels = read(content, path, max_pixels=limit, bit_depth=self.bit_depth)
+        if pixels.shape[:2] != (self.height, self.width):
+            raise ImageError(
+                path,
+                f"expected the image that was inspected, {self.width} x {self.height}, got one of "
+                f"{pixels.shape[1]} x {pixels.shape[0]}; inspect it again",
+            )
+        heatmap = self.heatmap
+        thickness = max(1, round(max(pixels.shape) / 400))
+        return outline(
+            overlay(pixels, heatmap), heatmap > self.pixel_threshold, thickness=thickness
+        )
+
+    def save_overlay(self, path: AnyPath, image: ImageLike | None = None) -> None:
+        """Write what ``overlay`` gives: JPEG, PNG, BMP, TIFF or WebP, as the suffix says.
+
+        Args:
+            path: file to write or replace, but never the image itself; folders are made.
+            image: as in ``overlay``.
+
+        Raises:
+            ImageError: as ``overlay``, or if the suffix names no format.
+            SettingsError: if the file is the image itself.
+            DataError: if it cannot be written.
+        """
+        target, given = expanded(path), None if image is None else path_of(image)
+        require_apart([target], [Path(each) for each in (self.path, given) if each])
+        write_image(target, self.overlay(image))
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON; the map is left out."""
         return {
@@ -99,9 +181,9 @@ class Result:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Failure:
-    """An image of which nothing can be said, and why.
+    """An image of which nothing can be said, and why; equal to another with the same reason.
 
     Thread safety: nothing changes a value, so any number of threads may use one.
 
@@ -112,6 +194,12 @@ class Failure:
 
     path: str
     error: ImageError
+
+    def __eq__(self, other: object) -> bool:
+        return self.to_json() == other.to_json() if isinstance(other, Failure) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.error.reason))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON."""

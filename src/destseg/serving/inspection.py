@@ -12,8 +12,7 @@ from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 
 from destseg.data.drawing import levels_of
-from destseg.data.images import decode_image, encode_image
-from destseg.inference.drawing import draw
+from destseg.data.images import encode_image
 from destseg.inference.result import Failure, Result
 from destseg.serving.problems import Problem
 from destseg.serving.requests import Service, Visit
@@ -91,12 +90,11 @@ async def _answer(service: Service, visit: Visit, request: Request, heatmap: boo
         raise Problem(422, result.error.reason)
     service.telemetry.result(visit.model.name, result)
     if "image/png" in request.headers.get("Accept", ""):
-        bit_depth = answer.predictor.bundle.settings.data.bit_depth
-        drawn = await anyio.to_thread.run_sync(_drawn, content, result, bit_depth)
+        drawn = await anyio.to_thread.run_sync(_drawn, content, result)
         return Response(drawn, media_type="image/png")
     said = {
         "model": visit.model.name,
-        "weights_sha256": answer.predictor.bundle.weights_sha256,
+        "weights_sha256": answer.predictor.weights_sha256,
         **result.to_json(),
         "path": name,
         "pixel_threshold": result.pixel_threshold,
@@ -112,7 +110,5 @@ def _encoded(anomaly_map: NDArray[np.float32]) -> str:
     return base64.b64encode(encode_image(levels_of(anomaly_map), "map.png")).decode()
 
 
-def _drawn(content: bytes, result: Result, bit_depth: int) -> bytes:
-    pixels = result.height * result.width
-    image = decode_image(content, max_pixels=pixels, bit_depth=bit_depth)
-    return encode_image(draw(image, result), "drawn.png")
+def _drawn(content: bytes, result: Result) -> bytes:
+    return encode_image(result.overlay(content), "drawn.png")

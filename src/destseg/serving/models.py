@@ -82,7 +82,7 @@ class Model:
         self.loaded_at = datetime.now(UTC)
         self._telemetry.loaded(self.name, predictor, lambda: self.batcher.depth)
         self._telemetry.reload(self.name, "done")
-        LOG.warning("%s: reloaded, weights %.12s", self.name, predictor.bundle.weights_sha256)
+        LOG.warning("%s: reloaded, weights %.12s", self.name, predictor.weights_sha256)
         return None
 
     def describe(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Model:
             "image_size": bundle.settings.data.image_size,
             "tile": bundle.settings.data.tile,
             "max_pixels": bundle.settings.data.max_pixels,
-            "weights_sha256": bundle.weights_sha256,
+            "weights_sha256": predictor.weights_sha256,
             "loaded_at": self.loaded_at.isoformat(timespec="seconds"),
             "threshold": calibration.threshold,
             "pixel_threshold": calibration.pixel_threshold,

@@ -103,4 +103,4 @@ class Telemetry:
 
 
 def _info(model: str, predictor: Predictor) -> tuple[str, str, str]:
-    return model, predictor.backend_name, predictor.bundle.weights_sha256
+    return model, predictor.backend_name, predictor.weights_sha256

@@ -235,7 +235,8 @@ def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog
     """Fit the threshold with the finished predictor, so that it means what will be measured."""
     from destseg.inference.backends import Runtime, open_backend
 
-    backend = open_backend(bundle, Runtime(backend="torch", device=device))
+    runtime = Runtime(backend="torch", device=device)
+    backend = open_backend(bundle, runtime)
     paths = [sample.path for sample in source.calibration_images]
     calibration = fit_calibration(
         Predictor(bundle, backend),
@@ -246,7 +247,7 @@ def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog
     )
     if short := calibration.guarantee_note():
         log.say(f"note: {short}")
-    return Predictor(save_calibration(bundle, calibration), backend)
+    return Predictor(save_calibration(bundle, calibration), backend, runtime=runtime)
 
 
 def _facts(

@@ -158,7 +158,7 @@ class Watch:
         line |= {
             **arrival._asdict(),
             "inspected": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "weights_sha256": self.predictor.calibration.weights_sha256,
+            "weights_sha256": self.predictor.weights_sha256,
             "moved_to": planned,
         }
         self.journal.add(line)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from destseg.inference.backends import Backend
 
 _INHERITED: list[Backend] = []
+"""Never let go of: the end of a runtime waits for its threads, which a fork leaves behind."""
 _opening = threading.Lock()
 
 
@@ -47,11 +48,14 @@ class OpenedHere:
         process, backend = self._here
         return (backend if process == os.getpid() else self._open_here())(images)
 
+    def __del__(self) -> None:
+        if hasattr(self, "_here") and self._here[0] != os.getpid():
+            _INHERITED.append(self._here[1])
+
     def _open_here(self) -> Backend:
         with _opening:
             process, backend = self._here
             if process != os.getpid():
-                # Never let go of: the end of a runtime waits for its threads.
                 _INHERITED.append(backend)
                 backend = self._open()
                 self._here = os.getpid(), backend
