@@ -12,7 +12,7 @@ from typing import Any
 import ray
 import ray.data
 
-from destseg.as_found import variables
+from destseg.as_found import give_ray_a_token, variables
 from destseg.errors import SettingsError
 
 logger = logging.getLogger(__name__)
@@ -32,13 +32,18 @@ class Share:
 
 @contextlib.contextmanager
 def session(address: str | None, share: Share) -> Iterator[None]:
-    """Connect to Ray or begin one of our own, and end only what was begun here."""
+    """Connect to Ray or begin one of our own, and end only what was begun here.
+
+    Of one of our own the variables RAY_AUTH_TOKEN and, set by Ray, RAY_AUTH_MODE stay.
+    """
     if ray.is_initialized():
         _require_room(share, may_grow=True)
         yield
         return
     # Ray warns on the terminal of how its own Ray Data begins actors.
     with variables(RAY_USAGE_STATS_ENABLED="0", RAY_BACKEND_LOG_LEVEL="fatal"):
+        if address is None:
+            give_ray_a_token()
         try:
             ray.init(
                 address or "local",

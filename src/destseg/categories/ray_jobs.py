@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from destseg.as_found import variables
+from destseg.as_found import give_ray_a_token, variables
 from destseg.categories.job import Outcome, run_job
 from destseg.categories.plan import Job
 from destseg.errors import SettingsError, TrainingError, TrainingInterrupted, needs_extra
@@ -133,7 +133,10 @@ def _stop(ray: Any, references: list[Any]) -> None:
 
 @contextlib.contextmanager
 def _session(resources: Resources) -> Iterator[Any]:
-    """Give Ray, connected; what was not started here is left running."""
+    """Give Ray, connected; what was not started here is left running.
+
+    Of one that was, the variables RAY_AUTH_TOKEN and, set by Ray, RAY_AUTH_MODE stay.
+    """
     with variables(
         RAY_USAGE_STATS_ENABLED="0",
         RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
@@ -164,6 +167,7 @@ def _start(ray: Any, address: str | None) -> None:
                 f"--address: expected that of a Ray cluster, got {address!r}: {error}"
             ) from error
         return
+    give_ray_a_token()
     alone = {"include_dashboard": False, "object_store_memory": _MEMORY_OF_OBJECTS}
     try:
         ray.init("local", **alone, **quiet)
