@@ -24,7 +24,9 @@ BASE = {
     "validation": {"errors"},
     "fields": {"errors", "validation"},
 }
-BASE["config"] = {"errors", "validation", "fields"}
+BASE["phases"] = {"fields"}
+BASE["config"] = {"errors", "validation", "fields", "phases"}
+BASE["model_folder"] = {"errors"}
 ALL_BASE = set(BASE)
 MAY_IMPORT: dict[str, set[str]] = {
     **BASE,

@@ -32,6 +32,7 @@ from destseg.fields import (
     TrainingSettings,
     setting,
 )
+from destseg.phases import phases_of
 from destseg.validation import one_of, plain, problem
 
 __all__ = [
@@ -152,9 +153,7 @@ class Settings:
 
     def steps_of_phases(self) -> dict[str, int]:
         """Return the steps of each phase that training has, in order."""
-        training = self.training
-        steps = {"denoise": training.denoise_steps, "segment": training.segment_steps}
-        return {**steps, "surface": training.surface_steps} if self.model.surface_width else steps
+        return {phase.name: phase.steps(self.training) for phase in phases_of(self.model)}
 
     def flat(self) -> dict[str, Any]:
         """Return the value of every field of every group by the field's name."""

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from destseg.categories.progress import records_of, standing
+from destseg.categories.progress import standing
 from destseg.config import Settings
+from destseg.model_folder import read_log
 
 SETTINGS = Settings().replace(batch_size=8, denoise_steps=40, segment_steps=60, surface_steps=20)
 
@@ -59,9 +60,9 @@ def test_lines_that_are_cut_off_are_passed_over(tmp_path):
     path = tmp_path / "log.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[:-20] + b'\n"words"\n')
-    assert [each["event"] for each in records_of(tmp_path)] == ["note", "phase"]
+    assert [each["event"] for each in read_log(tmp_path)] == ["note", "phase"]
     path.write_bytes(whole)
-    assert [each["event"] for each in records_of(tmp_path, tail=150)] == ["step"]
+    assert [each["event"] for each in read_log(tmp_path, tail=150)] == ["step"]
 
 
 def test_what_is_left_knows_whether_there_is_a_third_phase(tmp_path):

@@ -77,7 +77,7 @@ def report_of(entries, **changes):
         "threshold": 0.5123456789,
         "guaranteed_false_alarm_rate": 0.25,
         "calibration_scores": [0.5123456789, 0.1, 0.3],
-        "training": {"denoise": [(10, 2.0), (20, 1.0)]},
+        "training": {"phase 1": [(10, 2.0), (20, 1.0)]},
         "settings": Settings.from_preset("fast").to_dict(),
         "entries": entries,
     }
@@ -202,8 +202,8 @@ def test_each_count_that_a_threshold_can_give_has_its_interval():
 
 def test_a_long_training_is_few_points_from_its_first_to_its_last():
     steps = [(step, 1 / step) for step in range(1, 100_001)]
-    points = data_of(render(report_of([entry()], training={"denoise": steps})))["training"]
-    x = [step for step, _ in points["denoise"]]
+    points = data_of(render(report_of([entry()], training={"phase 1": steps})))["training"]
+    x = [step for step, _ in points["phase 1"]]
     assert len(x) <= 401
     assert (x[0], x[-1]) == (1, 100_000)
     assert max(np.diff(x)) <= 251
@@ -258,8 +258,8 @@ def test_training_curves_are_those_of_the_log(tmp_path):
     ]
     (tmp_path / "log.jsonl").write_bytes("\n".join(lines).encode() + b'\n{"event": "st\xc3')
     assert training_curves(tmp_path) == {
-        "denoise": [(10, 2.0), (20, 1.4), (30, 1.3)],
-        "segment": [(20, 0.5)],
+        "phase 1": [(10, 2.0), (20, 1.4), (30, 1.3)],
+        "phase 2": [(20, 0.5)],
     }
 
 

@@ -22,9 +22,10 @@ from destseg.batch_inspection.storage import Storage
 from destseg.batch_inspection.stored import Stored
 from destseg.errors import BundleError, DestsegError
 from destseg.inference.backends import Runtime
-from destseg.inference.bundle import CALIBRATION, MANIFEST, ROI, WEIGHTS, Bundle
+from destseg.inference.bundle import Bundle
 from destseg.inference.exports import RECORD, load_export
 from destseg.inference.predictor import Predictor, load
+from destseg.model_folder import CALIBRATION, MANIFEST, ROI, WEIGHTS
 from destseg.redaction import hide
 
 TRIES = 3

@@ -9,22 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from destseg.categories.plan import RESULT, Job
-from destseg.categories.progress import records_of
+from destseg.categories.plan import Job
 from destseg.data.files import write_atomically
 from destseg.data.samples import Sample, test_folder, test_samples
 from destseg.errors import DestsegError, TrainingInterrupted, needs_extra
 from destseg.evaluation.model_report import report_on
 from destseg.evaluation.page import write_report
+from destseg.model_folder import METRICS, REPORT, RESULT, TRACE, read_log
 from destseg.redaction import without_secrets
 
 if TYPE_CHECKING:
     from destseg.evaluation.evaluate import Evaluation
     from destseg.inference.predictor import Predictor
-
-REPORT = "report.html"
-METRICS = "metrics.json"
-TRACE = "error.txt"
 
 
 @dataclass(frozen=True)
@@ -138,5 +134,5 @@ def _result(job: Job, predictor: Predictor, evaluation: Evaluation | None) -> di
 
 def restarts(job: Job) -> int:
     """Return how often a job's training was begun again: its worker was lost, or it was stopped."""
-    begun = [record["phase"] for record in records_of(job.folder) if record.get("event") == "phase"]
+    begun = [record["phase"] for record in read_log(job.folder) if record.get("event") == "phase"]
     return len(begun) - len(set(begun))

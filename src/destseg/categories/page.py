@@ -11,9 +11,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import destseg
-from destseg.categories.job import REPORT, Outcome
+from destseg.categories.job import Outcome
 from destseg.categories.summary import COLUMNS, Row, mean_row
 from destseg.evaluation.page import ascii_text, digest, part
+from destseg.model_folder import REPORT
 
 
 def render(folder: Path, rows: Sequence[Row]) -> str:

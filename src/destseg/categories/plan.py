@@ -14,11 +14,8 @@ from destseg.data.names import is_good, is_split
 from destseg.data.samples import Sample
 from destseg.errors import DataError, SettingsError, TrainingError
 from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
-from destseg.inference.bundle import MANIFEST
-from destseg.inference.model_folder import remove_model
+from destseg.model_folder import CHECKPOINT, LOG, MANIFEST, RESULT, SETTINGS, remove_model
 
-CHECKPOINT = "checkpoint.safetensors"
-RESULT = "result.json"
 LEFT_BY_A_RUN = (RESULT, MANIFEST, CHECKPOINT)
 
 
@@ -176,7 +173,7 @@ def require_same_settings(jobs: Iterable[Job]) -> None:
     """
     problems = []
     for job in jobs:
-        written = job.folder / "settings.yaml"
+        written = job.folder / SETTINGS
         if job.state == "new" or not written.is_file():
             continue
         harmless = HARMLESS_WHEN_FINISHED if (job.folder / MANIFEST).is_file() else HARMLESS
@@ -195,7 +192,7 @@ def forget(jobs: Iterable[Job]) -> None:
     """Take away what belongs to a finished or begun job, so that it is done anew."""
     for job in jobs:
         remove_model(job.folder)
-        (job.folder / "log.jsonl").unlink(missing_ok=True)
+        (job.folder / LOG).unlink(missing_ok=True)
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:

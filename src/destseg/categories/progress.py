@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from destseg.config import Settings
+from destseg.model_folder import read_log
+from destseg.phases import PHASES
 
 SILENCE = 120.0
 _TAIL = 4096
-
-_PHASES = ("denoise", "segment", "surface")
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Standing:
             return "checking images"
         if self.phase == "measuring":
             return "measuring"
-        text = f"phase {_PHASES.index(self.phase) + 1}, step {self.step}/{self.steps}"
+        text = f"phase {PHASES[self.phase].number}, step {self.step}/{self.steps}"
         if self.loss is not None:
             text += f", loss {self.loss:.4f}"
         if self.seconds_left is not None:
@@ -63,7 +60,7 @@ def standing(folder: Path, settings: Settings, since: float) -> Standing | None:
         settings: of the training.
         since: time before which a record belongs to an earlier call.
     """
-    records = [each for each in records_of(folder, _TAIL) if each.get("time", 0) >= since]
+    records = [each for each in read_log(folder, _TAIL) if each.get("time", 0) >= since]
     if not records:
         return None
     last = records[-1]
@@ -77,33 +74,15 @@ def standing(folder: Path, settings: Settings, since: float) -> Standing | None:
     phase, step, steps = str(at["phase"]), int(at["step"]), int(at["steps"])
     if at["event"] == "phase":
         return Standing(phase, step, steps, time=time)
-    after = settings.steps_of_phases()
-    behind = sum(after[name] for name in _PHASES[_PHASES.index(phase) + 1 :] if name in after)
+    behind = sum(
+        others
+        for name, others in settings.steps_of_phases().items()
+        if PHASES[name].number > PHASES[phase].number
+    )
     images = (steps - step + behind) * settings.training.batch_size
     rate = float(at["images_per_s"])
     left = images / rate if rate > 0 else None
     return Standing(phase, step, steps, float(at["loss"]), left, time)
-
-
-def records_of(folder: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the records of a training's log, or those in its last bytes; none without a log.
-
-    A line that is cut off, by the tail or because it is just being written, is passed over.
-    """
-    try:
-        with (folder / "log.jsonl").open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(0 if tail is None else max(0, size - tail))
-            lines = file.read().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            yield record
 
 
 def duration(seconds: float) -> str:

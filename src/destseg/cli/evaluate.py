@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 from destseg.errors import SettingsError, needs_extra
+from destseg.model_folder import METRICS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -73,7 +74,7 @@ def run(words: list[str]) -> int:
     from destseg.inference.predictor import load
 
     samples = labelled_samples(parsed.data)
-    output = Path(parsed.output or Path(parsed.bundle) / "metrics.json")
+    output = Path(parsed.output or Path(parsed.bundle) / METRICS)
     rows = Path(parsed.by_image) if parsed.by_image else None
     read = [Path(parsed.data), *files_of(samples), *own_files(parsed.bundle)]
     require_files([output, rows] if rows else [output], read)

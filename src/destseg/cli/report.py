@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
+from destseg.model_folder import REPORT
 
 DESCRIPTION = """Write one HTML file with all images, heatmaps, curves and a threshold to move.
 
@@ -42,7 +43,7 @@ def run(words: list[str]) -> int:
     from destseg.inference.predictor import load
 
     samples = labelled_samples(parsed.data)
-    output = Path(parsed.output or Path(parsed.bundle) / "report.html")
+    output = Path(parsed.output or Path(parsed.bundle) / REPORT)
     require_files([output], [Path(parsed.data), *files_of(samples), *own_files(parsed.bundle)])
     predictor = load(parsed.bundle, **runtime_options(parsed))
     with counted(len(samples)) as advance:

@@ -13,6 +13,7 @@ from destseg.cli.flags import (
     settings_from,
 )
 from destseg.data.outputs import require_apart
+from destseg.model_folder import SETTINGS
 
 DESCRIPTION = """Learn from images of good parts and save a model in a folder.
 
@@ -37,7 +38,7 @@ def run(words: list[str]) -> int:
     scout.add_argument("--resume", action="store_true")
     early, _ = scout.parse_known_args(words)
     # A resumed run goes on with the settings that it began with.
-    earlier = Path(early.output) / "settings.yaml" if early.resume and early.output else None
+    earlier = Path(early.output) / SETTINGS if early.resume and early.output else None
     base = base_settings(words, earlier)
 
     parser = command_parser("train", DESCRIPTION, EPILOG)
@@ -51,7 +52,7 @@ def run(words: list[str]) -> int:
     add_settings_flags(parser, base)
     parsed = parser.parse_args(words)
     if parsed.settings and not (parsed.resume or parsed.overwrite):
-        require_apart([Path(parsed.output) / "settings.yaml"], [Path(parsed.settings)])
+        require_apart([Path(parsed.output) / SETTINGS], [Path(parsed.settings)])
     destseg.train(
         parsed.data,
         output=parsed.output,

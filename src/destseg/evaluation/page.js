@@ -96,9 +96,6 @@ const AXES = {
   PR: { xName: "recall", yName: "precision", area: "AP" },
   PRO: { xName: "false-positive rate", yName: "mean overlap per region", area: "AUPRO", limit: 0.3 },
 };
-const PHASES = {
-  denoise: "training, phase 1", segment: "training, phase 2", surface: "training, phase 3",
-};
 const imageCharts = {};
 
 function showCurves() {
@@ -124,7 +121,7 @@ function showCurves() {
     if (!points.length) continue;
     const [lastStep, lastLoss] = points[points.length - 1];
     byId("curve-list").append(lineChart({
-      title: PHASES[phase] || phase, xName: "step", yName: "loss", points,
+      title: `training, ${phase}`, xName: "step", yName: "loss", points,
       xMax: Math.max(1, lastStep),
       yMax: points.reduce((most, [, loss]) => Math.max(most, loss), 1e-9) * 1.05,
       aside: `last ${lastLoss.toPrecision(3)}`,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from destseg.data.samples import Sample
 from destseg.errors import DataError
 from destseg.evaluation.metrics import Curve
 from destseg.inference.result import Region, Result
+from destseg.model_folder import read_log
+from destseg.phases import PHASES
 
 THUMBNAIL = 192
 _JPEG_QUALITY = 82
@@ -65,7 +66,7 @@ class Report:
         threshold: of the image score, as calibrated.
         guaranteed_false_alarm_rate: fraction of good parts that the threshold flags at most.
         calibration_scores: image scores of the good images that the threshold was fitted on.
-        training: (step, loss) of each phase.
+        training: (step, loss) of each phase, by its number in words.
         settings: nested plain values.
         entries: the images.
     """
@@ -124,21 +125,16 @@ def make_entry(
 
 
 def training_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return (step, loss) of each phase from a training's ``log.jsonl``, steps rising.
+    """Return (step, loss) by phase ("phase 1") from a training's ``log.jsonl``, steps rising.
 
     Steps that a resumed run repeated count once, the later time; lines that are cut off or are no
     steps are passed over.  Without a log there are no curves.
     """
-    try:
-        text = (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
     phases: dict[str, dict[int, float]] = {}
-    for line in text.splitlines():
+    for record in read_log(folder):
         try:
-            record = json.loads(line)
             if record["event"] == "step" and math.isfinite(record["loss"]):
-                phase = phases.setdefault(str(record["phase"]), {})
+                phase = phases.setdefault(f"phase {PHASES[record['phase']].number}", {})
                 phase[int(record["step"])] = float(record["loss"])
         except (ValueError, TypeError, KeyError):
             continue

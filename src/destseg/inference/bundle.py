@@ -21,16 +21,18 @@ from destseg.data.files import write_atomically
 from destseg.data.roi import Roi
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.inference.calibration import Calibration
+from destseg.model_folder import (
+    CALIBRATION,
+    EXPORTS,
+    KEPT,
+    MANIFEST,
+    RESULT,
+    ROI,
+    WEIGHTS,
+    WRITTEN_BY_TRAINING,
+)
 
 FORMAT = 1
-MANIFEST = "manifest.json"
-WEIGHTS = "weights.safetensors"
-CALIBRATION = "calibration.json"
-KEPT = "calibration.until-*.json"
-"""Calibrations that others have replaced, by the time of that."""
-ROI = "roi.png"
-EXPORTS = "exports"
-_OF_ITS_TRAINING = ("settings.yaml", "log.jsonl", "checkpoint.safetensors", "result.json")
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,8 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
 def own_files(folder: str | Path) -> list[Path]:
     """Return what makes a bundle, there or not: nothing else may be written over it."""
     folder = Path(folder)
-    named = (MANIFEST, WEIGHTS, CALIBRATION, ROI, *_OF_ITS_TRAINING)
-    kept = folder.glob("calibration*")
-    return [*(folder / name for name in named), *kept, *(folder / EXPORTS).rglob("*")]
+    named = [folder / name for name in (*WRITTEN_BY_TRAINING, RESULT)]
+    return [*named, *folder.glob("calibration*"), *(folder / EXPORTS).rglob("*")]
 
 
 def load_bundle(folder: str | Path) -> Bundle:

@@ -19,12 +19,12 @@ import destseg
 from destseg.data.files import beside, replace_folder, write_atomically
 from destseg.data.outputs import require_folder
 from destseg.errors import BundleError, DataError, SettingsError
-from destseg.inference.bundle import CALIBRATION, EXPORTS, Bundle
+from destseg.inference.bundle import Bundle
 from destseg.inference.calibration import Calibration
+from destseg.model_folder import CALIBRATION, EXPORTS, FORMS
 
 FORMAT = 1
 RECORD = "export.json"
-NAMES = ("openvino", "onnx", "openvino-int8", "onnx-int8")
 """Every form that there is: the runtime, and -int8 where the convolutions are quantised."""
 
 
@@ -33,7 +33,7 @@ class Export:
     """One exported form of a model.
 
     Attributes:
-        name: one of ``NAMES``.
+        name: one of ``FORMS``.
         folder: where its files lie.
         files: SHA-256 of each file by its name; the first one is what a runtime opens.
         source_sha256: of the bundle's weights that it was made from.
@@ -60,8 +60,8 @@ class Export:
 
 
 def find_exports(bundle: Bundle) -> list[str]:
-    """Return the names of the forms that lie in a bundle, in the order of ``NAMES``."""
-    return [name for name in NAMES if (bundle.folder / EXPORTS / name / RECORD).is_file()]
+    """Return the names of the forms that lie in a bundle, in the order of ``FORMS``."""
+    return [name for name in FORMS if (bundle.folder / EXPORTS / name / RECORD).is_file()]
 
 
 def load_export(bundle: Bundle, name: str) -> Export:
@@ -136,7 +136,7 @@ def save_export(
 
     Args:
         bundle: the model that it was made from.
-        name: one of ``NAMES``.
+        name: one of ``FORMS``.
         files: content by file name; the first one is what a runtime opens.
         facts: plain values for JSON: how it was made, what was measured.
         calibration: of its own, for a quantised form.

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from destseg.data.files import write_atomically
 from destseg.errors import BundleError, DataError, SettingsError
-from destseg.inference.bundle import CALIBRATION, KEPT, Bundle, save_calibration
+from destseg.inference.bundle import Bundle, save_calibration
 from destseg.inference.calibration import Calibration
 from destseg.inference.exports import Export, save_export_calibration
+from destseg.model_folder import CALIBRATION, KEPT
 
 
 def recalibrate(

@@ -24,13 +24,12 @@ from destseg.data.depth import depth_note, is_dim
 from destseg.data.images import read_image, read_many, resize_for_model
 from destseg.data.roi import Roi
 from destseg.errors import DataError, ImageError
+from destseg.phases import PHASES, SURFACE
 from destseg.synthesis.anomalies import add_anomalies, cutpaste
 from destseg.synthesis.textures import as_grey_as
 from destseg.training.augment import draw_view, show, show_mask
 
 logger = logging.getLogger("destseg")
-
-PHASE_NUMBER = {"denoise": 1, "segment": 2, "surface": 3}
 
 
 class GoodImages:
@@ -130,7 +129,7 @@ def batch_indices(n: int, batch_size: int, step: int, *, seed: int, phase: str) 
     """
     positions = range(step * batch_size, (step + 1) * batch_size)
     orders = {
-        epoch: np.random.default_rng([seed, PHASE_NUMBER[phase], 0, epoch]).permutation(n)
+        epoch: np.random.default_rng([seed, PHASES[phase].number, 0, epoch]).permutation(n)
         for epoch in {position // n for position in positions}
     }
     return [int(orders[position // n][position % n]) for position in positions]
@@ -138,7 +137,7 @@ def batch_indices(n: int, batch_size: int, step: int, *, seed: int, phase: str) 
 
 def step_seed(seed: int, phase: str, step: int) -> int:
     """Return the seed of what the networks themselves draw in a step, such as dropped paths."""
-    return int(np.random.default_rng([seed, PHASE_NUMBER[phase], 2, step]).integers(2**62))
+    return int(np.random.default_rng([seed, PHASES[phase].number, 2, step]).integers(2**62))
 
 
 class Batches:
@@ -192,7 +191,7 @@ class Batches:
             Clean images uint8 [n, 3, h, w], anomalous ones float32 [n, 3, h, w] in 0..255, and
             masks float32 [n, 1, h, w] in {0, 1}.
         """
-        words = [self._seed, PHASE_NUMBER[phase], 1, step]
+        words = [self._seed, PHASES[phase].number, 1, step]
         draw = np.random.default_rng(words)
         indices = batch_indices(
             len(self._images), self._batch_size, step, seed=self._seed, phase=phase
@@ -213,7 +212,7 @@ class Batches:
         anomalous, masks = add_anomalies(
             clean, self._textures, self._synthesis, generator, where, whole
         )
-        if phase == "surface":
+        if phase == SURFACE.name:
             self._cutpaste(draw, wanted, (clean, anomalous, masks), where)
         return clean, anomalous, masks
 

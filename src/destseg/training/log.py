@@ -15,16 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from destseg.errors import needs_extra
+from destseg.model_folder import LOG, TENSORBOARD
+from destseg.phases import PHASES
 
 logger = logging.getLogger(__name__)
 
-PHASE_TITLES = {
-    "denoise": "phase 1, student",
-    "segment": "phase 2, head",
-    "surface": "phase 3, surface head",
-}
 SECONDS_BETWEEN_LINES = 15.0
-_EVENTS = "tensorboard/events.out.tfevents.*"
+_EVENTS = f"{TENSORBOARD}/events.out.tfevents.*"
 
 
 class TrainingLog:
@@ -42,7 +39,7 @@ class TrainingLog:
         # Before a new one is opened there.
         self._earlier_boards = [] if folder is None else list(folder.glob(_EVENTS))
         self._board = _open_tensorboard(folder) if tensorboard and folder is not None else None
-        path = Path(os.devnull) if folder is None else folder / "log.jsonl"
+        path = Path(os.devnull) if folder is None else folder / LOG
         self._file = path.open("a", encoding="utf-8")
         self._console = Console(stderr=True, quiet=quiet or folder is None)
         self._told = False  # that the file cannot be written
@@ -97,7 +94,7 @@ class TrainingLog:
             )
             self._bar.start()
             self._bar.add_task(
-                PHASE_TITLES[phase], total=steps, completed=done, loss="...", rate="..."
+                PHASES[phase].title, total=steps, completed=done, loss="...", rate="..."
             )
 
     def advance(self, step: int) -> None:
@@ -132,7 +129,7 @@ class TrainingLog:
             self._last_line = time.monotonic()
             left = (steps - step) * batch / rate
             self._console.print(
-                f"{PHASE_TITLES[phase]}: step {step}/{steps}, loss {loss:.4f}, "
+                f"{PHASES[phase].title}: step {step}/{steps}, loss {loss:.4f}, "
                 f"{rate:.1f} images/s, {_duration(left)} left",
                 highlight=False,
                 soft_wrap=True,
@@ -163,4 +160,4 @@ def _duration(seconds: float) -> str:
 def _open_tensorboard(folder: Path) -> Any:
     with needs_extra("tensorboard", "--tensorboard"):
         from torch.utils.tensorboard import SummaryWriter
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder / TENSORBOARD))

@@ -8,10 +8,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from destseg.config import TrainingSettings
+from destseg.config import Settings, TrainingSettings
 from destseg.model.destseg import TEACHER_STRIDES, DeSTSeg, compare, describe
 from destseg.model.folding import folded
 from destseg.model.head import SurfaceHead
+from destseg.phases import DENOISE, SEGMENT, SURFACE, phases_of
 from destseg.training.losses import denoise_loss, masks_at_stride, segment_loss
 
 
@@ -44,13 +45,13 @@ class _Phase(nn.Module):
 class DenoisePhase(_Phase):
     """Phase 1: the student learns the teacher's clean features from anomalous images."""
 
-    name = "denoise"
+    name = DENOISE.name
 
     def __init__(self, model: DeSTSeg, settings: TrainingSettings) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
-        self.steps = settings.denoise_steps
+        self.steps = DENOISE.steps(settings)
         self.learns = model.student
 
     def groups(self) -> list[dict[str, Any]]:
@@ -88,13 +89,13 @@ class _HeadPhase(_Phase):
 class SegmentPhase(_HeadPhase):
     """Phase 2: the head learns to find the anomalies; teacher and student are frozen."""
 
-    name = "segment"
+    name = SEGMENT.name
 
     def __init__(self, model: DeSTSeg, settings: TrainingSettings) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
-        self.steps = settings.segment_steps
+        self.steps = SEGMENT.steps(settings)
         self.learns = model.head
 
     def groups(self) -> list[dict[str, Any]]:
@@ -117,13 +118,13 @@ class SegmentPhase(_HeadPhase):
 class SurfacePhase(_HeadPhase):
     """Phase 3: the surface head learns to find regions of other parts; all else is frozen."""
 
-    name = "surface"
+    name = SURFACE.name
 
     def __init__(self, model: DeSTSeg, settings: TrainingSettings) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
-        self.steps = settings.surface_steps
+        self.steps = SURFACE.steps(settings)
         self.learns = cast(SurfaceHead, model.surface)
 
     def groups(self) -> list[dict[str, Any]]:
@@ -139,6 +140,14 @@ class SurfacePhase(_HeadPhase):
 
 
 Phase = DenoisePhase | SegmentPhase | SurfacePhase
+_MODULES: dict[str, type[Phase]] = {
+    each.name: each for each in (DenoisePhase, SegmentPhase, SurfacePhase)
+}
+
+
+def phases_to_learn(model: DeSTSeg, settings: Settings) -> list[Phase]:
+    """Return the phases that the training of a model has, in order."""
+    return [_MODULES[each.name](model, settings.training) for each in phases_of(settings.model)]
 
 
 def freeze_all_but(phase: Phase) -> None:

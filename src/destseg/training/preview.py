@@ -13,6 +13,7 @@ from destseg.data.drawing import contact_sheet
 from destseg.data.roi import read_roi
 from destseg.data.samples import good_samples
 from destseg.errors import DataError
+from destseg.phases import DENOISE, SURFACE
 from destseg.synthesis.textures import load_textures
 from destseg.training.loaders import Batches, GoodImages
 
@@ -53,8 +54,8 @@ def preview(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint
         roi=None if region is None else read_roi(region, max_pixels=settings.data.max_pixels),
     )
     # Phase 3 shows both kinds of anomalies.
-    phase = "surface" if settings.synthesis.cutpaste_probability else "denoise"
-    clean, anomalous, masks = batches.make(phase, 0)
+    phase = SURFACE if settings.synthesis.cutpaste_probability else DENOISE
+    clean, anomalous, masks = batches.make(phase.name, 0)
     cells = [
         [_pixels(image), _pixels(with_anomaly), _pixels(255 * mask)]
         for image, with_anomaly, mask in zip(clean, anomalous, masks, strict=True)

@@ -11,13 +11,10 @@ from destseg.data.roi import Roi, read_roi
 from destseg.data.samples import good_samples
 from destseg.errors import DataError, SettingsError, TrainingError
 from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
-from destseg.inference.bundle import CALIBRATION, MANIFEST, ROI, WEIGHTS, load_bundle
+from destseg.inference.bundle import load_bundle
+from destseg.model_folder import CHECKPOINT, MANIFEST, ROI, SETTINGS, WRITTEN_BY_TRAINING
 from destseg.training.checkpoint import Checkpoint, load_checkpoint
 from destseg.training.good_parts import GoodParts, fingerprint
-
-CHECKPOINT = "checkpoint.safetensors"
-SETTINGS = "settings.yaml"
-WRITTEN = (MANIFEST, WEIGHTS, CALIBRATION, ROI, CHECKPOINT, SETTINGS, "log.jsonl")
 
 
 def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | None:
@@ -65,7 +62,7 @@ def require_apart_from(folder: Path, data: str | Path, settings: Settings, *, re
     read = [sample.path for sample in good_samples(data)]
     given = (settings.model.teacher_weights, None if resume else settings.data.roi)
     read += [Path(path) for path in given if path]
-    require_apart([folder / name for name in WRITTEN], read)
+    require_apart([folder / name for name in WRITTEN_BY_TRAINING], read)
 
 
 def region_of_interest(settings: Settings, folder: Path, *, resume: bool) -> Roi | None:

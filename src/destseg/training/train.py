@@ -14,12 +14,12 @@ from destseg.config import Settings
 from destseg.errors import SettingsError
 from destseg.inference.bundle import Bundle, save_bundle, save_calibration
 from destseg.inference.calibrate import fit_calibration
-from destseg.inference.model_folder import remove_model
 from destseg.inference.predictor import Predictor, load
 from destseg.interruption import Interruption
 from destseg.model.destseg import DeSTSeg, build_model
 from destseg.model.device import resolve_device
 from destseg.model.teacher import pretrained_teacher
+from destseg.model_folder import CHECKPOINT, remove_model
 from destseg.synthesis.textures import load_textures
 from destseg.training.checkpoint import Checkpoint, save_checkpoint
 from destseg.training.determinism import exact
@@ -27,7 +27,7 @@ from destseg.training.good_parts import GoodParts
 from destseg.training.loaders import Batches
 from destseg.training.log import TrainingLog
 from destseg.training.loop import START, Progress, run_phase
-from destseg.training.phases import DenoisePhase, Phase, SegmentPhase, SurfacePhase
+from destseg.training.phases import phases_to_learn
 from destseg.training.processes import (
     local_device,
     rank,
@@ -38,7 +38,6 @@ from destseg.training.processes import (
     world,
 )
 from destseg.training.run_folder import (
-    CHECKPOINT,
     make_folder,
     note_beginning,
     prepare_output,
@@ -188,9 +187,7 @@ def _learn(
 ) -> float:
     """Run the phases as far as they are not done; return the training's seconds in all."""
     wanted = settings.training
-    phases: list[Phase] = [DenoisePhase(model, wanted), SegmentPhase(model, wanted)]
-    if model.surface is not None:
-        phases.append(SurfacePhase(model, wanted))
+    phases = phases_to_learn(model, settings)
     names = [phase.name for phase in phases]
     first = names.index(saved.phase) if saved else 0
     before = saved.seconds if saved else 0.0

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from destseg.errors import BundleError, SettingsError, needs_extra
 from destseg.inference.bundle import Bundle
-from destseg.inference.exports import NAMES, find_exports, load_export
+from destseg.inference.exports import find_exports, load_export
+from destseg.model_folder import FORMS
 from destseg.validation import one_of
 
 
@@ -58,7 +59,7 @@ class Runtime:
             raise SettingsError(f"--threads: expected at least 1, got {self.threads}")
 
 
-BACKENDS = ("torch", *NAMES)
+BACKENDS = ("torch", *FORMS)
 PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 EXTRAS = {"torch": "train", "onnx": "onnx", "openvino": "openvino"}
 
