@@ -29,9 +29,9 @@ Painter = Callable[[Floats, np.random.Generator], tuple[Floats, Floats]]
 
 MARKER = "demo-parts.json"
 PHOTOGRAPH = "brick.png"
-# Share of the photograph's width that is for the test.  It is the left because the right shows a
+# Fraction of the photograph's width that is for the test.  It is the left because the right shows a
 # few real scratches: in a test they would be defects without a mask, in training they are wear.
-TEST_SHARE = 0.35
+TEST_FRACTION = 0.35
 WINDOW = (116.0, 140.0)  # side of a crop in the photograph's pixels
 OVERSAMPLING = 4  # drawings are made this much larger and averaged down, for smooth edges
 VISIBLE = 0.3  # a pixel belongs to a defect where the drawing covers more than this of it
@@ -59,10 +59,12 @@ class _Plan:
             raise SettingsError("\n".join(wrong))
 
     def images(self) -> Iterator[tuple[str, str, int]]:
-        """Yield (split, kind, index) of every image."""
+        """Yield (split, defect_type, index) of every image."""
         yield from (("train", "good", i) for i in range(self.n_train))
         yield from (("test", "good", i) for i in range(self.n_test_good))
-        yield from (("test", kind, i) for kind in PAINTERS for i in range(self.n_per_defect))
+        yield from (
+            ("test", defect_type, i) for defect_type in PAINTERS for i in range(self.n_per_defect)
+        )
 
 
 def make_demo_parts(
@@ -76,16 +78,16 @@ def make_demo_parts(
 ) -> None:
     """Write a small data set in MVTec AD's layout: good parts, and parts with drawn defects.
 
-    ``train/good``, ``test/good`` and ``test/<kind>`` get RGB images ``000.png``, ...;
-    ``ground_truth/<kind>`` gets masks ``000_mask.png``, 255 where the defect is visible, 0
-    elsewhere.  The kinds are scratch, stain, hole and missing_piece.  The folder appears complete
-    or not at all; one that an equal call made before is left as it is.
+    ``train/good``, ``test/good`` and ``test/<defect_type>`` get RGB images ``000.png``, ...;
+    ``ground_truth/<defect_type>`` gets masks ``000_mask.png``, 255 where the defect is visible, 0
+    elsewhere.  The defect types are scratch, stain, hole and missing_piece.  The folder appears
+    complete or not at all; one that an equal call made before is left as it is.
 
     Args:
         folder: where to; new, empty or made by an equal call.
         n_train: good images to train on.
         n_test_good: good images to test on.
-        n_per_defect: images of each kind of defect.
+        n_per_defect: images of each defect type.
         size: side of all images in pixels, at least 48.
         seed: equal seeds give equal files, and each image is independent of how many there are.
 
@@ -102,8 +104,8 @@ def make_demo_parts(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as staging:
             staged = Path(staging) / "parts"
-            for split, kind, index in plan.images():
-                _write_image(staged, photograph, plan, split, kind, index)
+            for split, defect_type, index in plan.images():
+                _write_image(staged, photograph, plan, split, defect_type, index)
             (staged / MARKER).write_text(_marker(plan), encoding="utf-8")
             if folder.exists():
                 folder.rmdir()
@@ -126,7 +128,11 @@ def _is_made(folder: Path, plan: _Plan) -> bool:
     if marker.read_text(encoding="utf-8", errors="replace") != _marker(plan):
         raise DataError(f"{folder}: holds demo images that were made with other values; {advice}")
     paths = [_image_path(*image) for image in plan.images()]
-    paths += [_mask_path(kind, index) for _, kind, index in plan.images() if kind in PAINTERS]
+    paths += [
+        _mask_path(defect_type, index)
+        for _, defect_type, index in plan.images()
+        if defect_type in PAINTERS
+    ]
     missing = [path for path in paths if not (folder / path).is_file()]
     if missing:
         raise DataError(
@@ -141,25 +147,25 @@ def _marker(plan: _Plan) -> str:
     return json.dumps(facts, indent=2) + "\n"
 
 
-def _image_path(split: str, kind: str, index: int) -> Path:
-    return Path(split, kind, f"{index:03d}.png")
+def _image_path(split: str, defect_type: str, index: int) -> Path:
+    return Path(split, defect_type, f"{index:03d}.png")
 
 
-def _mask_path(kind: str, index: int) -> Path:
-    return Path("ground_truth", kind, f"{index:03d}_mask.png")
+def _mask_path(defect_type: str, index: int) -> Path:
+    return Path("ground_truth", defect_type, f"{index:03d}_mask.png")
 
 
 def _write_image(
-    root: Path, photograph: Bytes, plan: _Plan, split: str, kind: str, index: int
+    root: Path, photograph: Bytes, plan: _Plan, split: str, defect_type: str, index: int
 ) -> None:
-    stream = ["train", "test", *PAINTERS].index(split if kind == "good" else kind)
+    stream = ["train", "test", *PAINTERS].index(split if defect_type == "good" else defect_type)
     rng = np.random.default_rng([plan.seed, stream, index])
     part = _good_part(_region(photograph, split), plan.size, rng)
-    if kind in PAINTERS:
-        alpha, target = PAINTERS[kind](part, rng)
+    if defect_type in PAINTERS:
+        alpha, target = PAINTERS[defect_type](part, rng)
         part += alpha[..., None] * (target - part)
-        _save(root / _mask_path(kind, index), np.where(alpha > VISIBLE, 255, 0))
-    _save(root / _image_path(split, kind, index), part * rng.uniform(0.92, 1.08))
+        _save(root / _mask_path(defect_type, index), np.where(alpha > VISIBLE, 255, 0))
+    _save(root / _image_path(split, defect_type, index), part * rng.uniform(0.92, 1.08))
 
 
 def _save(path: Path, image: npt.NDArray[Any]) -> None:
@@ -175,7 +181,7 @@ def _photograph() -> Bytes:
 
 
 def _region(photograph: Bytes, split: str) -> Bytes:
-    border = round(TEST_SHARE * photograph.shape[1])
+    border = round(TEST_FRACTION * photograph.shape[1])
     return photograph[:, :border] if split == "test" else photograph[:, border:]
 
 

@@ -46,7 +46,7 @@ def overlay(
     Args:
         image: uint8 [H, W, 3].
         heatmap: float [H, W] in [0, 1]; values outside are clipped.
-        opacity: share of the map's colour where the map is 1; elsewhere times the map's value.
+        opacity: fraction of the map's colour where the map is 1; elsewhere times the map's value.
 
     Returns:
         uint8 [H, W, 3].

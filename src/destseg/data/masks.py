@@ -1,8 +1,8 @@
 """What a mask marks, the same in every format and depth; what could mean two things is refused.
 
 Marked is what is not 0, whatever its value: 0 and 1, 0 and 255, 0 and 65535, numbers of regions.
-Only values that change gradually, at softened edges or from a lossy format, are shares of a pixel
-and cut at half of the file's range.
+Only values that change gradually, at softened edges or from a lossy format, are fractions of a
+pixel and cut at half of the file's range.
 """
 
 from __future__ import annotations

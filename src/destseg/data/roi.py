@@ -23,7 +23,7 @@ POLYGON_SIDE = 2048
 """Polygons are drawn on a square of this side, which is stretched to each image."""
 
 _FORMAT = (
-    'expected {"polygons": [[[x, y], [x, y], [x, y], ...], ...]} with x and y as shares of '
+    'expected {"polygons": [[[x, y], [x, y], [x, y], ...], ...]} with x and y as fractions of '
     "width and height in [0, 1]"
 )
 _SUB_PIXEL_BITS = 8
@@ -111,11 +111,11 @@ def _polygon(points: Any, where: str) -> NDArray[np.float64]:
     )
     if not pairs or len(points) < 3:
         raise DataError(f"{where}: {_FORMAT}, at least three points each, got {_short(points)}")
-    outside = [point for point in points if not all(0 <= share <= 1 for share in point)]
+    outside = [point for point in points if not all(0 <= fraction <= 1 for fraction in point)]
     if outside:
         raise DataError(
-            f"{where}: expected x and y as shares of width and height in [0, 1], got {outside[0]}; "
-            "divide pixels by the image's width and height"
+            f"{where}: expected x and y as fractions of width and height in [0, 1], got "
+            f"{outside[0]}; divide pixels by the image's width and height"
         )
     return np.array(points, np.float64)
 
@@ -123,7 +123,7 @@ def _polygon(points: Any, where: str) -> NDArray[np.float64]:
 def _draw(polygons: list[NDArray[np.float64]]) -> NDArray[np.bool_]:
     mask = np.zeros((POLYGON_SIDE, POLYGON_SIDE), np.uint8)
     for points in polygons:
-        # Half a pixel less: OpenCV counts from the first pixel's centre, shares from its edge.
+        # Half a pixel less: OpenCV counts from the first pixel's centre, fractions from its edge.
         places = np.rint((points * POLYGON_SIDE - 0.5) * 2**_SUB_PIXEL_BITS).astype(np.int32)
         # One by one: together, what two polygons have in common would be a hole.
         cv2.fillPoly(mask, [places], 1, shift=_SUB_PIXEL_BITS)

@@ -46,14 +46,14 @@ def size_for_tiles(height: int, width: int, tile: int) -> tuple[int, int]:
 def plan(height: int, width: int, tile: int, overlap: float) -> list[Tile]:
     """Return the tiles that cover an image, row by row; all are whole.
 
-    Neighbours overlap by the share asked for; the last tile of a row or column is moved back to
+    Neighbours overlap by the fraction asked for; the last tile of a row or column is moved back to
     end at the border and overlaps more.
 
     Args:
         height: of the image in pixels, at least ``tile``.
         width: the same.
         tile: side of a tile in pixels.
-        overlap: share of a tile's side that two neighbours have in common, in [0, 1).
+        overlap: fraction of a tile's side that two neighbours have in common, in [0, 1).
 
     Raises:
         ValueError: a side is shorter than a tile, or the overlap is out of its range.

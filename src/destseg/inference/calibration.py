@@ -180,17 +180,16 @@ class Calibration:
         return score > self.threshold
 
     def guarantee_note(self) -> str | None:
-        """Return why the rate asked for cannot be guaranteed, or ``None`` if it can."""
+        """Return what guaranteeing the rate asked for takes; ``None`` where it is guaranteed."""
         if self.guaranteed_false_alarm_rate <= self.max_false_alarm_rate:
             return None
         n = len(self.scores)
         needed = math.ceil(1 / self.max_false_alarm_rate - 1e-9) - 1
         return (
-            f"with {n} calibration images a false-alarm rate of "
-            f"{self.max_false_alarm_rate:.2%} cannot be guaranteed; the threshold guarantees "
-            f"{self.guaranteed_false_alarm_rate:.2%}. It takes {needed} calibration images: give "
-            "more good images, raise --calibration-fraction, or accept a higher "
-            "--max-false-alarm-rate."
+            f"with {n} calibration images the threshold guarantees a false-alarm rate of "
+            f"{self.guaranteed_false_alarm_rate:.2%}, not of {self.max_false_alarm_rate:.2%}, "
+            f"which takes {needed}: give more good images, raise --calibration-fraction, or accept a "
+            "higher --max-false-alarm-rate."
         )
 
     def to_dict(self) -> dict[str, Any]:

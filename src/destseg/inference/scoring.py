@@ -11,15 +11,15 @@ _PIXELS_AT_A_TIME = 2**22
 def image_score(
     anomaly_map: NDArray[np.float32], fraction: float, inspected: int | None = None
 ) -> float:
-    """Return how anomalous an image is: the mean over the highest share of its map.
+    """Return how anomalous an image is: the mean over the highest fraction of its map.
 
-    A share instead of a number of pixels (the paper's 100 of 256 x 256) means the same at any
+    A fraction instead of a number of pixels (the paper's 100 of 256 x 256) means the same at any
     size.
 
     Args:
         anomaly_map: float [h, w] in [0, 1], at the model's size.
-        fraction: share of the pixels in (0, 1]; at least one pixel is taken.
-        inspected: how many pixels the share is of, where the map is 0 outside a region of
+        fraction: of the pixels in (0, 1]; at least one pixel is taken.
+        inspected: how many pixels the fraction is of, where the map is 0 outside a region of
             interest; ``None`` is all of them.
 
     Returns:

@@ -26,7 +26,7 @@ def tiled_map(
         image: uint8 RGB [h, w, 3], sides at least ``tile``.
         backend: gives maps [n, tile, tile] for images [n, tile, tile, 3].
         tile: side of a tile in pixels.
-        overlap: share of a tile's side that neighbours have in common, in [0, 1).
+        overlap: fraction of a tile's side that neighbours have in common, in [0, 1).
         batch_size: tiles that go through the backend together.
         inspected: bool [h, w]; tiles without a pixel to inspect are not run.
 

@@ -62,7 +62,7 @@ class Drift:
         jumper: the gambler; ``jumper.played`` is the number of images that were compared.
         highest: highest log10 of the martingale so far, at least 0, its start.
         highest_at: after which image that was, counted from 1; 0 for the start.
-        highest_lean: the share that bet on higher scores minus that on lower ones there, in
+        highest_lean: the fraction that bet on higher scores minus that on lower ones there, in
             [-1, 1]: which way the scores went.
     """
 
@@ -86,7 +86,7 @@ class Drift:
             and (not self.scores or self.scores[-1] < self.limit),
             "every compared image has a score": 0 <= self.jumper.played <= len(self.scores),
             "no more are compared than seen": self.jumper.played <= self.images,
-            "accounts are shares": min(self.jumper.accounts) >= 0 and abs(sums - 1) < 1e-6,
+            "accounts are fractions": min(self.jumper.accounts) >= 0 and abs(sums - 1) < 1e-6,
             "numbers are finite": math.isfinite(self.jumper.log_invested + self.highest),
             "the highest value was at an image": 0 <= self.highest_at <= self.images,
         }

@@ -24,7 +24,7 @@ class Jumper:
     """The gambler: Simple Jumpers that begin at every image, with one unit of capital in all.
 
     A Simple Jumper has an account for each e in {-1, 0, 1}.  Before every p-value each account
-    gives the share 0.01 of what it has to be spread evenly over the three; then it is multiplied
+    gives the fraction 0.01 of what it has to be spread evenly over the three; then it is multiplied
     by 1 + e (p - 0.5), which is 1 in the mean where p is uniform.  So e = -1 gains by small
     p-values (scores higher than before) and e = 1 by large ones.
 
@@ -40,7 +40,7 @@ class Jumper:
     Attributes:
         played: number of p-values that were bet on, at least 0.
         log_invested: natural logarithm of what is in the accounts.
-        accounts: share of that in each account, for e = -1, 0, 1; they add up to 1.
+        accounts: fraction of that in each account, for e = -1, 0, 1; they add up to 1.
     """
 
     played: int = 0
@@ -49,8 +49,10 @@ class Jumper:
 
     def bet(self, p_value: float) -> Jumper:
         """Return the gambler after one more p-value, in [0, 1]."""
-        jumped = [(1 - JUMP_RATE) * share + JUMP_RATE / 3 for share in self.accounts]
-        won = [share * (1 + e * (p_value - 0.5)) for e, share in zip(BETS, jumped, strict=True)]
+        jumped = [(1 - JUMP_RATE) * fraction + JUMP_RATE / 3 for fraction in self.accounts]
+        won = [
+            fraction * (1 + e * (p_value - 0.5)) for e, fraction in zip(BETS, jumped, strict=True)
+        ]
         growth = math.fsum(won)
         played = self.played + 1
         log_payment = -math.log((played + 1) * (played + 2))  # for the next image

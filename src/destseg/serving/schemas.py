@@ -31,7 +31,7 @@ class Inspection(BaseModel):
     weights_sha256: str
     path: str = Field(description="The file's name in the form, else `image`.")
     score: Unit = Field(description="How anomalous; higher is worse.")
-    p_value: Unit = Field(description="Share of good parts expected to look as anomalous.")
+    p_value: Unit = Field(description="Fraction of good parts expected to look as anomalous.")
     is_defective: bool = Field(description="Whether the score is above the threshold.")
     threshold: Unit
     pixel_threshold: Unit = Field(description="Map values above it make regions.")
@@ -101,7 +101,7 @@ class ModelBody(BaseModel):
     pixel_threshold: Unit
     max_false_alarm_rate: float = Field(description="What was asked for.")
     guaranteed_false_alarm_rate: float = Field(
-        description="At most this share of good parts is flagged."
+        description="At most this fraction of good parts is flagged."
     )
     guarantee_note: str | None = Field(description="Why it guarantees less than was asked for.")
     calibration: CalibrationScores

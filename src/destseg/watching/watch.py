@@ -21,8 +21,8 @@ from destseg.watching.arrivals import Arrival, Arrivals, Scanner, look_at
 from destseg.watching.journal import Journal
 from destseg.watching.moving import Mover
 
-# Looking takes at most one part in five of the time, however many images lie there.
-_SHARE = 5
+# Looks begin this many times as far apart as one takes, however many images lie there.
+_APART = 5
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Watch:
                 if once and not there & self._arrivals.files:
                     return
             passed = self._clock() - looked
-            if self._pause(max(0.0, max(self.timing.interval, _SHARE * took) - passed)):
+            if self._pause(max(0.0, max(self.timing.interval, _APART * took) - passed)):
                 return
 
     def _not_done(self) -> list[Arrival]:

@@ -10,9 +10,9 @@ const COLOURS = Uint8ClampedArray.from({ length: 3 * 256 }, (_, i) => colourAt(M
 const LONGEST = 1024; // pixels a side; a map of tiles is as large as its image
 
 function colourAt(level, channel) {
-  const stop = Math.min(Math.floor(level / STEP), STOPS.length - 2), share = level / STEP - stop;
+  const stop = Math.min(Math.floor(level / STEP), STOPS.length - 2), fraction = level / STEP - stop;
   const part = i => parseInt(STOPS[i].slice(2 * channel, 2 * channel + 2), 16);
-  return (1 - share) * part(stop) + share * part(stop + 1);
+  return (1 - fraction) * part(stop) + fraction * part(stop + 1);
 }
 
 /** The PNG in a result as a file of its own, which takes less memory than its text. */

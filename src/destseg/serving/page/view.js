@@ -181,9 +181,9 @@ function drawMeaning({ result, calibration }) {
 }
 
 function showOpacity() {
-  const share = byId("opacity").value;
-  byId("heat").style.opacity = share / 100;
-  byId("opacity-text").textContent = `${share}\u00a0%`;
+  const percent = byId("opacity").value;
+  byId("heat").style.opacity = percent / 100;
+  byId("opacity-text").textContent = `${percent}\u00a0%`;
 }
 
 /** Begin; `again(entry)` is called where a failed one is to be tried again. */

@@ -75,10 +75,10 @@ const chance = (event, part, all) =>
   `As long as good parts stay as they were, the chance that ${event} is at most ` +
   `${whole.format(part)} in ${whole.format(all)} (${nearly(part / all)}).`;
 
-/** A share in per cent, of which it says whether it is rounded. */
-function nearly(share) {
-  const text = rounded.format(100 * share);
-  return `${text === exact.format(100 * share) ? "" : "about "}${text}\u00a0%`;
+/** A fraction in per cent, of which it says whether it is rounded. */
+function nearly(fraction) {
+  const text = rounded.format(100 * fraction);
+  return `${text === exact.format(100 * fraction) ? "" : "about "}${text}\u00a0%`;
 }
 
 /** Text that ends as a sentence and begins as one. */
