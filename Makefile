@@ -15,7 +15,7 @@ THREADS ?= 1
 .PHONY: help demo test test-lowest check format bench clean
 
 help:
-	@echo "make demo    train on a small made-up product and look at what it finds (minutes)"
+	@echo "make demo    train on made-up parts and look at what it finds (minutes)"
 	@echo "make test    run all tests; with other kernels: ISA=avx2, ISA=avx, THREADS=2"
 	@echo "make test-lowest   the same with the lowest versions of pyproject.toml (some GB more)"
 	@echo "make check   lint, formatting, types"

@@ -23,7 +23,7 @@ class Images:
 
 
 def mvtec(root: Path) -> list[Images]:
-    """Read MVTec AD and MPDD: CATEGORY/train/good, CATEGORY/test/KIND, CATEGORY/ground_truth."""
+    """Read MVTec AD and MPDD: CATEGORY/train/good, CATEGORY/test/TYPE, CATEGORY/ground_truth."""
     found = [folder for folder in _folders(root) if (folder / "train" / GOOD).is_dir()]
     if (root / "train" / GOOD).is_dir():
         found = [root]

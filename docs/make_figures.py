@@ -60,7 +60,7 @@ def row(predictor: Predictor, model: DeSTSeg, sample: Sample) -> list[NDArray[np
     pixels = torch.from_numpy(resize(image, (side, side))).permute(2, 0, 1)[None]
     with torch.inference_mode():
         products = compare(*model.features(model.normalize(pixels)))
-    distances = [1 - product.sum(1)[0].numpy() for product in products]
+    distances = [1 - similar.sum(1)[0].numpy() for similar in products]
     maps = [*distances, predictor.predict(sample.path).heatmap]
     return [image, mask, *(colour_map(each) for each in maps)]
 

@@ -69,7 +69,7 @@ def write_images(folder: Path, count: int, *, side: int = 64, seed: int = 0) -> 
 
 
 def write_category(folder: Path, seed: int) -> Path:
-    """Write a category in MVTec's layout: 9 good parts, and 2 of each kind to test on."""
+    """Write a category in MVTec's layout: 9 good parts, and 2 of each type to test on."""
     write_images(folder / "train/good", 9, seed=seed)
     write_images(folder / "test/good", 2, seed=seed + 10)
     write_images(folder / "test/hole", 2, seed=seed + 20)

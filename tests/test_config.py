@@ -214,7 +214,7 @@ def test_all_problems_are_listed_at_once_with_their_flags():
         ("skip_unreadable", "yes"),
         ("tensorboard", None),
         ("rotation", None),
-        ("rotation", "tilt"),
+        ("rotation", "ten"),
         ("rotation", -1.0),
         ("rotation", 181.0),
         ("quarter_turns", 1),

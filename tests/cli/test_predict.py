@@ -467,7 +467,7 @@ def test_masks_beside_good_and_defective_images_are_left_out_with_a_word(predict
     assert code == 0
     assert [Path(line["path"]).name for line in lines] == ["2.png", "1.png"]
     assert "left out the masks (1)" in err
-    # A product called mask is one of others.
-    write(tmp_path / "products/mask/1.png")
-    write(tmp_path / "products/glove/1.png")
-    assert len(predict(tmp_path / "products")[1]) == 2
+    # A category called mask is one of others.
+    write(tmp_path / "categories/mask/1.png")
+    write(tmp_path / "categories/glove/1.png")
+    assert len(predict(tmp_path / "categories")[1]) == 2

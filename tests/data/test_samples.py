@@ -238,7 +238,7 @@ def test_masks_are_never_taken_for_images(masks, tmp_path):
         ["0/1.png", "1/1.png", "2/1.png"],
         ["left/1.png", "right/1_flash.png", "label/1.png", "data/part_7/1.png"],
         ["OK/1.png", "OK/2.png"],
-        ["gas_mask.png", "n95_mask.png"],  # a product, without what they would be masks of
+        ["gas_mask.png", "n95_mask.png"],  # a category, without what they would be masks of
         ["1_OK.png", "2_OK.png"],
     ],
 )

@@ -69,7 +69,7 @@ def test_figures_are_those_of_scipy_and_scikit_learn(steps):
 
 
 def test_p_values_and_decisions_in_closed_form():
-    # Held out are 64, 128 and 191 of 255: p-values 1, 3/4, 2/4 and 1/4, defective is the last.
+    # Calibrated with 64, 128, 191 of 255: p-values 1, 3/4, 2/4, 1/4, defective is the last.
     images = flat((0, 0), (100, 150), (150, 200), (250, 10))
     agreed = agreement(channel(0), channel(1), images, where(False, False, True, True))
     assert agreed.p_value_difference == (0 + 1 / 4 + 1 / 4 + 3 / 4) / 4

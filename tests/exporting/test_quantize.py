@@ -22,7 +22,7 @@ from destseg.inference.calibration import TOLERANCE, Calibration
 from destseg.inference.exports import bundle_for, find_exports, load_export, save_export
 from destseg.inference.predictor import Predictor, load
 
-HELD_OUT = ("002.png", "005.png", "011.png")
+CALIBRATION = ("002.png", "005.png", "011.png")
 textures_once = functools.cache(int8.load_textures)
 
 
@@ -51,11 +51,11 @@ def data(tmp_path):
 
 @pytest.fixture
 def bundle(tmp_path):
-    """Exported to ONNX, with three of the twelve good parts held out."""
+    """Exported to ONNX, with three of the twelve good parts for calibration."""
     settings = Settings.from_preset(image_size=64, max_false_alarm_rate=0.25)
     saved = save_bundle(tmp_path / "model", settings, {}, {})
     scores = [2 / 255, 5 / 255, 11 / 255]
-    calibration = Calibration.fit(scores, scores, HELD_OUT, settings, saved.weights_sha256)
+    calibration = Calibration.fit(scores, scores, CALIBRATION, settings, saved.weights_sha256)
     bundle = save_calibration(saved, calibration)
     save_export(bundle, "onnx", {"model.onnx": b"fp32"}, {})
     return bundle
@@ -97,7 +97,7 @@ def test_the_form_has_its_own_threshold_bound_to_its_own_files(bundle, data, run
     form = load_export(load_bundle(bundle.folder), "onnx-int8")
     assert (form.sha256, form.calibration) == (done.sha256, done.calibration)
     assert form.calibration.weights_sha256 == form.sha256 != bundle.weights_sha256
-    assert form.calibration.paths == HELD_OUT
+    assert form.calibration.paths == CALIBRATION
     assert form.calibration.scores == pytest.approx([1 / 255, 2.5 / 255, 5.5 / 255])
     assert form.calibration.max_false_alarm_rate == 0.25
     assert bundle_for(bundle, "onnx-int8").calibration == form.calibration
@@ -147,7 +147,7 @@ def test_ranges_judgement_and_threshold_have_no_image_in_common(
     monkeypatch.setattr(module, "good_and_anomalous", good_and_anomalous)
     done = quantize(bundle, data, "onnx", count=count)
     ranges, judged = taken
-    others = [path.name for path in sorted(data.iterdir()) if path.name not in HELD_OUT]
+    others = [path.name for path in sorted(data.iterdir()) if path.name not in CALIBRATION]
     sets = [*ranges, *judged, *done.calibration.paths]
     assert len(sets) == len(set(sets))
     assert set(ranges + judged) <= set(others)
@@ -187,7 +187,7 @@ def test_other_images_than_those_of_the_training_are_split_anew(bundle, tmp_path
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_too_few_good_images_beside_the_calibration_ones(count, bundle, data, runtimes):
     for path in sorted(data.iterdir()):
-        if path.name not in HELD_OUT:
+        if path.name not in CALIBRATION:
             path.unlink()
     for number in range(count):
         Image.fromarray(np.full((64, 64, 3), 100, np.uint8)).save(data / f"new{number}.png")
@@ -354,7 +354,7 @@ def test_the_tiny_network_in_int8(runtime, quantisable_bundle, tmp_path):
     assert done.calibration.weights_sha256 == load_export(bundle, name).sha256
     predictor = load(bundle.folder, backend=name, device="cpu")
     assert isinstance(predictor, Predictor)
-    scores = sorted(predictor.predict(data / image).score for image in HELD_OUT)
+    scores = sorted(predictor.predict(data / image).score for image in CALIBRATION)
     assert scores == pytest.approx(list(done.calibration.scores), abs=1e-6)
     assert predictor.calibration.threshold == done.calibration.threshold
     assert done.calibration.scores != bundle.calibration.scores

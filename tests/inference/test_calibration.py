@@ -86,8 +86,8 @@ def test_ties_within_the_tolerance_count_for_the_part(calibration_images, rate, 
     calibration = fitted(calibration_images, rate)
     rank, _ = threshold_rank(len(calibration_images), rate)
     deciding = sorted(calibration_images, reverse=True)[rank]
-    for score, share in zip(calibration_images, by, strict=False):
-        elsewhere = min(1.0, max(0.0, score + share * TOLERANCE))
+    for score, times in zip(calibration_images, by, strict=False):
+        elsewhere = min(1.0, max(0.0, score + times * TOLERANCE))
         exact = (1 + sum(other >= score for other in calibration_images)) / (
             len(calibration_images) + 1
         )
@@ -113,7 +113,7 @@ def test_what_turns_within_the_tolerance_is_borderline(calibration_images, rate,
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_an_image_is_flagged_exactly_where_its_p_value_keeps_the_promise(rate):
+def test_an_image_is_flagged_exactly_where_its_p_value_keeps_the_guaranteed_rate(rate):
     """In exact arithmetic, for every n to 60, at, between and beside all calibration scores."""
     exact = Fraction(rate)
     for n in range(1, 61):
@@ -136,7 +136,7 @@ def test_an_image_is_flagged_exactly_where_its_p_value_keeps_the_promise(rate):
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_the_promised_rate_is_the_highest_p_value_that_is_flagged(rate):
+def test_the_guaranteed_rate_is_the_highest_p_value_that_is_flagged(rate):
     exact = Fraction(rate)
     for n in range(1, 400):
         rank, guaranteed = threshold_rank(n, float(rate))
@@ -189,7 +189,7 @@ def test_scores_peaks_and_names_stay_together():
 
 @pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (99, 0.01), (30, 0.1), (5, 0.01), (50, 0.02)])
 @pytest.mark.parametrize("levels", [None, 7])
-def test_good_parts_are_flagged_no_more_often_than_promised(n, rate, levels):
+def test_good_parts_are_flagged_no_more_often_than_guaranteed(n, rate, levels):
     """Simulated: calibration and new scores from one distribution, with and without ties."""
     rng = np.random.default_rng(n)
     trials = 4000

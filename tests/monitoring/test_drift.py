@@ -182,7 +182,7 @@ def test_the_seed_orders_equal_scores_and_nothing_else():
 
 
 @pytest.mark.parametrize("calibration_images", [5, 100])
-def test_false_alarms_are_as_rare_as_promised(calibration_images):
+def test_false_alarms_are_as_rare_as_guaranteed(calibration_images):
     rng = np.random.default_rng(calibration_images)
     lines, rate = 300, 0.1
     alarms = 0
@@ -228,10 +228,10 @@ def simple_jumper(p_values: list[float]) -> list[float]:
     """One that begins at the first image, as published; decimal logarithms."""
     accounts, log10, result = [1 / 3] * 3, 0.0, []
     for p in p_values:
-        accounts = [0.99 * share + 0.01 / 3 for share in accounts]
+        accounts = [0.99 * money + 0.01 / 3 for money in accounts]
         accounts = [accounts[0] * (1.5 - p), accounts[1], accounts[2] * (0.5 + p)]
         log10 += math.log10(sum(accounts))
-        accounts = [share / sum(accounts) for share in accounts]
+        accounts = [money / sum(accounts) for money in accounts]
         result.append(log10)
     return result
 

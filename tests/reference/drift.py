@@ -4,7 +4,7 @@ from fractions import Fraction
 
 
 def p_values(calibration_images, scores, chances):
-    """The share of the higher scores, and a random part of the equal ones, itself among them."""
+    """The fraction of the higher scores, and a random part of the equal ones, itself among them."""
     earlier = list(calibration_images)
     result = []
     for score, chance in zip(scores, chances, strict=True):

@@ -38,7 +38,7 @@ CHROMIUM_ARGS += [
     "--host-resolver-rules=MAP part.test 127.0.0.1",
 ]
 TOKEN = "s3cret"
-HELD_OUT = [0.1, 0.2, 0.3]
+CALIBRATION = [0.1, 0.2, 0.3]
 PIXEL_THRESHOLD = 0.5
 REFUSALS = {
     401: "expected the header Authorization: Bearer TOKEN, got none or another",
@@ -98,7 +98,7 @@ def inspected(content, model):
     }
 
 
-def model(name="bottle", scores=HELD_OUT, **changes):
+def model(name="bottle", scores=CALIBRATION, **changes):
     values = {
         "name": name,
         "default": False,
@@ -311,7 +311,7 @@ def named(page):
 
 
 def colour_of(page, x, y):
-    """What is seen of the image at a share of its width and height."""
+    """What is seen of the image at a fraction of its width and height."""
     shown = Image.open(io.BytesIO(page.locator("#frame").screenshot())).convert("RGB")
     return np.array(shown.getpixel((int(x * shown.width), int(y * shown.height))), int)
 
@@ -633,17 +633,17 @@ def test_the_words_hold_at_the_edges(visit):
         assert words[0]
         return words[1], *(" ".join(lines).replace("\xa0", " ") for lines in words[2:])
 
-    p, said, _ = told(0.05, HELD_OUT)
+    p, said, _ = told(0.05, CALIBRATION)
     assert p == "1"
     assert "All 3 good parts" in said
     assert "no unusual score" in said
     assert "chance" not in said
-    p, said, meant = told(0.3001, HELD_OUT)  # a tie: at the threshold, not above it
+    p, said, meant = told(0.3001, CALIBRATION)  # a tie: at the threshold, not above it
     assert p == "0.5"
     assert "0.3001 is not above the threshold of 0.3001. 1 of the 3" in said
     assert "the highest score of the 3 good parts kept aside from training, and 0.0001" in meant
     assert "at most 2 in 4 (50 %)" in said
-    _, said, _ = told(0.30010001, HELD_OUT)
+    _, said, _ = told(0.30010001, CALIBRATION)
     assert "0.30010001 is above the threshold of 0.30010000." in said
     assert "None of the 3" in said
     many = [n / 2000 for n in range(1999)]

@@ -138,7 +138,7 @@ def test_dtd_is_loaded_from_its_own_layout():
     assert len(torch.unique(textures.flatten(1), dim=0)) == 40
 
 
-# ---- the product's colours
+# ---- the category's colours
 
 
 def coloured(count=5, side=8):

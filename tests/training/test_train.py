@@ -119,7 +119,7 @@ def test_the_log_tells_every_step(settings, finished):
         assert np.isfinite(each["loss"])
     # Two steps of warm-up under a cosine over three.
     student, head = settings.training.lr_student, settings.training.lr_head
-    expected = [rate * share for rate in (student, head, head) for share in (0.5, 0.75, 0.25)]
+    expected = [rate * factor for rate in (student, head, head) for factor in (0.5, 0.75, 0.25)]
     assert [each["lr"] for each in steps] == pytest.approx(expected)
 
 
@@ -707,7 +707,7 @@ def test_otherwise_a_run_tells_what_it_does(parts, settings, tmp_path, capfd):
     assert out == ""
     for text in (
         "checking 12 images",
-        "9 images to train on, 3 held out",
+        "9 images to train on, 3 for calibration",
         "teacher: file tiny.safetensors",
         "phase 1, student: step 3/3",
         "phase 2, head: step 3/3",

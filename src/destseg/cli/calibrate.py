@@ -41,7 +41,7 @@ def run(words: list[str]) -> int:
         "--max-false-alarm-rate",
         type=float,
         metavar="A",
-        help="share of good parts that may be called defective (default: as it was)",
+        help="fraction of good parts that may be called defective (default: as it was)",
     )
     parser.add_argument(
         "--restore", metavar="FILE", help="go back to a calibration that was kept, by its name"

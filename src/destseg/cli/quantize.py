@@ -39,7 +39,7 @@ def run(words: list[str]) -> int:
         type=float,
         default=0.01,
         metavar="X",
-        help="largest loss of image AUROC and of pixel AP, as a share (default: 0.01)",
+        help="largest loss of image AUROC and of pixel AP, as a fraction (default: 0.01)",
     )
     parser.add_argument(
         "--scope",

@@ -70,7 +70,7 @@ def _refuse_place(source: Path) -> None:
     has_good = bool(folders_in(beside, names.is_good))
     kind = _kind_of([place.name])
     in_test = names.is_test(beside.name) and (has_good or _is_test_of_data_set(beside))
-    # A name alone is not enough: a product, or any folder, can be called test or mask.
+    # A name alone is not enough: a category, or any folder, can be called test or mask.
     in_masks = (names.is_masks(place.name) and folders_in(beside, names.is_split)) or (
         names.is_masks(beside.name) and folders_in(above, names.is_split)
     )

@@ -93,7 +93,7 @@ def good_samples(source: str | Path, tell: Callable[[str], None] = _LOGGER.warni
     source = Path(source)
     many = source.is_dir() or source.suffix.lower() in LIST_SUFFIXES
     paths = good_paths(source, tell) if many else find_images(source)
-    # A list may name an image twice; it must not be trained on and held out at once.
+    # A list may name an image twice; it must not be trained on and calibrate at once.
     unique = {path.resolve(): path for path in reversed(paths)}
     return [Sample(path, GOOD) for path in reversed(unique.values())]
 
@@ -153,13 +153,13 @@ test_folder.__test__ = False  # type: ignore[attr-defined]
 def split_calibration(
     samples: Sequence[Sample], *, fraction: float, minimum: int, seed: int
 ) -> tuple[list[Sample], list[Sample]]:
-    """Split good samples into those to train on and those held out for the threshold.
+    """Split good samples into those to train on and those that set the threshold.
 
-    Of n samples min(max(round(fraction * n), minimum), n // 2) are held out.  The choice depends
+    Of n samples min(max(round(fraction * n), minimum), n // 2) calibrate.  The choice depends
     on the seed and the positions only, so that a moved folder gives the same split.
 
     Returns:
-        (training, held out), both in the order given.
+        (training, calibration), both in the order given.
     """
     count = min(max(round(fraction * len(samples)), minimum), len(samples) // 2)
     chosen = set(np.random.default_rng(seed).permutation(len(samples))[:count].tolist())

@@ -49,7 +49,7 @@ class RankedCounts:
         heights = 2 * self.true_positives - found
         whole = 2 * self.positives * self.negatives
         # In whole numbers, because the sum over millions of pixels is then exact; of billions it
-        # no longer fits int64, and floats lose nothing that a share of so many would show.
+        # no longer fits int64, and floats lose nothing that a fraction of so many would show.
         if whole <= np.iinfo(np.int64).max:
             return int(alarms @ heights) / whole
         return float((alarms / self.negatives) @ (heights / (2 * self.positives)))

@@ -27,7 +27,7 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
         scores: finite numbers, higher for defective; the same shape.
 
     Returns:
-        A share in [0, 1]; NaN where only one class (or no sample) is present, because then no
+        A fraction in [0, 1]; NaN where only one class (or no sample) is present, because then no
         pair exists to be ordered and any number would look like a result.
 
     Raises:
@@ -50,7 +50,7 @@ def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
         scores: finite numbers, higher for defective; the same shape.
 
     Returns:
-        A share in [0, 1]; NaN where only one class (or no sample) is present: without positives
+        A fraction in [0, 1]; NaN where only one class (or no sample) is present: without positives
         recall has no meaning, and without negatives every score at all would give 1.
         (scikit-learn gives 0 with a warning, and 1.)
 
@@ -68,7 +68,7 @@ class Curve:
     """Points of a curve; all three arrays are as long, and empty where it is not defined.
 
     Attributes:
-        x, y: shares in [0, 1], float64 [k].
+        x, y: fractions in [0, 1], float64 [k].
         thresholds: found are the samples with a score >= it; falling, float64 [k].
     """
 
@@ -189,7 +189,7 @@ def from_nothing(
 
     Args:
         counts: with one threshold for each point.
-        x: rising shares in [0, 1], float64 [k].
+        x: rising fractions in [0, 1], float64 [k].
         y: the same.
         points: at most so many are kept.
     """

@@ -25,12 +25,12 @@ class Rate:
 
     @property
     def value(self) -> float:
-        """The share in [0, 1]."""
+        """The fraction in [0, 1]."""
         return self.count / self.total if self.total else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Lower and upper bound of the share that 95 % of such intervals cover."""
+        """Lower and upper bound of the fraction that 95 % of such intervals cover."""
         if not self.total:
             return math.nan, math.nan
         n, share, z = self.total, self.value, 1.959963984540054

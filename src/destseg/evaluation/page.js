@@ -148,9 +148,9 @@ function cutAt(points, limit) {
 function showMeaning() {
   const n = report.calibrationScores.length;
   const fitted = n
-    ? `It was fitted on ${n} good images that were held out from training; no test image and no ` +
-      `label took part. As long as good parts stay as they were, one is flagged with a chance of at ` +
-      `most ${percent(report.guaranteed)}. An image's p‑value is (1 + the number of ` +
+    ? `It was fitted to ${n} calibration images, good ones that were not trained on; no test image and ` +
+      `no label took part. As long as good parts stay as they were, one is flagged with a probability ` +
+      `of at most ${percent(report.guaranteed)}. An image's p‑value is (1 + the number of ` +
       `calibration scores at most ${report.tolerance} below its own) / ${n + 1}: what is so near is a tie.`
     : "The scores of the calibration images that it was fitted on are not at hand.";
   byId("meaning").append(

@@ -186,5 +186,5 @@ def _joined(parts: list[npt.NDArray[np.floating]]) -> npt.NDArray[np.floating]:
 
 
 def _as_share(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return rising sums as shares of the last one, so that rounding cannot pass 1."""
+    """Return rising sums as fractions of the last one, so that rounding cannot pass 1."""
     return sums / sums[-1] if sums.size and sums[-1] > 0 else sums

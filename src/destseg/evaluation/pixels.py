@@ -57,7 +57,7 @@ def pixel_metrics(
         pairs: a map [h, w] and a bool mask [h, w] for each image; sizes may differ.
         exact: hold every value (4 bytes a pixel); else count in bins, see ``PixelCounts.empty``.
         fpr_limit: where the area under the overlap ends, in (0, 1].
-        recall: share of instances for ``iap_90``, in (0, 1].
+        recall: fraction of instances for ``iap_90``, in (0, 1].
 
     Raises:
         DataError: if a map or mask is not as ``PixelCounts.add`` expects it, or a number is out

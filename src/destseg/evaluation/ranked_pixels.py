@@ -1,4 +1,4 @@
-"""What every threshold on maps finds: pixels, shares of defective regions, regions."""
+"""What every threshold on maps finds: pixels, fractions of defective regions, regions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RankedPixels(RankedCounts):
     straight there and no metric changes.
 
     Attributes:
-        overlap: mean share of a region's pixels that are found, each region counting the same,
+        overlap: mean fraction of a region's pixels that are found, each region counting the same,
             float64 in [0, 1], rising [k].
         instances: regions whose own score is >= the threshold, int64, rising [k].
     """
@@ -77,11 +77,11 @@ class RankedPixels(RankedCounts):
         return float(np.diff(found, prepend=0) @ precision) / self.regions
 
     def iap_at(self, recall: float) -> float:
-        """Return ``instance_precision`` at the highest score that finds a share of all instances.
+        """Return ``instance_precision`` at the highest score that finds so many of all instances.
 
         Args:
-            recall: the share, in (0, 1], taken as the decimal number that it prints as: 0.9 of 10
-                instances are 9, although the float nearest to 0.9 is a little more.
+            recall: the fraction, in (0, 1], taken as the decimal number that it prints as: 0.9 of
+                10 instances are 9, although the float nearest to 0.9 is a little more.
 
         Returns:
             In [0, 1]; NaN of one class only.

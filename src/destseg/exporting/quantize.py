@@ -76,7 +76,7 @@ def quantize(
         data: good images as for training; a data set with labelled test images is measured on
             them too.
         to: ``onnx`` or ``openvino``; exported in fp32 first where that is missing.
-        max_drop: largest loss of image AUROC and of pixel AP that is accepted, of 1.
+        max_drop: largest loss of image AUROC and of pixel AP that is accepted, as a fraction.
         scope: the name of one of ``int8.SCOPES``, or ``auto`` for the first that is accurate
             enough.
         count: good images that ranges are measured on, at least 2; of fewer than two times as many

@@ -188,8 +188,8 @@ class Calibration:
         return (
             f"with {n} calibration images the threshold guarantees a false-alarm rate of "
             f"{self.guaranteed_false_alarm_rate:.2%}, not of {self.max_false_alarm_rate:.2%}, "
-            f"which takes {needed}: give more good images, raise --calibration-fraction, or accept a "
-            "higher --max-false-alarm-rate."
+            f"which takes {needed}: give more good images, raise --calibration-fraction, or accept "
+            "a higher --max-false-alarm-rate."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from destseg.training.log import TrainingLog
 
 @dataclass(frozen=True)
 class GoodParts:
-    """The good images of a run: those it trains on and those held out.
+    """The good images of a run: those it trains on and the calibration images.
 
     Attributes:
         root: folder that their names are relative to.
@@ -67,7 +67,7 @@ class GoodParts:
                 f"those, out of {len(readable)}. Add good images, or lower --batch-size."
             )
         log.say(
-            f"{len(training)} images to train on, {len(calibration_images)} for the calibration",
+            f"{len(training)} images to train on, {len(calibration_images)} for calibration",
             training=len(training),
             calibration_images=len(calibration_images),
         )
