@@ -17,10 +17,8 @@ from destseg.cli.main import COMMANDS, main
 from destseg.config import Settings, flag, settings_fields
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = {
-    **{"image_size": 64, "batch_size": 2},
-    **{"denoise_steps": 1, "segment_steps": 1, "surface_steps": 1},
-}
+STEPS = {"denoise_steps": 1, "segment_steps": 1, "surface_steps": 1}
+TINY = {"image_size": 64, "batch_size": 2, **STEPS}
 
 
 def blocks(page: str, language: str) -> list[str]:
