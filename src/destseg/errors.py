@@ -6,7 +6,8 @@
     ├── SettingsError          a setting is unknown, of the wrong type or out of range
     ├── DataError              a folder, list or set of images cannot be used
     │   ├── ImageError         one image cannot be read (has .path and .reason)
-    │   └── BatchError         some of several images failed (has .results and .failures)
+    │   ├── BatchError         some of several images failed (has .results and .failures)
+    │   └── NotWrittenError    the work is done, its files could not be written (has .result)
     ├── WeightsError           pretrained weights are missing, changed or do not fit
     ├── BundleError            a trained model on disk is missing, changed or too new
     ├── TrainingError          training cannot go on or cannot be resumed
@@ -21,7 +22,7 @@ command line exits with: 1 for work that failed, 2 for settings that make no sen
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -81,6 +82,20 @@ class BatchError(DataError):
         )
         self.results = tuple(results)
         self.failures = tuple(failures)
+
+
+class NotWrittenError(DataError):
+    """Work that is done, but files of what it gave could not be written; the others were.
+
+    Attributes:
+        result: what the function would have returned.
+        failures: the errors, by the file.
+    """
+
+    def __init__(self, result: Any, failures: Mapping[Path, DataError]) -> None:
+        super().__init__("\n".join(map(str, failures.values())))
+        self.result = result
+        self.failures = dict(failures)
 
 
 class WeightsError(DestsegError):

@@ -8,7 +8,9 @@ import types
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,15 @@ def plain(value: Any, expected: Any, rule: Rule) -> Any:
     """
     if get_origin(expected) is tuple and isinstance(value, list | tuple):
         return tuple(plain(item, None, ANY) for item in value)
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        return value.item()
     if rule is PATH and isinstance(value, str | os.PathLike):
         return os.path.expanduser(value)  # noqa: PTH111 - Path's fails where there is none
+    return scalar(value)
+
+
+def scalar(value: Value) -> Value:
+    """Return Python's value for one of NumPy's, and any other as it is."""
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return cast(Value, cast(Any, value).item())
     return value
 
 

@@ -12,7 +12,8 @@ import pytest
 
 import destseg
 from batch_inspection.at_workers import DEADLY
-from destseg.batch_inspection.schema import SCHEMA, Counts
+from destseg.batch_inspection.counts import BatchCounts
+from destseg.batch_inspection.schema import SCHEMA
 from destseg.cli.main import main
 from destseg.errors import DataError, SettingsError
 
@@ -119,7 +120,7 @@ def test_an_interrupted_batch_goes_on_and_has_every_image_once(
     assert results(output) == found
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert sorted(output.glob("part-*")) == files
-    assert json.loads((output / "_SUCCESS").read_text()) == vars(Counts(90, 2, 50))
+    assert json.loads((output / "_SUCCESS").read_text()) == vars(BatchCounts(90, 2, 50))
 
     # The image is mended, which is another listing, for its size is another.
     write_image(source / "7.png", 0)

@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from destseg.batch_inspection.counts import BatchCounts
 from destseg.batch_inspection.job import Job, begin, complete, finished
 from destseg.batch_inspection.partitions import plan_files
-from destseg.batch_inspection.schema import SCHEMA, Counts, row, to_parquet
+from destseg.batch_inspection.schema import SCHEMA, row, to_parquet
 from destseg.batch_inspection.storage import Storage
 from destseg.errors import DataError, ImageError
 
@@ -58,7 +59,7 @@ def test_overwriting_deletes_results_and_nothing_else(output):
     write_results(output)
     output.write("notes.txt", b"mine")
     output.write("part-mine.parquet", b"mine")
-    complete(output, JOB, Counts(10))
+    complete(output, JOB, BatchCounts(10))
     begin(output, replace(JOB, weights_sha256="other"), overwrite=True)
     assert sorted(output.names()) == ["_job.json", "notes.txt", "part-mine.parquet"]
     assert json.loads(output.read("_job.json"))["weights_sha256"] == "other"
@@ -90,12 +91,12 @@ def test_only_whole_results_of_this_batch_are_finished(output):
     write_results(output, replace(JOB, weights_sha256="other"))
     assert finished(output, JOB, PIECES) == {}
     write_results(output, failed=1)
-    counts = {0: Counts(4, 1), 1: Counts(4, 1), 2: Counts(2, 1)}
+    counts = {0: BatchCounts(4, 1), 1: BatchCounts(4, 1), 2: BatchCounts(2, 1)}
     assert finished(output, JOB, PIECES) == counts
     half = output.read(JOB.file(0))
     output.write(JOB.file(0), half[: len(half) // 2])
     output.write(JOB.file(1), output.read(JOB.file(2)))  # whole, but of two images
-    assert finished(output, JOB, PIECES) == {2: Counts(2, 1)}
+    assert finished(output, JOB, PIECES) == {2: BatchCounts(2, 1)}
     assert finished(output, JOB, PIECES, retry_failed=True) == {}
 
 
@@ -103,18 +104,18 @@ def test_a_batch_is_complete_when_every_partition_is_there(output):
     begin(output, JOB)
     write_results(output, partitions=(0, 2))
     with pytest.raises(DataError, match=r"results of all 3 partitions, part-000001-\w+\.parquet"):
-        complete(output, JOB, Counts(10))
+        complete(output, JOB, BatchCounts(10))
     assert "_SUCCESS" not in output.names()
     write_results(output, partitions=(1,))
     write_results(output, replace(JOB, weights_sha256="other"))  # a straggler
-    complete(output, JOB, Counts(10))
+    complete(output, JOB, BatchCounts(10))
     assert sorted(output.names()) == ["_SUCCESS", "_job.json", *map(JOB.file, range(3))]
 
 
 def test_readers_of_a_folder_see_the_results_alone(output, monkeypatch):
     begin(output, JOB)
     write_results(output, failed=1)
-    complete(output, JOB, Counts(10))
+    complete(output, JOB, BatchCounts(10))
     table = pq.read_table(output.root)
     assert table.schema.remove_metadata() == SCHEMA
     assert table["path"].to_pylist() == [f"{number}.png" for number in range(10)]

@@ -70,8 +70,8 @@ def test_overwriting_trains_anew_and_other_settings_alone_are_refused(words, giv
     ("more", "reason"),
     [
         (["--cpus", "0"], "--cpus: expected at least 1, got 0"),
-        (["--gpus", "1.5"], "--gpus: expected 0, a share of one or a whole number, got 1.5"),
-        (["--gpus", "nan"], "--gpus: expected 0, a share of one"),
+        (["--gpus", "1.5"], "--gpus: expected 0, a part of one or a whole number, got 1.5"),
+        (["--gpus", "nan"], "--gpus: expected 0, a part of one"),
         (["--retries", "-1"], "--retries: expected at least 0, got -1"),
         (["--device", "cuda"], "--gpus: expected more than 0 for --device cuda, got 0"),
         (["--only", "bolts"], "expected a category, got 'bolts'; did you mean 'bolt'?"),
@@ -110,7 +110,8 @@ def test_on_a_terminal_a_table_tells_how_far_jobs_are(made_up, monkeypatch, tmp_
     monkeypatch.setattr(jobs_table, "Console", lambda **_: console)
     job = made_up("bolt", 0).job
     job.folder.mkdir(parents=True)
-    with jobs_table.JobsShown(2, quiet=False) as shown:
+    with jobs_table.JobsShown(quiet=False) as shown:
+        shown.begin(2)
         step = {"event": "step", "phase": "denoise", "step": 5, "steps": 800, "loss": 0.5}
         record = {"time": shown._since + 2, **step, "images_per_s": 8.0}
         (job.folder / "log.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")

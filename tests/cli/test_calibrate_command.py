@@ -103,7 +103,7 @@ def test_new_images_give_new_scores_at_the_old_rate(brightness_model, calibrate,
     assert after.scores == pytest.approx([0, 10 / 255, 20 / 255, 0.2, 0.4, 0.6, 0.8])
     assert after.peaks == pytest.approx(after.scores)
     # In the order of their scores: each says which image it is of.
-    assert after.images == tuple(str(good / f"{number}.png") for number in (4, 5, 6, 0, 1, 2, 3))
+    assert after.paths == tuple(str(good / f"{number}.png") for number in (4, 5, 6, 0, 1, 2, 3))
     assert after.max_false_alarm_rate == 0.25
     # Two of eight may be above: the second highest.
     assert split(out)[0] == [

@@ -123,7 +123,7 @@ def test_a_model_that_cannot_be_written_to_is_known_before_the_work(place, monke
             raise DataError(f"{expected or folder}: read-only")
         require_folder(folder, expected)
 
-    for name in ("data.outputs", "inference.exports"):
+    for name in ("data.outputs", "inference.exports", "inference.recalibration"):
         monkeypatch.setattr(f"destseg.{name}.require_folder", refuse)
     for command in ("evaluate model data", "report model data", "calibrate model data/test/good"):
         assert main(command.split()) == 1

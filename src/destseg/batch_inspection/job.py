@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import destseg
+from destseg.batch_inspection.counts import BatchCounts
 from destseg.batch_inspection.partitions import Piece
-from destseg.batch_inspection.schema import Counts, read_counts
+from destseg.batch_inspection.schema import read_counts
 from destseg.batch_inspection.storage import Storage
 from destseg.data.lists import some
 from destseg.data.prefetch import in_order
@@ -114,7 +115,7 @@ def _require_same(output: Storage, job: Job) -> None:
 
 def finished(
     output: Storage, job: Job, pieces: Sequence[Piece], *, retry_failed: bool = False
-) -> dict[int, Counts]:
+) -> dict[int, BatchCounts]:
     """Return the counts of the partitions whose results are there and whole.
 
     Args:
@@ -126,7 +127,7 @@ def finished(
     present = set(output.names())
     there = [piece for piece in pieces if job.file(piece.partition) in present]
 
-    def look(piece: Piece) -> Counts | None:
+    def look(piece: Piece) -> BatchCounts | None:
         try:
             with output.open(job.file(piece.partition)) as file:
                 return read_counts(file)
@@ -143,7 +144,7 @@ def finished(
     }
 
 
-def complete(output: Storage, job: Job, counts: Counts) -> None:
+def complete(output: Storage, job: Job, counts: BatchCounts) -> None:
     """Check that each partition has its file and no other is there, and write that it is so.
 
     Raises:

@@ -14,10 +14,11 @@ import ray.data
 import ray.exceptions
 
 from destseg.batch_inspection.cluster import Share, Tries, quiet, room, session
+from destseg.batch_inspection.counts import BatchCounts, BatchPlan
 from destseg.batch_inspection.inspector import TRIES, Inspector, Work, hash_of, pack
 from destseg.batch_inspection.job import Job, begin, complete, finished
 from destseg.batch_inspection.partitions import Piece, fingerprint
-from destseg.batch_inspection.schema import Counts, count, row, to_parquet
+from destseg.batch_inspection.schema import count, row, to_parquet
 from destseg.batch_inspection.storage import Storage, absolute, is_uri
 from destseg.batch_inspection.stored import plan
 from destseg.errors import DataError, ImageError, SettingsError
@@ -64,20 +65,18 @@ class Options:
     overwrite: bool = False
     retry_failed: bool = False
 
-
-@dataclass(frozen=True)
-class Planned:
-    """What there is to do, before it is done.
-
-    Attributes:
-        job: the batch.
-        before: counts of the partitions that were finished before.
-        left: partitions that are to be done.
-    """
-
-    job: Job
-    before: Counts
-    left: int
+    def __post_init__(self) -> None:
+        wrong = [
+            f"--{name.replace('_', '-')}: expected at least 1, got {value}"
+            for name in ("partition_size", "actors", "batch_size")
+            if (value := getattr(self, name)) is not None and value < 1
+        ]
+        if not self.share.cpus > 0:
+            wrong.append(f"--cpus-per-actor: expected more than 0, got {self.share.cpus:g}")
+        if not self.share.gpus >= 0:
+            wrong.append(f"--gpus-per-actor: expected 0 or more, got {self.share.gpus:g}")
+        if wrong:
+            raise SettingsError("\n".join(wrong))
 
 
 def inspect_stored(
@@ -86,9 +85,9 @@ def inspect_stored(
     output: str,
     options: Options,
     *,
-    on_plan: Callable[[Planned], None] = lambda _: None,
-    on_done: Callable[[Counts], None] = lambda _: None,
-) -> Counts:
+    on_plan: Callable[[BatchPlan], object] = lambda _: None,
+    on_progress: Callable[[int, int], object] = lambda *_: None,
+) -> BatchCounts:
     """Inspect stored images and write a Parquet file a partition; finished ones are kept.
 
     Args:
@@ -97,7 +96,7 @@ def inspect_stored(
         output: folder for the results; a path or a URI.
         options: how.
         on_plan: called once with what there is to do.
-        on_done: called with the counts of images as they are finished.
+        on_progress: called with the images that are finished and how many there are.
 
     Returns:
         The counts of the whole batch, with what was finished before.
@@ -136,14 +135,14 @@ def inspect_stored(
     storage = Storage(work.output)
     begin(storage, job, overwrite=options.overwrite)
     done = finished(storage, job, pieces, retry_failed=options.retry_failed)
-    total = sum(done.values(), Counts())
+    total = sum(done.values(), BatchCounts())
     left = [piece for piece in pieces if piece.partition not in done]
-    on_plan(Planned(job, total, len(left)))
+    on_plan(BatchPlan(job, total, len(left)))
     if left:
         with session(options.address, options.share):
             for counts in _Batch(work, files, options).inspect(left):
                 total += counts
-                on_done(counts)
+                on_progress(total.images, job.images)
     complete(storage, job, total)
     return total
 
@@ -171,7 +170,7 @@ class _Batch:
         self._rows: dict[int, dict[int, list[dict[str, Any]]]] = {}  # by partition and start
         self._sizes: dict[int, int] = {}
 
-    def inspect(self, pieces: Sequence[Piece]) -> Iterator[Counts]:
+    def inspect(self, pieces: Sequence[Piece]) -> Iterator[BatchCounts]:
         """Yield the counts of partitions as they are finished."""
         self._sizes = {piece.partition: len(piece) for piece in pieces}
         waiting = list(pieces)
@@ -188,7 +187,7 @@ class _Batch:
                 if answer["rows"]:
                     yield from self._collect(answer, json.loads(answer["rows"]))
                 else:
-                    yield Counts(answer["images"], answer["failed"], answer["defective"])
+                    yield BatchCounts(answer["images"], answer["failed"], answer["defective"])
             waiting = []
             for piece in lost.values():
                 waiting += piece.split(_PARTS) if len(piece) > 1 else []
@@ -201,7 +200,7 @@ class _Batch:
                     len(lost),
                 )
 
-    def _give_up(self, piece: Piece) -> Iterator[Counts]:
+    def _give_up(self, piece: Piece) -> Iterator[BatchCounts]:
         name = self._work.stored.place(piece)
         reason = (
             "expected an image that can be inspected, got one whose process ended each of "
@@ -212,7 +211,9 @@ class _Batch:
         where = {"partition": piece.partition, "start": piece.start}
         yield from self._collect(where, [failed])
 
-    def _collect(self, where: Mapping[str, int], rows: list[dict[str, Any]]) -> Iterator[Counts]:
+    def _collect(
+        self, where: Mapping[str, int], rows: list[dict[str, Any]]
+    ) -> Iterator[BatchCounts]:
         """Keep rows of a part of a partition; write the partition when all are there."""
         partition = where["partition"]
         parts = self._rows.setdefault(partition, {})

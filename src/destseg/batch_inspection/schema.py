@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
 import destseg
+from destseg.batch_inspection.counts import BatchCounts
 from destseg.data.paths import shown
 from destseg.errors import ImageError
 from destseg.inference.result import Failure, Result
@@ -41,28 +41,6 @@ null; error is where there is none."""
 _COUNTS = b"destseg"
 
 
-@dataclass(frozen=True)
-class Counts:
-    """What became of some images.
-
-    Attributes:
-        images: how many.
-        failed: of them, those that could not be read.
-        defective: of them, those whose score is above the threshold.
-    """
-
-    images: int = 0
-    failed: int = 0
-    defective: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.images + other.images,
-            self.failed + other.failed,
-            self.defective + other.defective,
-        )
-
-
 def row(
     path: str, partition: int, answer: Result | Failure | ImageError, weights_sha256: str
 ) -> dict[str, Any]:
@@ -76,10 +54,10 @@ def row(
     return known | {"error": shown(error.reason)}
 
 
-def count(rows: Sequence[dict[str, Any]]) -> Counts:
+def count(rows: Sequence[dict[str, Any]]) -> BatchCounts:
     """Return how many rows there are, and what they say."""
     failed = sum("error" in each for each in rows)
-    return Counts(len(rows), failed, sum(bool(each.get("is_defective")) for each in rows))
+    return BatchCounts(len(rows), failed, sum(bool(each.get("is_defective")) for each in rows))
 
 
 def to_parquet(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -92,7 +70,7 @@ def to_parquet(rows: Sequence[dict[str, Any]]) -> bytes:
     return bytes(content.getvalue().to_pybytes())
 
 
-def read_counts(file: Any) -> Counts | None:
+def read_counts(file: Any) -> BatchCounts | None:
     """Return the counts in the footer of a whole file of results; ``None`` if it is none.
 
     Args:
@@ -101,7 +79,7 @@ def read_counts(file: Any) -> Counts | None:
     try:
         metadata = pyarrow.parquet.read_metadata(file)
         values = json.loads((metadata.metadata or {})[_COUNTS])
-        counts = Counts(values["images"], values["failed"], values["defective"])
+        counts = BatchCounts(values["images"], values["failed"], values["defective"])
         return counts if counts.images == metadata.num_rows else None
     except (pyarrow.ArrowInvalid, OSError, ValueError, KeyError, TypeError):
         return None

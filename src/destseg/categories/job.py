@@ -79,7 +79,7 @@ def finished(job: Job) -> Outcome | None:
 
 def _done(job: Job) -> dict[str, Any]:
     with needs_extra("train", "training"):
-        from destseg.training.train import train
+        from destseg.training.train import train  # torch, so only where it runs
     predictor = train(
         job.category.data,
         output=job.folder,

@@ -43,11 +43,24 @@ class Resources:
     retries: int = 3
     address: str | None = None
 
+    def __post_init__(self) -> None:
+        problems = []
+        if self.cpus < 1:
+            problems.append(f"--cpus: expected at least 1, got {self.cpus}")
+        if not 0 <= self.gpus < float("inf") or (self.gpus > 1 and self.gpus % 1):
+            problems.append(
+                f"--gpus: expected 0, a part of one or a whole number, got {self.gpus:g}"
+            )
+        if self.retries < 0:
+            problems.append(f"--retries: expected at least 0, got {self.retries}")
+        if problems:
+            raise SettingsError("\n".join(problems))
+
 
 def run_on_ray(
     jobs: Sequence[Job],
     resources: Resources,
-    on_poll: Callable[[Sequence[Job]], None] = lambda _: None,
+    on_poll: Callable[[Sequence[Job]], object] = lambda _: None,
 ) -> Iterator[Outcome]:
     """Do jobs side by side and yield their outcomes as they come.
 

@@ -7,12 +7,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
-from destseg.errors import SettingsError, needs_extra
 from destseg.redaction import without_secrets
 
 if TYPE_CHECKING:
-    from destseg.batch_inspection.run import Planned
+    from destseg.batch_inspection.counts import BatchPlan
 
 DESCRIPTION = """Inspect very many stored images, on this machine or on a Ray cluster.
 
@@ -37,37 +37,29 @@ EPILOG = """examples:
 def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     parsed = _parser().parse_args(words)
-    _require_positive(parsed)
-    with needs_extra("ray", "destseg batch"):
-        from destseg.batch_inspection.cluster import Share
-        from destseg.batch_inspection.run import Options, inspect_stored
-    from destseg.cli.progress import Pace
-    from destseg.inference.backends import Runtime
 
-    own = [
-        *("batch_size", "actors", "address"),
-        *("partition_size", "image_column", "path_column", "overwrite", "retry_failed"),
-    ]
-    options = Options(
-        Runtime(**runtime_options(parsed)),
-        share=Share(parsed.cpus_per_actor, parsed.gpus_per_actor),
-        **{name: getattr(parsed, name) for name in own},
-    )
+    from destseg.cli.progress import Pace
+
     pace = Pace()
 
-    def on_plan(planned: Planned) -> None:
+    def on_plan(planned: BatchPlan) -> None:
         print(_plan_line(planned), file=sys.stderr)
         pace.begin(planned.job.images, planned.before.images)
 
+    own = [
+        *("batch_size", "actors", "cpus_per_actor", "gpus_per_actor", "address"),
+        *("partition_size", "image_column", "path_column", "overwrite", "retry_failed"),
+    ]
     try:
         with pace:
-            counts = inspect_stored(
+            counts = destseg.batch(
                 parsed.bundle,
                 parsed.source,
                 parsed.output,
-                options,
                 on_plan=on_plan,
-                on_done=lambda done: pace.advance(done.images),
+                on_progress=lambda done, _: pace.reach(done),
+                **runtime_options(parsed),
+                **{name: getattr(parsed, name) for name in own},
             )
     except KeyboardInterrupt:
         print(
@@ -150,21 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _require_positive(parsed: argparse.Namespace) -> None:
-    wrong = [
-        f"--{name.replace('_', '-')}: expected at least 1, got {value}"
-        for name in ("partition_size", "actors", "batch_size")
-        if (value := getattr(parsed, name)) is not None and value < 1
-    ]
-    if not parsed.cpus_per_actor > 0:
-        wrong.append(f"--cpus-per-actor: expected more than 0, got {parsed.cpus_per_actor:g}")
-    if not parsed.gpus_per_actor >= 0:
-        wrong.append(f"--gpus-per-actor: expected 0 or more, got {parsed.gpus_per_actor:g}")
-    if wrong:
-        raise SettingsError("\n".join(wrong))
-
-
-def _plan_line(planned: Planned) -> str:
+def _plan_line(planned: BatchPlan) -> str:
     job, before = planned.job, planned.before
     line = f"{job.images} images in {job.partitions} partitions, backend {job.backend}"
     if before.images:

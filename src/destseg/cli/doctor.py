@@ -8,15 +8,16 @@ import sys
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+import destseg
 from destseg.cli.flags import command_parser
-from destseg.errors import DestsegError, SettingsError
+from destseg.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
 
-    from destseg.inference.bundle import Bundle
     from destseg.inference.parity import Comparison
-    from destseg.inference.predictor import ImageLike, Predictor
 
 DESCRIPTION = """Say which runtimes this machine has, and whether they all give the same results.
 
@@ -35,8 +36,6 @@ EPILOG = """examples:
   destseg doctor runs/bottle --data incoming
 """
 
-EXAMPLES = 8
-
 
 def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
@@ -47,7 +46,7 @@ def run(words: list[str]) -> int:
     parser.add_argument(
         "--data",
         metavar="IMAGES",
-        help=f"folder, list or image to compare on (default: {EXAMPLES} made-up images)",
+        help="folder, list or image to compare on (default: 8 made-up images)",
     )
     parser.add_argument(
         "--limit", type=int, default=32, metavar="N", help="images at most (default: 32)"
@@ -61,8 +60,6 @@ def run(words: list[str]) -> int:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of each runtime")
     parsed = parser.parse_args(words)
-    if parsed.limit < 1:
-        raise SettingsError(f"--limit: expected at least 1, got {parsed.limit}")
     if not parsed.tolerance >= 0:
         raise SettingsError(f"--tolerance: expected at least 0, got {parsed.tolerance}")
 
@@ -77,45 +74,19 @@ def run(words: list[str]) -> int:
     if parsed.bundle is None:
         return 0
 
-    from destseg.inference.bundle import load_bundle
-    from destseg.inference.parity import compare_backends
-
-    bundle = load_bundle(parsed.bundle)
-    predictors, failed = open_all(bundle, parsed.threads)
-    for name, error in failed.items():
+    parity = destseg.compare(parsed.bundle, parsed.data, limit=parsed.limit, threads=parsed.threads)
+    for name, error in parity.failed.items():
         print(f"destseg: {name} cannot run: {error}", file=sys.stderr)
-    if not predictors:
+    if not parity.comparisons:
         return 1
-    comparisons = compare_backends(predictors, _images(parsed.data, parsed.limit, bundle))
-    console.print(comparison_table(comparisons, parsed.tolerance))
-    for each in comparisons:
-        pair = f"{each.backend} and {comparisons[0].backend} decide differently"
+    console.print(comparison_table(parity.comparisons, parsed.tolerance))
+    for each in parity.comparisons:
+        pair = f"{each.backend} and {parity.comparisons[0].backend} decide differently"
         for image in each.decisions:
             print(f"{pair}: {image}")
         for image in each.borderline:
             print(f"{pair} within {TOLERANCE:g} of the threshold, which is rounding: {image}")
-    return 1 if failed or any(_is_off(each, parsed.tolerance) for each in comparisons) else 0
-
-
-def open_all(
-    bundle: Bundle, threads: int | None
-) -> tuple[dict[str, Predictor], dict[str, DestsegError]]:
-    """Open every backend that is installed and that the bundle has; give also those that failed."""
-    from destseg.inference.backends import installed
-    from destseg.inference.exports import find_exports
-    from destseg.inference.predictor import load
-
-    predictors, failed = {}, {}
-    for name in ("torch", *find_exports(bundle)):
-        if not installed(name):
-            continue
-        try:
-            predictors[name] = load(
-                bundle.folder, backend=name, device="cpu", threads=threads, batch_size=1
-            )
-        except DestsegError as error:
-            failed[name] = error
-    return predictors, failed
+    return 0 if parity.agrees(parsed.tolerance) else 1
 
 
 def runtimes_table() -> Table:
@@ -145,7 +116,7 @@ def runtimes_table() -> Table:
     return table
 
 
-def comparison_table(comparisons: list[Comparison], tolerance: float) -> Table:
+def comparison_table(comparisons: Sequence[Comparison], tolerance: float) -> Table:
     """Return a row a backend: its differences from the first, and the verdict."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -165,7 +136,7 @@ def comparison_table(comparisons: list[Comparison], tolerance: float) -> Table:
         if each.backend.endswith("-int8"):
             verdict = "own scores"
         else:
-            verdict = "differs" if _is_off(each, tolerance) else "same"
+            verdict = "same" if each.agrees(tolerance) else "differs"
         table.add_row(
             each.backend,
             f"{each.map_difference:.1e}",
@@ -176,20 +147,3 @@ def comparison_table(comparisons: list[Comparison], tolerance: float) -> Table:
             "reference" if each.backend == first else verdict,
         )
     return table
-
-
-def _is_off(each: Comparison, tolerance: float) -> bool:
-    # NaN is no number that a tolerance admits.
-    close = each.map_difference <= tolerance and not each.decisions
-    return not close and not each.backend.endswith("-int8")
-
-
-def _images(data: str | None, limit: int, bundle: Bundle) -> list[ImageLike]:
-    from destseg.data.choice import evenly
-    from destseg.data.samples import find_images
-    from destseg.inference.parity import example_images
-
-    if data is None:
-        return list(example_images(EXAMPLES, bundle.settings.data.image_size))
-    # Spread over the folder: its first images are often all of one kind.
-    return [*evenly(find_images(data), limit)]

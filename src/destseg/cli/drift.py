@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
-from destseg.errors import DataError, SettingsError
+from destseg.cli.writing import finished, tell
 
 if TYPE_CHECKING:
-    from destseg.inference.calibration import Calibration
-    from destseg.monitoring.drift import Drift, Step
-    from destseg.monitoring.recorded import Recorded
+    from destseg.monitoring.check import DriftCheck
 
 ALARM = 3
 
@@ -57,63 +54,35 @@ def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     parsed = _parser().parse_args(words)
 
-    from destseg.data.files import write_atomically
-    from destseg.data.outputs import require_files
-    from destseg.data.sources import source_images
-    from destseg.inference.bundle import own_files
-    from destseg.monitoring.drift import Drift, load_state, save_state
-    from destseg.monitoring.martingale import alarm_level
-    from destseg.monitoring.recorded import is_results
+    from destseg.cli.progress import progress_bar
 
-    alarm_level(parsed.alarm_rate)  # refuses a wrong rate before the work
-    found = {
-        # Of results the files: a batch leaves a folder.
-        source: list(source.glob("*")) if is_results(source) else source_images(source)
-        for source in map(Path, parsed.images)
-    }
-    read = [*found, *(path for paths in found.values() for path in paths)]
-    outputs = [Path(path) for path in (parsed.output, parsed.state) if path]
-    require_files(outputs, [*read, *own_files(parsed.bundle)])
-    calibration, answers = _answers(parsed, found)
-    if parsed.state and Path(parsed.state).exists():
-        before = load_state(parsed.state, calibration)
-        if parsed.seed not in (None, before.seed):
-            raise SettingsError(
-                f"--seed: expected {before.seed}, with which {parsed.state} was begun, got "
-                f"{parsed.seed}; leave the flag away, or name another file with --state"
+    with progress_bar() as show:
+        check, not_written = finished(
+            lambda: destseg.drift(
+                parsed.bundle,
+                parsed.images,
+                state=parsed.state,
+                output=parsed.output,
+                alarm_rate=parsed.alarm_rate,
+                seed=parsed.seed,
+                on_progress=show,
+                **runtime_options(parsed),
             )
-    else:
-        before = Drift.start(calibration, parsed.seed or 0)
-    given = list(answers)
-    after, steps = before.extend(one.score for one in given if one.score is not None)
-    seen = [one.path for one in given if one.score is not None]
-
-    not_written = None
-    try:
-        if parsed.output:
-            write_atomically(parsed.output, "".join(_lines(given, steps)))
-        if parsed.state:  # last: if anything failed before, the same images can be given again
-            save_state(parsed.state, after)
-    except DataError as error:  # what was found out is told all the same
-        not_written = error
-    flagged = sum(one.score is not None and calibration.is_defective(one.score) for one in given)
-    for line in _summary(before, after, steps, seen, parsed.alarm_rate):
+        )
+    for line in _summary(check):
         print(line)
-    print(
-        f"flagged     {flagged} of {len(seen)} in this run are above the threshold; of good parts "
-        f"at most {calibration.guaranteed_false_alarm_rate:.2%} are expected"
-    )
-    print(_verdict(before, after, steps, seen, parsed.alarm_rate))
-    failed = [one for one in given if one.score is None]
+    failed = check.failures
     for one in failed:
         print(f"destseg: {one.path}: {one.error}", file=sys.stderr)
     if failed:
-        print(f"destseg: {len(failed)} of {len(given)} images could not be read", file=sys.stderr)
-    if not_written:
-        print(f"destseg: error: {not_written}", file=sys.stderr)
-    if after.is_alarm(parsed.alarm_rate):
+        print(
+            f"destseg: {len(failed)} of {len(check.answers)} images could not be read",
+            file=sys.stderr,
+        )
+    tell(not_written)
+    if check.is_alarm:
         return ALARM
-    return 1 if failed or not_written or not _compared(steps) else 0
+    return 1 if failed or not_written or not check.compared else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -154,104 +123,48 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _answers(
-    parsed: argparse.Namespace, found: Mapping[Path, list[Path]]
-) -> tuple[Calibration, Iterator[Recorded]]:
-    """Return the calibration and the scores in the order given; the model runs only if needed."""
-    from destseg.cli.progress import track
-    from destseg.inference.backends import Runtime
-    from destseg.inference.bundle import load_bundle
-    from destseg.inference.exports import bundle_for
-    from destseg.inference.predictor import Measurement, load
-    from destseg.monitoring.recorded import Recorded, is_results, read_results
-
-    sources = list(map(Path, parsed.images))
-    if all(map(is_results, sources)):
-        backend = Runtime(**runtime_options(parsed)).backend
-        bundle, predictor = bundle_for(load_bundle(parsed.bundle), backend), None
-    else:
-        predictor = load(parsed.bundle, **runtime_options(parsed))
-        bundle = predictor.bundle
-    assert bundle.calibration is not None, "load_bundle always gives one"
-    items: list[Path | Recorded] = []
-    for source in sources:
-        items += read_results(source, bundle) if is_results(source) else found[source]
-
-    def scored() -> Iterator[Recorded]:
-        paths = [item for item in items if isinstance(item, Path)]
-        measured = track(predictor.measure(paths), len(paths)) if predictor else iter(())
-        for item in items:
-            if isinstance(item, Recorded):
-                yield item
-                continue
-            one = next(measured)
-            if isinstance(one, Measurement):
-                yield Recorded(one.path, one.score)
-            else:
-                yield Recorded(one.path, None, one.error.reason)
-
-    return bundle.calibration, scored()
-
-
-def _lines(given: list[Recorded], steps: list[Step]) -> Iterator[str]:
-    remaining = iter(steps)
-    for one in given:
-        line: dict[str, object] = {"path": one.path}
-        if one.score is None:
-            line["error"] = one.error
-        else:
-            step = next(remaining)
-            line |= {"score": one.score, "p_value": step.p_value}
-            line["martingale_log10"] = step.log10_martingale
-        yield json.dumps(line) + "\n"
-
-
-def _summary(
-    before: Drift, after: Drift, steps: list[Step], seen: list[str], rate: float
-) -> list[str]:
+def _summary(check: DriftCheck) -> Iterator[str]:
+    before, after, rate = check.before, check.after, check.alarm_rate
     compared = after.jumper.played
-    now = after.jumper.log10_capital
-    run = f" ({len(steps)} in this run)" if before.images else ""
-    at = f"after {_which(after.highest_at, before, seen)}" if after.highest_at else "at the start"
-    return [
+    run = f" ({len(check.steps)} in this run)" if before.images else ""
+    at = f"after {_which(after.highest_at, check)}" if after.highest_at else "at the start"
+    yield (
         f"images    {after.images}{run}, of which {compared} good-looking ones are compared, "
-        f"first with {len(after.scores) - compared} calibration images",
-        f"martingale  {_power(now)} now; highest {_power(after.highest)}, {at}; "
-        f"alarm at {1 / rate:.6g}",
-    ]
+        f"first with {len(after.scores) - compared} calibration images"
+    )
+    yield (
+        f"martingale  {_power(after.jumper.log10_capital)} now; highest {_power(after.highest)}, "
+        f"{at}; alarm at {1 / rate:.6g}"
+    )
+    yield (
+        f"flagged     {check.flagged} of {len(check.steps)} in this run are above the threshold; "
+        f"of good parts at most {check.guaranteed_false_alarm_rate:.2%} are expected"
+    )
+    yield _verdict(check)
 
 
-def _verdict(before: Drift, after: Drift, steps: list[Step], seen: list[str], rate: float) -> str:
-    from destseg.monitoring.martingale import alarm_level
-
-    if not after.is_alarm(rate):
-        if _compared(steps):
+def _verdict(check: DriftCheck) -> str:
+    if not check.is_alarm:
+        if check.compared:
             return "no drift shown"
-        why = "none of them is clearly below the threshold" if steps else "there is no score"
+        why = "none of them is clearly below the threshold" if check.steps else "there is no score"
         return f"nothing compared in this run: {why}, so this says nothing about drift"
-    level = alarm_level(rate)
-    if before.is_alarm(rate):
-        when = "before this run"
-    else:
-        first = next(i for i, step in enumerate(steps) if step.log10_martingale >= level)
-        when = f"after {_which(before.images + first + 1, before, seen)}"
-    way = "higher" if after.highest_lean > 0 else "lower"
+    first = check.alarm_at
+    when = "before this run" if first is None else f"after {_which(first, check)}"
+    way = "higher" if check.after.highest_lean > 0 else "lower"
     return (
-        f"DRIFT: the martingale reached {1 / rate:.6g} {when}; without a change the chance of that "
-        f"is at most {rate:.6g}.\nScores have become {way} than before. Look at light, lens, "
-        "camera and parts; when that is mended, begin a new state, and if the new look is to "
-        "stay, train anew with images of it."
+        f"DRIFT: the martingale reached {1 / check.alarm_rate:.6g} {when}; without a change the "
+        f"chance of that is at most {check.alarm_rate:.6g}.\nScores have become {way} than before. "
+        "Look at light, lens, camera and parts; when that is mended, begin a new state, and if the "
+        "new look is to stay, train anew with images of it."
     )
 
 
-def _compared(steps: list[Step]) -> int:
-    return sum(step.p_value is not None for step in steps)
-
-
-def _which(number: int, before: Drift, seen: list[str]) -> str:
+def _which(number: int, check: DriftCheck) -> str:
     """Return an image's number, and its name where it is one of this run."""
-    inside = number - before.images - 1
-    return f"image {number}" + (f" ({seen[inside]})" if 0 <= inside < len(seen) else "")
+    inside = number - check.before.images - 1
+    seen = check.scored
+    return f"image {number}" + (f" ({seen[inside].path})" if 0 <= inside < len(seen) else "")
 
 
 def _power(log10: float) -> str:

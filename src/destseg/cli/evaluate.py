@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
-from destseg.errors import SettingsError, needs_extra
+from destseg.cli.writing import finished, tell
 from destseg.model_folder import METRICS
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from destseg.evaluation.evaluate import Evaluation
-    from destseg.evaluation.outcomes import Rate, Record
+    from destseg.evaluation.outcomes import Rate
 
 DESCRIPTION = """Measure a model on images whose defects are known.
 
@@ -59,45 +58,34 @@ def run(words: list[str]) -> int:
     )
     add_runtime_flags(parser)
     parsed = parser.parse_args(words)
-    if parsed.by_image and Path(parsed.by_image).suffix not in (".csv", ".parquet"):
-        raise SettingsError(f"--by-image: expected FILE.csv or FILE.parquet, got {parsed.by_image}")
 
     from rich.console import Console
 
-    from destseg.cli.progress import counted
-    from destseg.cli.writing import write_each
-    from destseg.data.files import write_atomically
-    from destseg.data.labelled import files_of, labelled_samples
-    from destseg.data.outputs import require_files
-    from destseg.evaluation.evaluate import evaluate
-    from destseg.inference.bundle import own_files
-    from destseg.inference.predictor import load
+    from destseg.cli.progress import progress_bar
 
-    samples = labelled_samples(parsed.data)
     output = Path(parsed.output or Path(parsed.bundle) / METRICS)
-    rows = Path(parsed.by_image) if parsed.by_image else None
-    read = [Path(parsed.data), *files_of(samples), *own_files(parsed.bundle)]
-    require_files([output, rows] if rows else [output], read)
-    if rows and rows.suffix == ".parquet":
-        _parquet()
-    predictor = load(parsed.bundle, **runtime_options(parsed))
-    with counted(len(samples)) as advance:
-        evaluation = evaluate(
-            predictor, samples, exact=not parsed.bounded, on_image=lambda *_: advance()
+    with progress_bar() as show:
+        evaluation, not_written = finished(
+            lambda: destseg.evaluate(
+                parsed.bundle,
+                parsed.data,
+                output=output,
+                by_image=parsed.by_image,
+                exact=not parsed.bounded,
+                on_progress=show,
+                **runtime_options(parsed),
+            )
         )
-    figures = json.dumps(evaluation.to_json(), indent=1) + "\n"
-    writes: dict[Path, Callable[[], object]] = {output: lambda: write_atomically(output, figures)}
-    if rows:
-        writes[rows] = lambda: write_records(rows, evaluation.records)
-    written = write_each(writes)
+    tell(not_written)
     console = Console()
     for table in metrics_tables(evaluation):
         console.print(table)
     for line in decision_lines(evaluation):
         console.print(line, highlight=False)
-    for path in written:
-        console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
-    return max(told_failures(evaluation), int(len(written) < len(writes)))
+    for path in filter(None, (output, parsed.by_image)):
+        if Path(path) not in not_written:
+            console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
+    return max(told_failures(evaluation), 1 if not_written else 0)
 
 
 def told_failures(evaluation: Evaluation) -> int:
@@ -161,43 +149,6 @@ def decision_lines(evaluation: Evaluation) -> list[str]:
         f"{evaluation.coverage.images} images in {evaluation.seconds:.1f} s, reading and metrics "
         f"included: {evaluation.coverage.images / evaluation.seconds:.1f} a second",
     ]
-
-
-def write_records(path: Path, records: tuple[Record, ...]) -> None:
-    """Write a row an image: the fields of ``Record``, and its outcome; unknown ones are empty.
-
-    Raises:
-        MissingExtraError: for Parquet without pyarrow.
-    """
-    import csv
-    import io
-
-    from destseg.data.files import write_atomically
-    from destseg.data.paths import shown
-
-    rows: list[dict[str, Any]] = [{**vars(each), "outcome": each.outcome} for each in records]
-    rows = [
-        {name: shown(value) if isinstance(value, str) else value for name, value in row.items()}
-        for row in rows
-    ]
-    if path.suffix == ".csv":
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(path, text.getvalue())
-        return
-    pyarrow = _parquet()
-    content = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), content)
-    write_atomically(path, content.getvalue().to_pybytes())
-
-
-def _parquet() -> Any:
-    with needs_extra("parquet", "--by-image FILE.parquet"):
-        import pyarrow
-        import pyarrow.parquet
-    return pyarrow
 
 
 def _per_cent(value: float) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+import destseg
 from destseg.cli.flags import command_parser
 
 DESCRIPTION = """Write a trained model as ONNX or OpenVINO into its bundle.
@@ -30,15 +33,9 @@ def run(words: list[str]) -> int:
     )
     parsed = parser.parse_args(words)
 
-    import sys
-
-    from destseg.errors import needs_extra
-    from destseg.inference.bundle import load_bundle
-
-    bundle = load_bundle(parsed.bundle)
-    with needs_extra("export", "exporting a model"):
-        from destseg.exporting.export import export
-    done = export(bundle, parsed.to, on_step=lambda step: print(step, file=sys.stderr))
+    done = destseg.export(
+        parsed.bundle, parsed.to, on_step=lambda step: print(step, file=sys.stderr)
+    )
     size = sum((done.folder / name).stat().st_size for name in done.files)
     print(
         f"written: {done.model} ({size / 1e6:.1f} MB with its weights); largest difference from "

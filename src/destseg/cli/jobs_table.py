@@ -22,13 +22,12 @@ class JobsShown:
     """Tells how far jobs are, from the logs that they write.
 
     Args:
-        total: how many there are to do.
         quiet: print nothing.
     """
 
-    def __init__(self, total: int, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool) -> None:
         self._console = Console(stderr=True, quiet=quiet)
-        self._total = total
+        self._total = 0
         self._done = 0
         self._ahead = ""
         self._since = time.time() - 1
@@ -39,9 +38,13 @@ class JobsShown:
     def __enter__(self) -> Self:
         if self._live:
             self._live.start()
-        if self._total:
-            self._say(f"{self._total} jobs; each tells how far it is")
         return self
+
+    def begin(self, total: int) -> None:
+        """Tell how many jobs there are to do, once."""
+        if total and not self._total:
+            self._total = total
+            self._say(f"{total} jobs; each tells how far it is")
 
     def __exit__(
         self,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
+import destseg
 from destseg.cli.flags import (
     add_settings_flags,
     base_settings,
     command_parser,
     settings_from,
 )
-from destseg.config import Settings
-from destseg.errors import SettingsError, needs_extra
+from destseg.data.outputs import require_apart
 
 DESCRIPTION = """Draw good images, each beside the same with a synthetic anomaly and its mask.
 
@@ -46,30 +44,13 @@ def run(words: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed (default: 0)")
     add_settings_flags(parser, base, GROUPS)
     parsed = parser.parse_args(words)
-    if parsed.count < 1:
-        raise SettingsError(f"--count: expected at least 1, got {parsed.count}")
-    settings = settings_from(parsed, base, GROUPS).replace(seed=parsed.seed)
-
-    from destseg.data.images import format_of, write_image
-    from destseg.data.outputs import require_files
-
-    with needs_extra("train", "destseg preview"):
-        from destseg.training.preview import preview
-    output = Path(parsed.output)
-    format_of(output)  # refuses a name before the work
-    require_files([output], _files_read(parsed, settings))
-    write_image(output, preview(parsed.data, settings, parsed.count))
+    if parsed.settings:
+        require_apart([Path(parsed.output)], [Path(parsed.settings)])
+    destseg.preview(
+        parsed.data,
+        parsed.output,
+        count=parsed.count,
+        settings=settings_from(parsed, base, GROUPS).replace(seed=parsed.seed),
+    )
     print(f"{parsed.output}: good images, the same with anomalies, and masks")
     return 0
-
-
-def _files_read(parsed: argparse.Namespace, settings: Settings) -> Iterator[Path]:
-    from destseg.data.samples import find_images, good_samples
-    from destseg.synthesis.textures import BUILTIN
-
-    for path in (parsed.data, parsed.settings, settings.data.roi):
-        if path:
-            yield Path(path)
-    yield from (sample.path for sample in good_samples(parsed.data))
-    if settings.synthesis.textures != BUILTIN:
-        yield from find_images(settings.synthesis.textures)

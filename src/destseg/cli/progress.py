@@ -26,18 +26,18 @@ def track(items: Iterable[Item], total: int) -> Iterator[Item]:
 
 
 @contextlib.contextmanager
-def counted(total: int) -> Iterator[Callable[[], None]]:
-    """Give a function to call after each of many things; a terminal shows how far they are."""
+def progress_bar() -> Iterator[Callable[[int, int], None]]:
+    """Give a function to call with what is done and how much there is; a terminal shows a bar."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda: None
+        yield lambda *_: None
         return
     with Progress(console=console) as progress:
-        task = progress.add_task("images", total=total)
-        yield lambda: progress.advance(task)
+        task = progress.add_task("images", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 class Pace:
@@ -92,6 +92,10 @@ class Pace:
         if self._console.is_terminal:
             self._bar.add_task("", total=total, completed=before, rate="")
             self._bar.start()
+
+    def reach(self, images: int) -> None:
+        """Say how many images are done, those that were done before among them."""
+        self.advance(images - self._before - self.done)
 
     def advance(self, images: int) -> None:
         """Count images that are done, and tell it from time to time."""

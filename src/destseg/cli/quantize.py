@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import destseg
 from destseg.cli.flags import command_parser
-from destseg.errors import SettingsError
 
 DESCRIPTION = """Write a trained model in static INT8 into its bundle, if it stays accurate enough.
 
@@ -63,27 +63,13 @@ def run(words: list[str]) -> int:
         "without VNNI",
     )
     parsed = parser.parse_args(words)
-    wrong = []
-    if parsed.images < 2:
-        wrong.append(f"--images: expected at least 2, got {parsed.images}")
-    if not parsed.max_drop >= 0:
-        wrong.append(f"--max-drop: expected at least 0, got {parsed.max_drop}")
-    if wrong:
-        raise SettingsError("\n".join(wrong))
-
-    from destseg.errors import needs_extra
-    from destseg.inference.bundle import load_bundle
-
-    bundle = load_bundle(parsed.bundle)
-    with needs_extra("export", "quantising a model"):
-        from destseg.exporting.quantize import quantize
-    done = quantize(
-        bundle,
+    done = destseg.quantize(
+        parsed.bundle,
         parsed.data,
         parsed.to,
         max_drop=parsed.max_drop,
         scope=parsed.scope,
-        count=parsed.images,
+        images=parsed.images,
         vnni=parsed.vnni,
         on_step=lambda step: print(step, file=sys.stderr),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 from destseg.model_folder import REPORT
 
@@ -34,20 +35,12 @@ def run(words: list[str]) -> int:
     parsed = parser.parse_args(words)
 
     from destseg.cli.evaluate import told_failures
-    from destseg.cli.progress import counted
-    from destseg.data.labelled import files_of, labelled_samples
-    from destseg.data.outputs import require_files
-    from destseg.evaluation.model_report import report_on
-    from destseg.evaluation.page import write_report
-    from destseg.inference.bundle import own_files
-    from destseg.inference.predictor import load
+    from destseg.cli.progress import progress_bar
 
-    samples = labelled_samples(parsed.data)
     output = Path(parsed.output or Path(parsed.bundle) / REPORT)
-    require_files([output], [Path(parsed.data), *files_of(samples), *own_files(parsed.bundle)])
-    predictor = load(parsed.bundle, **runtime_options(parsed))
-    with counted(len(samples)) as advance:
-        evaluation, report = report_on(Path(parsed.data), predictor, samples, advance)
-    write_report(output, report)
+    with progress_bar() as show:
+        evaluation = destseg.report(
+            parsed.bundle, parsed.data, output, on_progress=show, **runtime_options(parsed)
+        )
     print(output)
     return told_failures(evaluation)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 from destseg.errors import DestsegError, SettingsError, needs_extra
 
@@ -55,14 +56,16 @@ def run(words: list[str]) -> int:
     with needs_extra("serve", "serving over HTTP"):
         import uvicorn
 
-        from destseg.serving.app import create_app
-        from destseg.serving.models import openers
-        from destseg.serving.requests import Limits
-
-    limits = Limits(parsed.max_bytes, parsed.queue, parsed.deadline)
     with _listen(parsed.host, parsed.port) as listening:
-        options = {**runtime_options(parsed), "batch_size": parsed.batch_size}
-        app = create_app(openers(parsed.bundles, **options), limits=limits, token=token)
+        app = destseg.create_app(
+            parsed.bundles,
+            token=token,
+            queue=parsed.queue,
+            deadline=parsed.deadline,
+            max_bytes=parsed.max_bytes,
+            batch_size=parsed.batch_size,
+            **runtime_options(parsed),
+        )
         server = uvicorn.Server(
             uvicorn.Config(
                 app,

@@ -8,16 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import destseg
 from destseg.cli.flags import add_settings_flags, base_settings, command_parser, settings_from
-from destseg.errors import SettingsError
+from destseg.cli.writing import finished, tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.table import Table
 
-    from destseg.categories.plan import Job
-    from destseg.categories.ray_jobs import Resources
     from destseg.categories.summary import Row
 
 DESCRIPTION = """Train a model for each category of parts, measure it, and sum them all up.
@@ -66,36 +65,38 @@ def run(words: list[str]) -> int:
     add_resource_flags(parser)
     add_settings_flags(parser, base)
     parsed = parser.parse_args(words)
-    settings = settings_from(parsed, base)
-    resources = resources_from(parsed, settings.training.device)
-    seeds = [settings.training.seed] if parsed.seeds is None else parsed.seeds
+
+    from destseg.categories.summary_files import FILES
+    from destseg.data.outputs import require_apart
+
+    if parsed.settings:
+        require_apart([parsed.output / name for name in FILES], [Path(parsed.settings)])
 
     from rich.console import Console
 
-    from destseg.categories import plan
-    from destseg.categories.job import finished
-    from destseg.categories.summary import rows_of
-    from destseg.categories.summary_files import FILES, write_summary
-    from destseg.cli.writing import write_each
-    from destseg.data.outputs import require_files
+    from destseg.cli.jobs_table import JobsShown
 
-    categories = plan.find_categories(parsed.folder, parsed.output)
-    own = None
-    if parsed.per_category:
-        own = plan.settings_by_category(parsed.per_category, [each.name for each in categories])
-    jobs = plan.make_jobs(categories, settings, seeds, parsed.output, own)
-    chosen = plan.only(jobs, parsed.only)
-    summary = [parsed.output / name for name in FILES]
-    require_files(summary, map(Path, filter(None, (parsed.per_category, parsed.settings))))
-    if not parsed.overwrite:
-        plan.require_same_settings(chosen)
-    else:
-        plan.forget(chosen)
-    done = {job: outcome for job in jobs if (outcome := finished(job))}
-    done |= follow([job for job in chosen if job not in done], resources, quiet=parsed.quiet)
-    # Those of earlier calls too, so that --only does not make the table shorter.
-    rows = rows_of(done[job] for job in jobs if job in done)
-    written = write_each({parsed.output: lambda: write_summary(parsed.output, rows)})
+    # What Ray prints about its workers is not the answer: that alone goes to the standard output.
+    with JobsShown(quiet=parsed.quiet) as shown, contextlib.redirect_stdout(sys.stderr):
+        rows, not_written = finished(
+            lambda: destseg.train_many(
+                parsed.folder,
+                output=parsed.output,
+                settings=settings_from(parsed, base),
+                seeds=parsed.seeds,
+                only=parsed.only,
+                per_category=parsed.per_category,
+                overwrite=parsed.overwrite,
+                cpus=parsed.cpus,
+                gpus=parsed.gpus,
+                retries=parsed.retries,
+                address=parsed.address,
+                on_progress=lambda _, total: shown.begin(total),
+                on_waiting=shown.update,
+                on_outcome=shown.ended,
+            )
+        )
+    tell(not_written)
     console = Console()
     for table in tables(rows):
         console.print(table)
@@ -107,9 +108,9 @@ def run(words: list[str]) -> int:
             )
         for who, why in (row.reasons | row.unread).items():
             print(f"destseg: {who}: {why}", file=sys.stderr)
-    if written:
-        print(f"written: {', '.join(map(str, summary))}")
-    return 1 if any(row.failures or row.unread for row in rows) or not written else 0
+    if not not_written:
+        print(f"written: {', '.join(str(parsed.output / name) for name in FILES)}")
+    return 1 if any(row.failures or row.unread for row in rows) or not_written else 0
 
 
 def add_resource_flags(parser: argparse.ArgumentParser) -> None:
@@ -138,44 +139,6 @@ def add_resource_flags(parser: argparse.ArgumentParser) -> None:
         help="Ray cluster, or auto for the one that this machine is in; FOLDER, DIR and the "
         "files of settings must be the same on all its machines (default: this machine alone)",
     )
-
-
-def resources_from(parsed: argparse.Namespace, device: str) -> Resources:
-    """Return what the flags of ``add_resource_flags`` say.
-
-    Raises:
-        SettingsError: naming every flag whose value does not fit.
-    """
-    from destseg.categories.ray_jobs import Resources
-
-    problems = []
-    if parsed.cpus < 1:
-        problems.append(f"--cpus: expected at least 1, got {parsed.cpus}")
-    if not 0 <= parsed.gpus < float("inf") or (parsed.gpus > 1 and parsed.gpus % 1):
-        problems.append(
-            f"--gpus: expected 0, a share of one or a whole number, got {parsed.gpus:g}"
-        )
-    if parsed.retries < 0:
-        problems.append(f"--retries: expected at least 0, got {parsed.retries}")
-    if device.startswith("cuda") and not parsed.gpus:
-        problems.append(f"--gpus: expected more than 0 for --device {device}, got 0")
-    if problems:
-        raise SettingsError("\n".join(problems))
-    return Resources(parsed.cpus, parsed.gpus, parsed.retries, parsed.address)
-
-
-def follow(jobs: Sequence[Job], resources: Resources, *, quiet: bool = False) -> dict:  # type: ignore[type-arg]
-    """Do jobs with Ray, tell how far they are, and return the outcome of each."""
-    from destseg.categories.ray_jobs import run_on_ray
-    from destseg.cli.jobs_table import JobsShown
-
-    outcomes = {}
-    # What Ray prints about its workers is not the answer: that alone goes to the standard output.
-    with JobsShown(len(jobs), quiet=quiet) as shown, contextlib.redirect_stdout(sys.stderr):
-        for outcome in run_on_ray(jobs, resources, shown.update):
-            shown.ended(outcome)
-            outcomes[outcome.job] = outcome
-    return outcomes
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:

@@ -6,14 +6,14 @@ import argparse
 import contextlib
 import time
 from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
-from destseg.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     from destseg.inference.result import Failure, Result
+    from destseg.interruption import Interruption
 
 DESCRIPTION = """Inspect images as they arrive in a folder, until a signal ends it.
 
@@ -44,42 +44,27 @@ examples:
 def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     parsed = _parser().parse_args(words)
-    if parsed.batch_size < 1:
-        raise SettingsError(f"--batch-size: expected at least 1, got {parsed.batch_size}")
 
-    from destseg.data.outputs import require_apart
-    from destseg.inference.bundle import own_files
-    from destseg.inference.predictor import load
     from destseg.interruption import Interruption
-    from destseg.watching.journal import open_journal
-    from destseg.watching.moving import Mover
-    from destseg.watching.watch import Timing, Watch
 
-    timing = Timing(parsed.interval, parsed.settle, parsed.give_up)
-    folder = Path(parsed.folder)
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: expected a folder to watch, got {'a file' if folder.exists() else 'none'}."
-        )
-    require_apart([Path(parsed.output)], own_files(parsed.bundle))
     with contextlib.ExitStack() as stack:
-        journal = open_journal(parsed.output)
-        stack.callback(journal.close)
-        mover = Mover(folder, Path(parsed.move)) if parsed.move else None
-        if mover:
-            stack.callback(mover.close)
-        predictor = load(parsed.bundle, **runtime_options(parsed), batch_size=parsed.batch_size)
         interruption = stack.enter_context(Interruption().watch())
-        report = stack.enter_context(_Report(parsed.verbose))
-
-        def pause(seconds: float) -> bool:
-            report.show()
-            return interruption.wait(seconds)
-
-        watch = Watch(
-            folder, predictor, journal, mover=mover, timing=timing, say=report.say, pause=pause
+        report = stack.enter_context(_Report(parsed.verbose, interruption))
+        answers = destseg.watch(
+            parsed.bundle,
+            parsed.folder,
+            parsed.output,
+            move=parsed.move,
+            once=parsed.once,
+            interval=parsed.interval,
+            settle=parsed.settle,
+            give_up=parsed.give_up,
+            stop=report,
+            on_note=report.say,
+            batch_size=parsed.batch_size,
+            **runtime_options(parsed),
         )
-        for answer in watch.run(once=parsed.once):
+        for answer in stack.enter_context(contextlib.closing(answers)):
             report.count(answer)
     if interruption.signal is not None:
         return 128 + interruption.signal
@@ -128,8 +113,10 @@ def _parser() -> argparse.ArgumentParser:
 class _Report:
     """What a user sees: a status on a terminal, failures and, if wanted, a line an image."""
 
-    def __init__(self, verbose: bool) -> None:
+    def __init__(self, verbose: bool, interruption: Interruption) -> None:
         from rich.console import Console
+
+        self._interruption = interruption
 
         self.inspected = self.defective = self.failed = self.complaints = 0
         self._verbose = verbose
@@ -171,12 +158,13 @@ class _Report:
             word = "defective" if answer.is_defective else "good     "
             self._console.print(f"{word} {answer.score:.4f} {answer.path}")
 
-    def show(self) -> None:
-        """Bring the terminal's status up to date."""
+    def wait(self, seconds: float) -> bool:
+        """Bring the terminal's status up to date, wait, and return whether a signal has come."""
         while self._last_minute and self._last_minute[0] < time.monotonic() - 60:
             self._last_minute.popleft()
         if self._status:
             self._status.update(f"{self._counts()}; {len(self._last_minute)} in the last minute")
+        return self._interruption.wait(seconds)
 
     def _counts(self) -> str:
         hours, seconds = divmod(round(time.monotonic() - self._began), 3600)

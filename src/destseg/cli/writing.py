@@ -1,25 +1,26 @@
-"""Results of finished work on disk: one that cannot be written takes no other along."""
+"""Results of finished work on disk: those that cannot be written are told, the others count."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from destseg.errors import DataError
+from destseg.errors import DataError, NotWrittenError
+
+Value = TypeVar("Value")
 
 
-def write_each(writes: Mapping[Path, Callable[[], object]]) -> list[Path]:
-    """Write files one after another, tell of each that cannot be, and return the others.
+def finished(work: Callable[[], Value]) -> tuple[Value, Mapping[Path, DataError]]:
+    """Do work and return what it gave, with an error for each file that could not be written."""
+    try:
+        return work(), {}
+    except NotWrittenError as error:
+        return error.result, error.failures
 
-    Args:
-        writes: by the file, what writes it.
-    """
-    written = []
-    for path, write in writes.items():
-        try:
-            write()
-            written.append(path)
-        except DataError as error:
-            print(f"destseg: error: {error}", file=sys.stderr)
-    return written
+
+def tell(failures: Mapping[Path, DataError]) -> None:
+    """Print errors to the standard error."""
+    for failure in failures.values():
+        print(f"destseg: error: {failure}", file=sys.stderr)

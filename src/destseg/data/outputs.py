@@ -7,11 +7,11 @@ cannot be used, and no input is lost.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from destseg.data.files import beside
-from destseg.errors import DataError, SettingsError
+from destseg.errors import DataError, NotWrittenError, SettingsError
 
 
 def require_files(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
@@ -103,6 +103,26 @@ def require_folder(folder: Path, expected: str = "") -> None:
         raise DataError(
             f"{begun}, got: {error.strerror or error} ({folder}). Choose another place."
         ) from error
+
+
+def write_each(writes: Mapping[Path, Callable[[], object]], result: object) -> None:
+    """Write files one after another: one that cannot be written takes no other along.
+
+    Args:
+        writes: by the file, what writes it.
+        result: what the files are made of; the error has it.
+
+    Raises:
+        NotWrittenError: for those that could not be, when all were tried.
+    """
+    failures = {}
+    for path, write in writes.items():
+        try:
+            write()
+        except DataError as error:
+            failures[path] = error
+    if failures:
+        raise NotWrittenError(result, failures)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

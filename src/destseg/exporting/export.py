@@ -20,7 +20,7 @@ from destseg.inference.calibration import TOLERANCE
 from destseg.inference.exports import Export, require_place, save_export
 
 
-def export(bundle: Bundle, to: str, on_step: Callable[[str], None] = lambda _: None) -> Export:
+def export(bundle: Bundle, to: str, on_step: Callable[[str], object] = lambda _: None) -> Export:
     """Write a bundle's model as ONNX or OpenVINO into the bundle, and check what it gives.
 
     Args:

@@ -31,6 +31,7 @@ from destseg.inference.exports import (
     save_export,
 )
 from destseg.inference.predictor import Predictor
+from destseg.validation import one_of
 
 TIMED = 20
 
@@ -63,7 +64,7 @@ def quantize(
     scope: str = "auto",
     count: int = 64,
     vnni: bool = False,
-    on_step: Callable[[str], None] = lambda _: None,
+    on_step: Callable[[str], object] = lambda _: None,
 ) -> Export:
     """Write a bundle's model in INT8 into the bundle, if it stays accurate enough.
 
@@ -85,14 +86,21 @@ def quantize(
         on_step: called with what is being done, as it begins.
 
     Raises:
-        SettingsError: if ``count`` is below 2.
+        SettingsError: if ``count`` is below 2, ``max_drop`` below 0, or the scope unknown.
         BundleError: if every scope loses more; the bundle is left as it was.
         DataError: if there are too few good images, or the bundle cannot be written to; known
             before the work.
         MissingExtraError: if the extras ``export`` or that of the runtime are not installed.
     """
+    wrong = []
     if count < 2:
-        raise SettingsError(f"count: expected at least 2 images, got {count}")
+        wrong.append(f"--images: expected at least 2, got {count}")
+    if not max_drop >= 0:
+        wrong.append(f"--max-drop: expected at least 0, got {max_drop}")
+    if scope not in (known := ["auto", *(each.name for each in SCOPES)]):
+        wrong.append(f"--scope: expected {one_of(known)}, got {scope!r}")
+    if wrong:
+        raise SettingsError("\n".join(wrong))
     require_place(bundle)
     if to not in find_exports(bundle):
         on_step(f"exporting to {to} first")

@@ -17,7 +17,7 @@ def fit_calibration(
     paths: Sequence[str],
     settings: Settings,
     weights_sha256: str,
-    on_image: Callable[[], None] = lambda: None,
+    on_image: Callable[[], object] = lambda: None,
 ) -> Calibration:
     """Return the calibration from good images that were not trained on.
 

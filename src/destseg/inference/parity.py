@@ -10,8 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from destseg.errors import DataError
-from destseg.inference.predictor import ImageLike, Predictor
+from destseg.errors import DataError, DestsegError
+from destseg.inference.backends import installed
+from destseg.inference.bundle import Bundle
+from destseg.inference.calibration import TOLERANCE
+from destseg.inference.exports import find_exports
+from destseg.inference.predictor import ImageLike, Predictor, load
 from destseg.inference.result import Failure, Result
 
 
@@ -37,6 +41,59 @@ class Comparison:
     borderline: tuple[str, ...]
     nearest: float
     seconds: float
+
+    def agrees(self, tolerance: float = TOLERANCE) -> bool:
+        """Whether it says the same as the reference, up to rounding.
+
+        INT8 has scores and a threshold of its own, so it is not judged: always true.
+
+        Args:
+            tolerance: largest difference of map values that is rounding.
+        """
+        # NaN is no number that a tolerance admits.
+        close = self.map_difference <= tolerance and not self.decisions
+        return close or self.backend.endswith("-int8")
+
+
+@dataclass(frozen=True)
+class Parity:
+    """All that can run a model on this machine, asked about the same images.
+
+    Attributes:
+        comparisons: one a backend that runs, the reference first; none if nothing runs.
+        failed: why what is installed cannot run the model, by backend.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    failed: Mapping[str, DestsegError]
+
+    def agrees(self, tolerance: float = TOLERANCE) -> bool:
+        """Whether all of them run and say the same, up to rounding; see ``Comparison.agrees``."""
+        return not self.failed and all(each.agrees(tolerance) for each in self.comparisons)
+
+
+def compare_all(bundle: Bundle, images: Sequence[ImageLike], threads: int | None = None) -> Parity:
+    """Open every backend that is installed and that a bundle has, and compare them.
+
+    Args:
+        bundle: the trained model.
+        images: as for ``compare_backends``.
+        threads: CPU threads of each; ``None`` leaves the number to them.
+
+    Raises:
+        DataError: if no image can be read.
+    """
+    predictors: dict[str, Predictor] = {}
+    failed: dict[str, DestsegError] = {}
+    for name in filter(installed, ("torch", *find_exports(bundle))):
+        try:
+            predictors[name] = load(
+                bundle.folder, backend=name, device="cpu", threads=threads, batch_size=1
+            )
+        except DestsegError as error:
+            failed[name] = error
+    comparisons = compare_backends(predictors, images) if predictors else []
+    return Parity(tuple(comparisons), failed)
 
 
 def compare_backends(

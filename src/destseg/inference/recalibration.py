@@ -2,17 +2,151 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from destseg.data.files import write_atomically
+from destseg.data.good_images import training_folder
+from destseg.data.outputs import require_folder
+from destseg.data.samples import good_samples
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.inference.bundle import Bundle, save_calibration
+from destseg.inference.calibrate import fit_calibration
 from destseg.inference.calibration import Calibration
-from destseg.inference.exports import Export, save_export_calibration
+from destseg.inference.exports import (
+    Export,
+    find_exports,
+    load_export,
+    save_export_calibration,
+)
+from destseg.inference.predictor import Predictor
 from destseg.model_folder import CALIBRATION, KEPT
+
+FP32 = "fp32"
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """The calibrations of a bundle, before and after; by form.
+
+    The form ``fp32`` is what PyTorch, ONNX and OpenVINO have in common; ``onnx-int8`` and
+    ``openvino-int8`` have scores, and so a calibration, of their own.
+
+    Attributes:
+        before: those that there were.
+        after: those that there are now.
+        kept: the file in the bundle that has the one of fp32 from before.
+        unchanged: forms that have no calibration that could be changed.
+    """
+
+    before: Mapping[str, Calibration]
+    after: Mapping[str, Calibration]
+    kept: Path
+    unchanged: tuple[str, ...]
+
+    @property
+    def calibration(self) -> Calibration:
+        """The new one of fp32."""
+        return self.after[FP32]
+
+
+def calibrate_forms(
+    bundle: Bundle,
+    open_form: Callable[[str | None], Predictor],
+    good: Sequence[Path] | None = None,
+    *,
+    max_false_alarm_rate: float | None = None,
+    restore: str | None = None,
+    on_progress: Callable[[int, int], object] = lambda *_: None,
+) -> Recalibration:
+    """Make the calibrations of all forms of a bundle anew, and write them when all are made.
+
+    Args:
+        bundle: the trained model.
+        open_form: gives what runs an INT8 form by its name, and ``None``, any fp32 one.
+        good: images of good parts that the model was not trained on; ``None`` keeps the scores.
+        max_false_alarm_rate: the rate asked for; ``None`` keeps it.
+        restore: name of a kept calibration to go back to, alone.
+        on_progress: called with the images that are done and how many there are, of all forms.
+
+    Raises:
+        SettingsError: if the rate is not in (0, 1], or ``restore`` is not alone.
+        DataError: if there is nothing to change, or the bundle cannot be written to.
+        ImageError: if an image cannot be read.
+        BundleError: if there is no such kept calibration.
+    """
+    before = bundle.calibration
+    assert before is not None
+    rate = before.max_false_alarm_rate if max_false_alarm_rate is None else max_false_alarm_rate
+    settings = bundle.settings.replace(max_false_alarm_rate=rate)
+    forms = {
+        name: load_export(bundle, name) for name in find_exports(bundle) if name.endswith("-int8")
+    }
+    for folder in (bundle.folder, *(form.folder for form in forms.values())):
+        require_folder(folder)
+    old = {"": before} | {
+        name: form.calibration for name, form in forms.items() if form.calibration is not None
+    }
+    # All are made before the first is written: no threshold is new while another is old.
+    if restore is not None:
+        if good is not None or max_false_alarm_rate is not None:
+            raise SettingsError("--restore: expected no GOOD and no rate with it, got some")
+        fitted = restored(bundle, forms, restore)
+    elif good is None:
+        if max_false_alarm_rate is None:
+            raise DataError(
+                "expected good images, --max-false-alarm-rate, or both, got neither: there is "
+                "nothing to change"
+            )
+        fitted = {name: each.with_rate(rate) for name, each in old.items()}
+    else:
+        hashes = {"": bundle.weights_sha256} | {name: form.sha256 for name, form in forms.items()}
+        names = [path.as_posix() for path in good]
+        done = itertools.count(1)
+        fitted = {
+            name: fit_calibration(
+                open_form(name or None),
+                good,
+                names,
+                settings,
+                sha256,
+                lambda: on_progress(next(done), len(good) * len(hashes)),
+            )
+            for name, sha256 in hashes.items()
+        }
+    kept = recalibrate(bundle, forms, fitted)
+    return Recalibration(
+        before={name or FP32: each for name, each in old.items()},
+        after={name or FP32: each for name, each in fitted.items()},
+        kept=bundle.folder / kept,
+        unchanged=tuple(name for name in forms if name not in fitted),
+    )
+
+
+def new_good_images(source: Path) -> list[Path]:
+    """Return the good images of a folder, list or file that a model was not trained on.
+
+    Raises:
+        DataError: if there are none, some may not be good, or they were there to train on.
+    """
+    _refuse_training(source, training_folder(source))
+    paths = [sample.path for sample in good_samples(source)]
+    for path in paths if source.is_file() else ():
+        _refuse_training(source, training_folder(path))
+    return paths
+
+
+def _refuse_training(source: Path, trained_on: Path | None) -> None:
+    if trained_on is not None:
+        raise DataError(
+            f"{source}: expected new images of good parts, got those of {trained_on}/: images "
+            "that the model was trained on would set the threshold too low. Give a folder of "
+            "others; if nothing was trained on these, give that folder another name."
+        )
 
 
 def recalibrate(

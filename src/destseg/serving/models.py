@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from destseg.data.paths import shown
+from destseg.data.paths import AnyPath, expanded, shown
 from destseg.errors import DestsegError, SettingsError
 from destseg.inference.calibration import TOLERANCE
 from destseg.inference.predictor import Predictor, load
@@ -160,7 +161,7 @@ class Models:
             model.batcher.close()
 
 
-def openers(bundles: Sequence[str], **options: Any) -> dict[str, Callable[[], Predictor]]:
+def openers(bundles: Iterable[AnyPath], **options: Any) -> dict[str, Callable[[], Predictor]]:
     """Return for each bundle what loads it, by the name that it is served under.
 
     Args:
@@ -171,7 +172,8 @@ def openers(bundles: Sequence[str], **options: Any) -> dict[str, Callable[[], Pr
         SettingsError: if two have one name.
     """
     found: dict[str, Callable[[], Predictor]] = {}
-    for bundle in bundles:
+    for given in bundles:
+        bundle = os.fspath(given)
         name, equals, folder = bundle.partition("=")
         if not equals or "/" in name:
             # Not resolved: a link to the version in use keeps its own name.
@@ -189,4 +191,4 @@ def openers(bundles: Sequence[str], **options: Any) -> dict[str, Callable[[], Pr
 
 
 def _opener(folder: str, options: Mapping[str, Any]) -> Callable[[], Predictor]:
-    return lambda: load(folder, **options)
+    return lambda: load(expanded(folder), **options)

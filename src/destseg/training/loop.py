@@ -55,6 +55,7 @@ def run_phase(
     start: Progress,
     save: Callable[[Progress], None],
     interruption: Interruption,
+    on_step: Callable[[int], object] = lambda _: None,
 ) -> None:
     """Run the steps of a phase that are not done yet, in place on its model.
 
@@ -67,6 +68,7 @@ def run_phase(
         start: ``START`` or where a saved state stood.
         save: writes a state; called at intervals, before stopping for a signal, and at the end.
         interruption: asked after each step.
+        on_step: called with the steps that are done, after each.
 
     Raises:
         TrainingError: if the loss is not finite; the last saved state is a good one.
@@ -119,6 +121,7 @@ def run_phase(
             stopped = any_of_all(stopped, loss.device) if asks else None
         stops = stopped is not None
         log.advance(done)
+        on_step(done)
         # Looking at a loss waits for the device, so it is done only where something hangs on it.
         if reports or stops:
             mean = _finite_mean(losses, phase.name, done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 from destseg.config import Settings
 from destseg.data.drawing import contact_sheet
 from destseg.data.roi import read_roi
-from destseg.data.samples import good_samples
+from destseg.data.samples import find_images, good_samples
 from destseg.errors import DataError
 from destseg.phases import DENOISE, SURFACE
-from destseg.synthesis.textures import load_textures
+from destseg.synthesis.textures import BUILTIN, load_textures
 from destseg.training.loaders import Batches, GoodImages
 
 
@@ -66,6 +67,16 @@ def preview(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint
         for i in range(0, len(cells), columns)
     ]
     return contact_sheet(rows, captions=["good", "anomalous", "mask"] * columns)
+
+
+def files_read(data: Path, settings: Settings) -> Iterator[Path]:
+    """Yield the files that a sheet is made of; what is written may be none of them."""
+    yield data
+    if settings.data.roi:
+        yield Path(settings.data.roi)
+    yield from (sample.path for sample in good_samples(data))
+    if settings.synthesis.textures != BUILTIN:
+        yield from find_images(settings.synthesis.textures)
 
 
 def _pixels(tensor: torch.Tensor) -> NDArray[np.uint8]:

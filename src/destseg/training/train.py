@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,27 +58,18 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
+    on_progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Predictor:
-    """Learn from good images and return the predictor; the bundle is saved in ``output``.
-
-    Thread safety: it may be called in any thread.  Trainings in one process wait for one another,
-    for PyTorch's random numbers are those of the process: draw none in other threads meanwhile.
+    """Do what ``destseg.train`` says, which calls this.
 
     Args:
-        data: a data set in MVTec's layout, a folder of good images, or a list of them.
-        output: folder for the bundle, the log, the settings used and the saved state.
+        data: as there, and so are the others.
+        output: folder for the bundle.
         settings: ``None`` is the preset ``fast``, or on resuming the settings of that run.
-        resume: go on from the saved state in ``output`` to the same weights as without the break.
-        overwrite: replace what an earlier run left in ``output``.
-        quiet: print nothing; ``log.jsonl`` is written all the same.
-
-    Raises:
-        DataError: if images are missing, unreadable or too few.
-        SettingsError: if settings do not fit, or a file that is read would be written over.
-        WeightsError: if there are no pretrained weights for the teacher.
-        TrainingError: if ``output`` is taken, the state cannot be resumed or the loss is not
-            finite.
-        TrainingInterrupted: after SIGINT or SIGTERM; the state is saved.
+        resume: go on from the saved state.
+        overwrite: replace what an earlier run left.
+        quiet: print nothing.
+        on_progress: called after each step, with the steps of all phases.
     """
     folder = Path(output)
     saved = prepare_output(folder, resume, overwrite)
@@ -116,7 +108,9 @@ def train(
                     log.restart()
                 note_beginning(folder, settings, roi)
             log.say(f"teacher: {origin}; device: {device}; output: {folder}", teacher=origin)
-            seconds = _learn(model, origin, source, batches, settings, folder, saved, device, log)
+            seconds = _learn(
+                model, origin, source, batches, settings, folder, saved, device, log, on_progress
+            )
         if main:
             facts = _facts(source, settings, device, seconds, origin)
             weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
@@ -184,6 +178,7 @@ def _learn(
     saved: Checkpoint | None,
     device: torch.device,
     log: TrainingLog,
+    on_progress: Callable[[int, int], object],
 ) -> float:
     """Run the phases as far as they are not done; return the training's seconds in all."""
     wanted = settings.training
@@ -192,8 +187,10 @@ def _learn(
     first = names.index(saved.phase) if saved else 0
     before = saved.seconds if saved else 0.0
     begun = time.monotonic()
+    total = sum(phase.steps for phase in phases)
     with Interruption().watch() as interruption:
-        for phase in phases[first:]:
+        for number, phase in enumerate(phases[first:], first):
+            earlier = sum(each.steps for each in phases[:number])
             start = START
             if saved is not None and phase.name == saved.phase:
                 start = Progress(saved.step, saved.optimizer, saved.scaler)
@@ -215,6 +212,9 @@ def _learn(
                 )
                 save_checkpoint(folder / CHECKPOINT, state)
 
+            def tell(done: int, earlier: int = earlier) -> None:
+                on_progress(earlier + done, total)
+
             run_phase(
                 phase,
                 batches,
@@ -224,6 +224,7 @@ def _learn(
                 start=start,
                 save=save,
                 interruption=interruption,
+                on_step=tell,
             )
     return before + time.monotonic() - begun
 

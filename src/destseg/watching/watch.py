@@ -8,17 +8,19 @@ done and will be moved.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from destseg.errors import DataError, SettingsError
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure, Result
 from destseg.watching.arrivals import Arrival, Arrivals, Scanner, look_at
-from destseg.watching.journal import Journal
+from destseg.watching.journal import Journal, open_journal
 from destseg.watching.moving import Mover
 
 # Looks begin this many times as far apart as one takes, however many images lie there.
@@ -50,6 +52,56 @@ class Timing:
             raise SettingsError("\n".join(wrong))
 
 
+class Stop(Protocol):
+    """What ends a watch: a ``threading.Event``, or anything that waits like one."""
+
+    def wait(self, timeout: float, /) -> bool:
+        """Wait for some seconds, or less long, and return whether the watch is to end."""
+        ...
+
+
+def watch_folder(
+    folder: Path,
+    open_predictor: Callable[[], Predictor],
+    output: Path,
+    *,
+    move: Path | None,
+    timing: Timing,
+    once: bool,
+    say: Callable[[str], object],
+    stop: Stop,
+) -> Generator[Result | Failure]:
+    """Yield what was said of each image that arrives in a folder when it is recorded.
+
+    Args:
+        folder: where images arrive, at any depth.
+        open_predictor: gives what inspects them, when nobody else writes to the results.
+        output: the results: .jsonl, .db, .sqlite or .sqlite3.
+        move: folder for what was inspected; ``None`` leaves it.
+        timing: when to look.
+        once: as in ``Watch.run``.
+        say: as in ``Watch``.
+        stop: ends it, after the image that is in hand.
+
+    Raises:
+        SettingsError, DataError: if the results or the folders cannot be used.
+        DestsegError: if the model cannot be loaded.
+    """
+    with contextlib.ExitStack() as stack:
+        journal = stack.enter_context(contextlib.closing(open_journal(output)))
+        mover = stack.enter_context(contextlib.closing(Mover(folder, move))) if move else None
+        watch = Watch(
+            folder,
+            open_predictor(),
+            journal,
+            mover=mover,
+            timing=timing,
+            say=say,
+            pause=stop.wait,
+        )
+        yield from watch.run(once=once)
+
+
 class Watch:
     """A folder, what inspects its images, and where the results go.
 
@@ -72,7 +124,7 @@ class Watch:
         *,
         mover: Mover | None = None,
         timing: Timing | None = None,
-        say: Callable[[str], None],
+        say: Callable[[str], object],
         pause: Callable[[float], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
