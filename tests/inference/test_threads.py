@@ -280,3 +280,40 @@ def test_the_region_that_all_share_cannot_be_written_to(forms):
     inspected = predictor_of(forms, "onnx", 1, plain=False).inspected((64, 64))
     with pytest.raises(ValueError, match="read-only"):
         inspected[:] = True
+
+
+# What a runtime has locked while it is forked stays locked in the other process.
+WAITING = """
+import os, threading, time, warnings
+import numpy as np
+from destseg.inference.backends.forked import OpenedHere
+
+warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of forks beside threads
+lock = threading.Lock()
+
+def runtime(images):
+    with lock:
+        time.sleep(0.01)
+    return images
+
+backend = OpenedHere(lambda: runtime)
+image = np.zeros(1)
+for _ in range(4):  # one of them always runs
+    threading.Thread(target=lambda: [backend(image) for _ in range(10**6)], daemon=True).start()
+free = []
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if lock.acquire(timeout=0) else 7)
+    free.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(*set(free), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_fork_waits_until_the_calls_that_run_are_done():
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["0"], done.stderr

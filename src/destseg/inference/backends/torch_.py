@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,12 +11,11 @@ from numpy.typing import NDArray
 
 from destseg.errors import BundleError
 from destseg.inference.backends import Runtime
+from destseg.inference.backends.forked import is_forked, unforked
 from destseg.inference.bundle import Bundle
 from destseg.model.chance import OwnChance
 from destseg.model.destseg import DeSTSeg, build_model
 from destseg.model.device import resolve_device
-
-_is_forked = False  # whether PyTorch came into this process with a fork
 
 
 class TorchBackend:
@@ -39,7 +37,7 @@ class TorchBackend:
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return maps [n, h, w] in [0, 1] for RGB images [n, h, w, 3]."""
         batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        with _threads(self._threads), torch.inference_mode():
+        with unforked(), _threads(self._threads), torch.inference_mode():
             maps = self._model(batch.permute(0, 3, 1, 2))  # [n, 1, h, w]
             return np.asarray(maps[:, 0].float().cpu().numpy())
 
@@ -47,7 +45,7 @@ class TorchBackend:
 @contextlib.contextmanager
 def _threads(wanted: int | None) -> Iterator[None]:
     """Compute with a number of threads inside, and leave the number as it was."""
-    if _is_forked:
+    if is_forked():
         wanted = 1  # OpenMP would wait for ever for threads that the fork did not take along
     before = torch.get_num_threads()
     if wanted is None or wanted == before:
@@ -58,15 +56,6 @@ def _threads(wanted: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _note_fork() -> None:
-    global _is_forked
-    _is_forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
 
 
 def devices() -> list[str]:
@@ -83,7 +72,7 @@ def open_torch(bundle: Bundle, runtime: Runtime) -> TorchBackend:
         BundleError: if the weights are missing, changed or do not fit.
         SettingsError: if there is no such device.
     """
-    with _threads(runtime.threads):
+    with unforked(), _threads(runtime.threads):
         return TorchBackend(load_model(bundle), runtime.device, threads=runtime.threads)
 
 
