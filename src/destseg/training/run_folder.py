@@ -91,7 +91,7 @@ def settled(settings: Settings | None, saved: Checkpoint | None) -> Settings:
         TrainingError: naming the settings that a resumed run cannot change.
     """
     if saved is None:
-        return settings or Settings()
+        return settings or Settings.from_preset("fast")
     earlier = Settings.from_dict(saved.settings)
     if settings is None:
         return earlier
