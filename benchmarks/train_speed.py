@@ -119,7 +119,7 @@ def work(task: dict[str, Any]) -> int:
 
     from destseg.config import Settings
     from destseg.model.destseg import build_model
-    from destseg.training.loaders import Batches
+    from destseg.synthesis.batches import Batches
     from destseg.training.phases import DenoisePhase, SegmentPhase, build_optimizer, freeze_all_but
 
     torch.set_num_threads(task["threads"])

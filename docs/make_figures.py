@@ -19,7 +19,7 @@ from destseg.data.samples import Sample, test_samples
 from destseg.inference.backends.torch_ import load_model
 from destseg.inference.predictor import Predictor, load
 from destseg.model.destseg import DeSTSeg, compare
-from destseg.training.preview import preview
+from destseg.synthesis.preview import preview
 
 IMAGES = Path(__file__).parent / "images"
 

@@ -39,8 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "torch_": ALL_BASE | {"data", "inference", "model"},
     "monitoring": ALL_BASE | {"data", "inference"},
     "evaluation": ALL_BASE | {"data", "inference"},
-    "exporting": ALL_BASE
-    | {"data", "inference", "model", "torch_", "evaluation", "synthesis", "training"},
+    "exporting": ALL_BASE | {"data", "inference", "model", "torch_", "evaluation", "synthesis"},
     "serving": ALL_BASE | {"data", "inference"},
     "batch_inspection": ALL_BASE | {"data", "inference"},
     "watching": ALL_BASE | {"data", "inference", "monitoring"},

@@ -219,8 +219,8 @@ def preview(
         raise SettingsError(f"--count: expected at least 1, got {count}")
     chosen = _settings(settings, preset, changes) or Settings()
     with needs_extra("train", "the preview of synthetic anomalies"):
-        from destseg.training.preview import files_read
-        from destseg.training.preview import preview as draw
+        from destseg.synthesis.preview import files_read
+        from destseg.synthesis.preview import preview as draw
     source = expanded(data)
     if output is None:
         return draw(source, chosen, scalar(count))

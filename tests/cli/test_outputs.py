@@ -35,7 +35,7 @@ def place(tmp_path, brightness_model, monkeypatch) -> Path:
     write_red(tmp_path / "run/roi.png", 255)
     for name in ("predictor.open_backend", "bundle.Bundle.weights"):
         monkeypatch.setattr(f"destseg.inference.{name}", forbidden)
-    monkeypatch.setattr("destseg.training.preview.Batches", forbidden)
+    monkeypatch.setattr("destseg.synthesis.preview.Batches", forbidden)
     monkeypatch.setattr("destseg.training.train.GoodParts", forbidden)
     monkeypatch.setattr("destseg.categories.ray_jobs.run_on_ray", forbidden)
     monkeypatch.chdir(tmp_path)

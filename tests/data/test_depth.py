@@ -10,10 +10,10 @@ import tifffile
 from PIL import Image
 
 from destseg.config import DataSettings
+from destseg.data.decoded import GoodImages
 from destseg.data.depth import depth_note, is_dim
 from destseg.data.images import as_image, decode_image, read_image, read_many
 from destseg.errors import ImageError
-from destseg.training.loaders import GoodImages
 
 DEPTHS = (8, 10, 12, 14, 16)
 

@@ -12,8 +12,8 @@ from destseg.synthesis.anomalies import (
     add_anomalies,
     blend,
     cutpaste,
-    draw_masks,
 )
+from destseg.synthesis.masks import draw_masks
 from destseg.synthesis.perlin import perlin_from_gradients, perlin_noise
 from reference.perlin import perlin
 

@@ -174,7 +174,7 @@ def test_textures_for_coloured_parts_stay_as_they_are():
 
 def test_batches_of_grey_parts_are_grey():
     from destseg.config import SynthesisSettings
-    from destseg.training.loaders import Batches
+    from destseg.synthesis.batches import Batches
 
     batches = Batches(
         [np.full((32, 32, 3), level, np.uint8) for level in range(20)],

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from destseg.as_found import logging_as_found, without_remarks
 from destseg.config import Settings
+from destseg.data.decoded import GoodImages
 from destseg.errors import DataError, needs_extra
 from destseg.exporting.export import metadata_of, openvino_files
 from destseg.exporting.graph import INPUT
@@ -28,9 +29,8 @@ from destseg.inference.backends import imports
 from destseg.inference.bundle import Bundle
 from destseg.inference.exports import Export
 from destseg.synthesis.anomalies import add_anomalies
+from destseg.synthesis.augment import draw_view, show
 from destseg.synthesis.textures import as_grey_as, load_textures
-from destseg.training.augment import draw_view, show
-from destseg.training.loaders import GoodImages
 
 Pixels = NDArray[np.uint8]
 

@@ -1,4 +1,4 @@
-"""Synthetic anomalies: Perlin masks, textures and blending, batched on the device and seeded.
+"""Synthetic anomalies: textures and other images laid over good ones, batched and seeded.
 
 The synthetic anomalies of section 3.1 of arXiv 2211.11317: a mask M is cut out of Perlin noise,
 and where it lies an image I is mixed with a texture X, ``I' = (1 - M) I + M (o X + (1 - o) I)``
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from destseg.config import SynthesisSettings
 from destseg.errors import DataError
+from destseg.synthesis.masks import draw_masks, largest, uniform
 from destseg.synthesis.perlin import Mine, perlin_noise
 
 Share: TypeAlias = tuple[int, Mine]
@@ -76,7 +77,7 @@ def add_anomalies(
     masks = draw_masks(settings, n, (h, w), generator, images.device, mine)  # [n, 1, h, w]
     if where is not None:
         masks = masks * where
-    opacity = _uniform(generator, n, *settings.opacity)[mine].to(images.device)  # [n]
+    opacity = uniform(generator, n, *settings.opacity)[mine].to(images.device)  # [n]
     return blend(clean, drawn, masks, opacity[:, None, None, None]), masks
 
 
@@ -111,13 +112,13 @@ def cutpaste(
     n, mine = share or (len(images), slice(None))
 
     def draw(low: float, high: float) -> Tensor:
-        return _uniform(generator, n, low, high)[mine].to(images.device)
+        return uniform(generator, n, low, high)[mine].to(images.device)
 
     low, high = (math.log(cells) for cells in _CUTPASTE_CELLS)
-    cells = _uniform(generator, 2 * n, low, high).exp().view(n, 2).to(images.device)
-    angle = _uniform(generator, n, -math.pi / 2, math.pi / 2).to(images.device)
+    cells = uniform(generator, 2 * n, low, high).exp().view(n, 2).to(images.device)
+    angle = uniform(generator, n, -math.pi / 2, math.pi / 2).to(images.device)
     noise = perlin_noise(generator, cells, angle, (h, w), mine=mine, endless=True)  # [n, h, w]
-    masks = _largest(noise, draw(*_CUTPASTE_AREA))[:, None].to(torch.float32)
+    masks = largest(noise, draw(*_CUTPASTE_AREA))[:, None].to(torch.float32)
     if where is not None:
         masks = masks * where
     mirrored = torch.stack((draw(0, 1), draw(0, 1)), -1) < 0.5  # [n, 2]
@@ -151,69 +152,3 @@ def blend(images: Tensor, textures: Tensor, masks: Tensor, opacity: Tensor) -> T
     """
     # The same as I + M o (X - I), which lerp computes without temporaries and exactly at 0.
     return torch.lerp(images, textures, masks * opacity)
-
-
-def draw_masks(
-    settings: SynthesisSettings,
-    n: int,
-    size: tuple[int, int],
-    generator: torch.Generator,
-    device: torch.device | str,
-    mine: Mine = slice(None),
-) -> Tensor:
-    """Draw masks of anomalies from Perlin noise (section 3.1).
-
-    ``cells`` is the paper's: 2^k cells along each side, k drawn per axis, the noise image
-    turned by up to 90 degrees either way with 0 in its new corners, an anomaly where it is
-    above the threshold.  Such a mask can be empty.  ``pixels`` draws one cell side in pixels and
-    the fraction of the image to hit, and puts the threshold at that quantile; here the noise goes
-    on beyond the turned image and begins anywhere in a cell, for filled corners would all tie.  A
-    cell should be smaller than the image: the noise is nearly a slope inside one, and its highest
-    values lie along an edge.
-
-    Args:
-        settings: which way, and its ranges.
-        n: number of masks.
-        size: their (height, width) in pixels.
-        generator: where all random numbers come from.
-        device: where the masks are wanted.
-        mine: which of the n are wanted; the others' random numbers are drawn and dropped.
-
-    Returns:
-        float32 [n, 1, h, w] of 0 and 1; all 0 with probability 1 - ``anomaly_probability``.
-        With ``pixels``, round(area h w) pixels (at least one) of an anomalous image are 1; more
-        only where two pixels' noise is the same number.
-    """
-    angle = _uniform(generator, n, -math.pi / 2, math.pi / 2).to(device)  # [n]
-    if settings.perlin_units == "cells":
-        low, high = settings.perlin_octaves
-        octaves = torch.randint(
-            low, high + 1, (n, 2), generator=generator, device=generator.device
-        )  # [n, 2]
-        cells = torch.exp2(octaves.to(torch.float32)).to(device)
-        noise = perlin_noise(generator, cells, angle, size, mine=mine)  # [n, h, w]
-        masks = noise > settings.perlin_threshold
-    else:
-        side = _uniform(generator, n, *settings.perlin_scale).to(device)  # [n]
-        area = _uniform(generator, n, *settings.anomaly_area).to(device)  # [n]
-        cells = torch.stack([extent / side for extent in size], -1)  # [n, 2]
-        noise = perlin_noise(generator, cells, angle, size, mine=mine, endless=True)
-        masks = _largest(noise, area[mine])  # [n, h, w]
-    anomalous = _uniform(generator, n, 0.0, 1.0).to(device) < settings.anomaly_probability  # [n]
-    return (masks & anomalous[mine, None, None]).to(torch.float32)[:, None]  # [n, 1, h, w]
-
-
-def _largest(noise: Tensor, area: Tensor) -> Tensor:
-    """Return a bool mask [n, h, w] of the fraction ``area`` [n] of each image's largest values."""
-    pixels = noise[0].numel()
-    # One kthvalue an image: it takes whole numbers only, and sorting costs six times as much.
-    ranks = [pixels - min(max(round(part * pixels), 1), pixels) + 1 for part in area.tolist()]
-    threshold = torch.stack(
-        [one.kthvalue(rank).values for one, rank in zip(noise.flatten(1), ranks, strict=True)]
-    )  # [n]
-    return noise >= threshold[:, None, None]
-
-
-def _uniform(generator: torch.Generator, n: int, low: float, high: float) -> Tensor:
-    """Draw n float32 numbers of U(low, high) on the generator's device."""
-    return low + (high - low) * torch.rand(n, generator=generator, device=generator.device)

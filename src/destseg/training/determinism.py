@@ -7,7 +7,10 @@ import os
 import threading
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+
+from destseg.phases import PHASES
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 _one_at_a_time = threading.Lock()
@@ -59,3 +62,8 @@ def seed_default(seed: int, device: torch.device) -> None:
             torch.cuda.manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
+
+
+def step_seed(seed: int, phase: str, step: int) -> int:
+    """Return the seed of what the networks themselves draw in a step, such as dropped paths."""
+    return int(np.random.default_rng([seed, PHASES[phase].number, 2, step]).integers(2**62))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from destseg.config import Settings
+from destseg.data.decoded import GoodImages
 from destseg.data.roi import Roi
 from destseg.data.samples import Sample, good_samples, split_calibration
 from destseg.errors import DataError
-from destseg.training.loaders import GoodImages
 from destseg.training.log import TrainingLog
 
 

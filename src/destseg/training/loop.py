@@ -16,9 +16,9 @@ from torch import Tensor
 from destseg.config import TrainingSettings
 from destseg.errors import DataError, TrainingError, TrainingInterrupted
 from destseg.interruption import Interruption
+from destseg.synthesis.batches import Batches
 from destseg.training.checkpoint import optimizer_tensors, restore_optimizer
-from destseg.training.determinism import seed_default
-from destseg.training.loaders import Batches, step_seed
+from destseg.training.determinism import seed_default, step_seed
 from destseg.training.log import TrainingLog
 from destseg.training.phases import Phase, build_optimizer, freeze_all_but, rate_factor
 from destseg.training.processes import WholeBatchNorm, any_of_all, mean_of_all, shared, world

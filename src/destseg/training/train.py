@@ -21,11 +21,11 @@ from destseg.model.destseg import DeSTSeg, build_model
 from destseg.model.device import resolve_device
 from destseg.model.teacher import pretrained_teacher
 from destseg.model_folder import CHECKPOINT, remove_model
+from destseg.synthesis.batches import Batches
 from destseg.synthesis.textures import load_textures
 from destseg.training.checkpoint import Checkpoint, save_checkpoint
 from destseg.training.determinism import exact
 from destseg.training.good_parts import GoodParts
-from destseg.training.loaders import Batches
 from destseg.training.log import TrainingLog
 from destseg.training.loop import START, Progress, run_phase
 from destseg.training.phases import phases_to_learn

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from destseg.training.augment import View, draw_view, show, show_mask
+from destseg.synthesis.augment import View, draw_view, show, show_mask
 
 
 def noise(height, width, seed=0):

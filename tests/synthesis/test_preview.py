@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from destseg.errors import DataError
-from destseg.training.preview import preview
+from destseg.synthesis.preview import preview
 
 GAP, CELL, HEADING = 8, 256, 32
 

@@ -1,4 +1,4 @@
-"""Batches of good images: a pure function of the seed, the phase and the step.
+"""Batches of good images with anomalies: a pure function of the seed, the phase and the step.
 
 Nothing here has a position that would have to be saved: the batch of step 700 is the same
 whether the 699 before it were drawn or not, which is what makes a resumed run equal to an
@@ -7,119 +7,22 @@ uninterrupted one.
 
 from __future__ import annotations
 
-import copy
 import functools
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from destseg.config import DataSettings, SynthesisSettings
-from destseg.data.depth import depth_note, is_dim
-from destseg.data.images import read_image, read_many, resize_for_model
+from destseg.config import SynthesisSettings
+from destseg.data.decoded import GoodImages
 from destseg.data.roi import Roi
-from destseg.errors import DataError, ImageError
 from destseg.phases import PHASES, SURFACE
 from destseg.synthesis.anomalies import add_anomalies, cutpaste
+from destseg.synthesis.augment import draw_view, show, show_mask
 from destseg.synthesis.textures import as_grey_as
-from destseg.training.augment import draw_view, show, show_mask
-
-logger = logging.getLogger("destseg")
-
-
-class GoodImages:
-    """Decoded training images, held in memory as far as they fit.
-
-    Attributes:
-        paths: the readable images, in the order given.
-        unreadable: those left out.
-
-    Raises:
-        DataError: if images cannot be read and ``skip_unreadable`` is off; lists them all.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        settings: DataSettings,
-        on_progress: Callable[[int], None] = lambda _: None,
-    ) -> None:
-        side = settings.image_size
-        room = settings.cache_gib * 2**30
-        self._settings = settings
-        self.paths: list[Path] = []
-        self.unreadable: list[ImageError] = []
-        cached: list[NDArray[np.uint8]] = []
-        size = None if settings.tile else (side, side)
-        images = read_many(
-            paths, size=size, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth
-        )
-        dim = False
-        for number, (path, image) in enumerate(zip(paths, images, strict=True), 1):
-            image = self._for_model(path, image)
-            if isinstance(image, ImageError):
-                self.unreadable.append(image)
-            else:
-                self.paths.append(path)
-                dim = dim or is_dim(image, settings.bit_depth)
-                # The first ones: where one has no room, no later one is cached.
-                room -= image.nbytes
-                if room >= 0:
-                    cached.append(image)
-            on_progress(number)
-        self._cached = cached
-        if self.unreadable and not settings.skip_unreadable:
-            listed = "\n".join(f"  {error}" for error in self.unreadable)
-            raise DataError(
-                f"{len(self.unreadable)} of {len(paths)} images cannot be read:\n{listed}\n"
-                "Repair or remove them, or train without them: --skip-unreadable"
-            )
-        if dim and (note := depth_note(self.paths)):
-            logger.warning("%s", note)
-        if len(cached) < len(self.paths):
-            logger.warning(
-                "%d of %d images fit into --cache-gib %g; the others are read at every use",
-                len(cached),
-                len(self.paths),
-                settings.cache_gib,
-            )
-
-    def only(self, paths: Sequence[Path]) -> GoodImages:
-        """Return some of these images, without reading them again; the others can be freed."""
-        chosen = set(paths)
-        keep = [number for number, path in enumerate(self.paths) if path in chosen]
-        part = copy.copy(self)
-        part.paths = [self.paths[number] for number in keep]
-        part._cached = [self._cached[number] for number in keep if number < len(self._cached)]
-        return part
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Return one image, uint8 RGB: [image_size, image_size, 3], with tile of its own size."""
-        if index < len(self._cached):
-            return self._cached[index]
-        settings = self._settings
-        image = read_image(
-            self.paths[index], max_pixels=settings.max_pixels, bit_depth=settings.bit_depth
-        )
-        return resize_for_model(image, settings)
-
-    def _for_model(
-        self, path: Path, image: NDArray[np.uint8] | ImageError
-    ) -> NDArray[np.uint8] | ImageError:
-        if isinstance(image, ImageError):
-            return image
-        try:
-            return resize_for_model(image, self._settings)
-        except ImageError as error:
-            return ImageError(path, error.reason)
 
 
 def batch_indices(n: int, batch_size: int, step: int, *, seed: int, phase: str) -> list[int]:
@@ -133,11 +36,6 @@ def batch_indices(n: int, batch_size: int, step: int, *, seed: int, phase: str) 
         for epoch in {position // n for position in positions}
     }
     return [int(orders[position // n][position % n]) for position in positions]
-
-
-def step_seed(seed: int, phase: str, step: int) -> int:
-    """Return the seed of what the networks themselves draw in a step, such as dropped paths."""
-    return int(np.random.default_rng([seed, PHASES[phase].number, 2, step]).integers(2**62))
 
 
 class Batches:

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from destseg.config import DataSettings, SynthesisSettings
+from destseg.data.decoded import GoodImages
 from destseg.data.roi import Roi
 from destseg.errors import DataError
-from destseg.training.loaders import Batches, GoodImages, batch_indices
+from destseg.synthesis.batches import Batches, batch_indices
 
 SMALL = DataSettings(image_size=64)
 

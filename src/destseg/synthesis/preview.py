@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from destseg.config import Settings
+from destseg.data.decoded import GoodImages
 from destseg.data.drawing import contact_sheet
 from destseg.data.roi import read_roi
 from destseg.data.samples import find_images, good_samples
 from destseg.errors import DataError
 from destseg.phases import DENOISE, SURFACE
+from destseg.synthesis.batches import Batches
 from destseg.synthesis.textures import BUILTIN, load_textures
-from destseg.training.loaders import Batches, GoodImages
 
 
 def preview(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint8]:
