@@ -3,7 +3,7 @@
     python benchmarks/train_memory.py GOOD [--rounds N] [--steps N] [--case NAME=FLAGS ...]
                                       [--common FLAGS] [--results FILE]
 
-Each case is ``destseg train GOOD`` with its flags and a few steps of both phases, in a process of
+Each case is ``destseg train GOOD`` with its flags and a few steps of each phase, in a process of
 its own: data, anomalies, checkpoints and the calibration images' scores count as they would.
 Peak is of the whole process.  Cases take turns over the rounds; ``ratio`` is the time of an image
 over that of the first case of the same side.
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from destseg.phases import PHASES
 from provenance import commit, environment
 
 RESULTS = Path(__file__).parent / "results" / "train-memory-cpu.json"
@@ -39,7 +40,6 @@ CASES = [
     f"tiles of 1024, batch 8, checkpointing={TILES} --batch-size 8 {SAVING}",
     f"tiles of 1024, batch 8, both={TILES} --batch-size 8 {BF16} {SAVING}",
 ]
-PHASES = ("denoise", "segment")
 
 
 def main() -> int:
@@ -74,11 +74,12 @@ def main() -> int:
 
 
 def train(parsed: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
-    """Train a few steps; return the peak in GiB and the seconds an image of both phases."""
+    """Train a few steps; return the peak in GiB and the seconds an image of each phase."""
     steps = str(parsed.steps)
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "destseg", "train", parsed.good, "--output", f"{folder}/m"]
-        command += ["--denoise-steps", steps, "--segment-steps", steps, "--log-every", "1", *flags]
+        command += [word for name in PHASES for word in (f"--{name}-steps", steps)]
+        command += ["--log-every", "1", *flags]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         assert process.stderr is not None
         said = process.stderr.read().decode()
@@ -87,9 +88,10 @@ def train(parsed: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
             raise SystemExit(f"{shlex.join(command)}\n{said}")
         written = Path(folder, "m", "log.jsonl").read_text(encoding="utf-8")
         log = [json.loads(line) for line in written.splitlines()]
+    steps_of = [each for each in log if each["event"] == "step"]
     taken: dict[str, Any] = {"peak_gib": round(used.ru_maxrss / 2**20, 2)}
-    for phase in PHASES:
-        rates = [e["images_per_s"] for e in log if e["event"] == "step" and e["phase"] == phase]
+    for phase in dict.fromkeys(each["phase"] for each in steps_of):  # paper has no phase 3
+        rates = [each["images_per_s"] for each in steps_of if each["phase"] == phase]
         taken[phase] = float(np.median([1 / rate for rate in rates[1:]]))
     return taken
 
@@ -103,7 +105,7 @@ def row(name: str, cases: dict[str, str], turns: dict[str, list[dict[str, Any]]]
         "peak_gib": max(peaks),
         "peak_range": [min(peaks), max(peaks)],
     }
-    for phase in PHASES:
+    for phase in [each for each in PHASES if each in turns[name][0] and each in turns[base][0]]:
         mine, its = (np.array([turn[phase] for turn in turns[each]]) for each in (name, base))
         made[f"{phase}_seconds_an_image"] = round(float(np.median(mine)), 4)
         made[f"{phase}_ratio"] = round(float(np.median(mine / its)), 2)

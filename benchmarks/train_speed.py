@@ -1,4 +1,4 @@
-"""Training images per second of both phases, several sources or settings against each other.
+"""Training images per second of each phase, several sources or settings against each other.
 
     python benchmarks/train_speed.py NAME=SRC[:key=value,...] ... [--steps N] [--rounds N]
     python benchmarks/train_speed.py paper=src:preset=paper,precision=bf16 --device cuda --steps 50
@@ -9,6 +9,7 @@ so that all see the same minutes of the machine.  Images are made up; what is ti
 step as the loop does it: a batch in a thread, forward, backward, optimiser.  The first is
 1.0.  Each turn is repeated with one batch that is ready on the device: what that saves is
 ``input_share``, the part of a step that making batches costs; on a GPU, that it stands idle.
+``paper`` has no phase 3: ``--phases denoise segment``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "train-speed-cpu.json"
-PHASES = ("denoise", "segment")
+PHASES = ("denoise", "segment", "surface")
 
 
 def main() -> int:
@@ -35,6 +36,7 @@ def main() -> int:
     parser.add_argument("candidates", nargs="+", metavar="NAME=SRC[:key=value,...]")
     parser.add_argument("--steps", type=int, default=3, help="steps a turn")
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--results", default=str(RESULTS))
@@ -45,8 +47,10 @@ def main() -> int:
     from provenance import commit, environment
 
     names = [each.split("=", 1)[0] for each in parsed.candidates]
-    seconds: dict[str, dict[str, list[Any]]] = {name: {p: [] for p in PHASES} for name in names}
-    for phase in PHASES:
+    seconds: dict[str, dict[str, list[Any]]] = {
+        name: {p: [] for p in parsed.phases} for name in names
+    }
+    for phase in parsed.phases:
         workers = {
             name: start(each.split("=", 1)[1], phase, parsed)
             for name, each in zip(names, parsed.candidates, strict=True)
@@ -62,7 +66,7 @@ def main() -> int:
             worker.wait()
     rows: list[dict[str, Any]] = []
     for name, given in zip(names, parsed.candidates, strict=True):
-        for phase in PHASES:
+        for phase in parsed.phases:
             images, mine, ready = np.array(seconds[name][phase]).T
             base_images, base, _ = np.array(seconds[names[0]][phase]).T
             rates = images / mine
@@ -120,7 +124,7 @@ def work(task: dict[str, Any]) -> int:
     from destseg.config import Settings
     from destseg.model.destseg import build_model
     from destseg.synthesis.batches import Batches
-    from destseg.training.phases import DenoisePhase, SegmentPhase, build_optimizer, freeze_all_but
+    from destseg.training.phases import build_optimizer, freeze_all_but, phases_to_learn
 
     torch.set_num_threads(task["threads"])
     device = torch.device(task["device"])
@@ -129,8 +133,8 @@ def work(task: dict[str, Any]) -> int:
     settings = Settings.from_preset(changes.pop("preset", "fast"), **changes)
     torch.manual_seed(0)
     model = build_model(settings.model).to(device, memory_format=torch.channels_last)
-    kind = DenoisePhase if task["phase"] == "denoise" else SegmentPhase
-    phase = kind(model, settings.training)
+    phases = {phase.name: phase for phase in phases_to_learn(model, settings)}
+    phase = phases[task["phase"]]
     freeze_all_but(phase)
     optimizer = build_optimizer(phase, settings.training)
     random = np.random.default_rng(0)

@@ -46,8 +46,8 @@ ALLOWED = {
 # A process's share of a batch is the subject of these.
 ALLOWED_IN = {
     r"\bshares? (of|in|that)\b": {
-        *("training/loaders.py", "training/processes.py", "training/train.py"),
-        *("training/shares.py", "training/test_loaders.py", "training/test_processes.py"),
+        *("synthesis/batches.py", "training/processes.py", "training/train.py"),
+        *("training/shares.py", "synthesis/test_batches.py", "training/test_processes.py"),
     }
 }
 

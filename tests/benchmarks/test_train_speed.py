@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from destseg.phases import PHASES
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_rows_of_both_phases_with_ratios_to_the_first(tmp_path):
+def test_rows_of_each_phase_with_ratios_to_the_first(tmp_path):
     results = tmp_path / "results.json"
     small = "image_size=64,batch_size=2,head_width=8,student_width=8"
     one = f"{ROOT / 'src'}:{small}"
@@ -24,7 +26,7 @@ def test_rows_of_both_phases_with_ratios_to_the_first(tmp_path):
         timeout=300,
     )
     rows = {(r["name"], r["phase"]): r for r in json.loads(results.read_text())["rows"]}
-    assert set(rows) == {(n, p) for n in ("one", "wide") for p in ("denoise", "segment")}
+    assert set(rows) == {(n, p) for n in ("one", "wide") for p in PHASES}
     for row in rows.values():
         assert row["images_per_s"] == pytest.approx(2 * row["steps_per_s"], rel=0.01)
         assert row["input_share"] < 1
