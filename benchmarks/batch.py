@@ -327,7 +327,8 @@ def tasks() -> dict[str, float]:
     import ray.data
 
     ray.init("local", include_dashboard=False, log_to_driver=False, num_cpus=2)
-    from destseg.batch_inspection.cluster import Tries, quiet
+    from destseg.batch_inspection.run import quiet
+    from destseg.batch_inspection.tries import Tries
 
     with quiet():
         items = [{"piece": "x" * 30_000} for _ in range(2000)]

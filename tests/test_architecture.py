@@ -28,6 +28,7 @@ BASE["phases"] = {"fields"}
 BASE["config"] = {"errors", "validation", "fields", "phases"}
 BASE["model_folder"] = {"errors"}
 BASE["keywords"] = {"fields", "config"}
+BASE["ray_session"] = {"as_found", "errors"}
 ALL_BASE = set(BASE)
 MAY_IMPORT: dict[str, set[str]] = {
     **BASE,
@@ -236,10 +237,10 @@ OPTIONAL = {
     "inference/backends/onnx_.py": {"onnxruntime"},
     "monitoring/recorded.py": {"pyarrow"},
     "inference/backends/openvino_.py": {"openvino"},
-    "categories/ray_jobs.py": {"ray"},
+    "ray_session.py": {"ray"},
     # Imported by cli/batch.py in the same way.
     "batch_inspection/run.py": {"ray"},
-    "batch_inspection/cluster.py": {"ray"},
+    "batch_inspection/tries.py": {"ray"},
     "batch_inspection/schema.py": {"pyarrow"},
     "batch_inspection/storage.py": {"pyarrow", "fsspec"},
     "batch_inspection/stored.py": {"pyarrow"},

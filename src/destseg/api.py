@@ -401,15 +401,15 @@ def batch(
         MissingExtraError: without the extra ``ray``, or that of the backend.
     """
     with needs_extra("ray", "inspecting a batch"):
-        from destseg.batch_inspection.cluster import Share
         from destseg.batch_inspection.run import Options, inspect_stored
     from destseg.inference.backends import Runtime
+    from destseg.ray_session import Needs
 
     options = Options(
         Runtime(backend, device, scalar(threads), None if cache is None else expanded(cache)),
         batch_size=scalar(batch_size),
         actors=scalar(actors),
-        share=Share(scalar(cpus_per_actor), scalar(gpus_per_actor)),
+        needs=Needs(scalar(cpus_per_actor), scalar(gpus_per_actor)),
         address=address,
         partition_size=scalar(partition_size),
         image_column=image_column,
@@ -646,6 +646,7 @@ def drift(
         MissingExtraError: if nothing is installed that can run the model, or read Parquet.
     """
     from destseg.inference.backends import Runtime
+    from destseg.ray_session import Needs
     from destseg.inference.bundle import Bundle, load_bundle
     from destseg.inference.exports import bundle_for
     from destseg.inference.predictor import Predictor

@@ -1,15 +1,13 @@
-"""What belongs to the whole process, put back as it was found; what stays says so."""
+"""What belongs to the whole process, put back as it was found."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-import secrets
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 _lock = threading.Lock()
 _inside: Counter[str] = Counter()  # by the logger's name, over all threads
@@ -62,14 +60,3 @@ def variables(**defaults: str) -> Iterator[None]:
     finally:
         for name in ours:
             os.environ.pop(name, None)
-
-
-def give_ray_a_token() -> None:
-    """Put the token for a Ray of our own into the environment, where there is none.
-
-    Ray would write one into the user's home.  The variable stays: Ray reads it once in a process,
-    so that a later session of the caller's has to find the same.
-    """
-    given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
-    if not given and not (Path.home() / ".ray" / "auth_token").is_file():
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

@@ -15,7 +15,7 @@ from batch_inspection.at_workers import DEADLY
 from destseg.batch_inspection.counts import BatchCounts
 from destseg.batch_inspection.schema import SCHEMA
 from destseg.cli.main import main
-from destseg.errors import DataError, SettingsError
+from destseg.errors import DataError
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 pytestmark = [
@@ -188,21 +188,6 @@ def test_a_worker_that_cannot_work_stops_the_batch_with_its_reason(
     with pytest.raises(DataError, match=r"cannot go on: expected destseg 0\.0\.0"):
         module.inspect_stored(str(red_model), str(tmp_path / "in"), str(tmp_path / "out"), options)
     assert not list((tmp_path / "out").glob("part-*"))
-
-
-def test_room_is_counted_machine_by_machine(local_ray, monkeypatch):
-    from destseg.batch_inspection import cluster
-    from destseg.batch_inspection.cluster import Share, room
-
-    assert room(Share()) == 2
-    nodes = [{"CPU": 7.0, "GPU": 1.0}, {"CPU": 3.0}, {}]
-    monkeypatch.setattr(cluster, "_nodes", lambda: [{"Resources": each} for each in nodes])
-    assert room(Share(cpus=2)) == 4
-    assert room(Share(cpus=0.5)) == 20
-    assert room(Share(cpus=2, gpus=0.5)) == 2
-    assert room(Share(cpus=8)) == 1
-    with pytest.raises(SettingsError, match="a machine with 8 CPUs and 0 GPUs, got none"):
-        cluster._require_room(Share(cpus=8), may_grow=False)
 
 
 @pytest.mark.parametrize("place", ["in", "in/deep/out", "linked/out"])

@@ -13,12 +13,11 @@ import pytest
 import safetensors.numpy
 import torch
 
-from destseg.categories import ray_jobs
 from destseg.categories.plan import Category, Job
 from destseg.categories.ray_jobs import Resources, run_on_ray
 from destseg.cli.main import main
 from destseg.config import Settings
-from destseg.errors import MissingExtraError, SettingsError, TrainingError, TrainingInterrupted
+from destseg.errors import MissingExtraError, TrainingInterrupted
 from destseg.training.checkpoint import load_checkpoint
 from destseg.training.train import train
 
@@ -151,7 +150,7 @@ def test_a_category_that_cannot_be_trained_stops_no_other(ended):
 @pytest.mark.slow
 def test_the_same_command_again_repeats_nothing(ended, categories, files, capsys, monkeypatch):
     output, _ = ended
-    monkeypatch.setattr(ray_jobs, "_task", None)  # what would start a job
+    monkeypatch.setattr("destseg.categories.ray_jobs._task", None)  # what would start a job
     own = ["--per-category", str(files / "own.yaml"), "--only", "bolt", "nut"]
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/seed-*/*")}
     assert main(words(categories, output, files / "settings.yaml", *own)) == 0
@@ -207,29 +206,3 @@ def test_without_ray_the_error_names_the_extra(categories, settings, tmp_path, m
     with pytest.raises(MissingExtraError, match=r"pip install 'destseg\[ray\]'"):
         list(run_on_ray([job], Resources()))
     assert list(run_on_ray([], Resources())) == []
-
-
-def test_a_ray_that_does_not_start_is_told_without_a_trace(endless, monkeypatch):
-    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-    ended = []
-
-    def late(*_arguments, **_keywords):
-        raise Exception("The current node timed out during startup.")
-
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", late)
-    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
-    with pytest.raises(TrainingError, match=r"timed out during startup\. Is it busy"):
-        list(run_on_ray([endless], Resources()))
-    monkeypatch.setattr(ray, "init", lambda *_a, **_k: int("no"))
-    with pytest.raises(SettingsError, match="--address: expected that of a Ray cluster, got 'no'"):
-        list(run_on_ray([endless], Resources(address="no")))
-    assert ended == [True]
-
-
-def test_what_this_machine_cannot_give_is_refused():
-    ray_jobs._require_room({"CPU": 2.0}, Resources(cpus=2))
-    with pytest.raises(SettingsError, match="--cpus: expected at most the 2 of this machine"):
-        ray_jobs._require_room({"CPU": 2.0}, Resources(cpus=3))
-    with pytest.raises(SettingsError, match="--gpus: expected at most the 0 of this machine"):
-        ray_jobs._require_room({"CPU": 2.0}, Resources(gpus=0.5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,6 @@ import ray
 import ray.data
 import ray.exceptions
 
-from destseg.batch_inspection.cluster import Share, Tries, quiet, room, session
 from destseg.batch_inspection.counts import BatchCounts, BatchPlan
 from destseg.batch_inspection.inspector import TRIES, Inspector, Work, hash_of, pack
 from destseg.batch_inspection.job import Job, begin, complete, finished
@@ -21,10 +21,12 @@ from destseg.batch_inspection.partitions import Piece, fingerprint
 from destseg.batch_inspection.schema import count, row, to_parquet
 from destseg.batch_inspection.storage import Storage, absolute, is_uri
 from destseg.batch_inspection.stored import plan
+from destseg.batch_inspection.tries import Tries
 from destseg.errors import DataError, ImageError, SettingsError
 from destseg.inference.backends import Runtime, choose
 from destseg.inference.bundle import load_bundle
 from destseg.inference.exports import bundle_for
+from destseg.ray_session import Needs, room, session
 from destseg.redaction import hide, without_secrets
 
 logger = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ class Options:
         runtime: what runs the model; threads ``None`` for as many as an actor has CPUs.
         batch_size: images or tiles that go through the networks together.
         actors: processes with a model each; ``None`` for as many as the machines hold.
-        share: what each has of a machine.
+        needs: what each has of a machine.
         address: of a Ray cluster; ``None`` begins one in this machine and ends it afterwards.
         partition_size: images of a partition; ``None`` chooses by their number.
         image_column, path_column: of a Parquet source.
@@ -57,7 +59,7 @@ class Options:
     runtime: Runtime = Runtime()  # noqa: RUF009 - frozen
     batch_size: int = 8
     actors: int | None = None
-    share: Share = Share()  # noqa: RUF009 - frozen
+    needs: Needs = Needs()  # noqa: RUF009 - frozen
     address: str | None = None
     partition_size: int | None = None
     image_column: str | None = None
@@ -108,7 +110,7 @@ def inspect_stored(
     loaded = load_bundle(bundle)
     runtime = choose(loaded, options.runtime)
     if runtime.threads is None:
-        runtime = replace(runtime, threads=max(1, int(options.share.cpus)))
+        runtime = replace(runtime, threads=max(1, int(options.needs.cpus)))
     calibration = bundle_for(loaded, runtime.backend).calibration
     assert calibration is not None, "bundle_for always gives one"
     files = pack(loaded, runtime.backend)
@@ -139,7 +141,12 @@ def inspect_stored(
     left = [piece for piece in pieces if piece.partition not in done]
     on_plan(BatchPlan(job, total, len(left)))
     if left:
-        with session(options.address, options.share):
+        with session(
+            options.address,
+            options.needs,
+            flags="--cpus-per-actor, --gpus-per-actor",
+            what_for="destseg batch",
+        ):
             for counts in _Batch(work, files, options).inspect(left):
                 total += counts
                 on_progress(total.images, job.images)
@@ -158,6 +165,25 @@ def _require_apart(source: str, output: str) -> None:
             f"got {output}. Give a folder beside it, or a glob such as "
             f"'{source.rstrip('/')}/**/*.png' for the source."
         )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Ray Data's own bars and traces away."""
+    context = ray.data.DataContext.get_current()
+    wanted = {"enable_progress_bars": False, "print_on_execution_start": False}
+    before = {name: getattr(context, name) for name in wanted}
+    log = logging.getLogger("ray.data")
+    level = log.level
+    try:
+        for name, value in wanted.items():
+            setattr(context, name, value)
+        log.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+        log.setLevel(level)
 
 
 class _Batch:
@@ -238,9 +264,9 @@ class _Batch:
                 answers = ray.data.from_items(items, override_num_blocks=len(items)).map(
                     Inspector,
                     fn_constructor_args=(self._work, self._files, Tries()),
-                    num_cpus=options.share.cpus,
-                    num_gpus=options.share.gpus or None,
-                    concurrency=min(options.actors or room(options.share), len(items)),
+                    num_cpus=options.needs.cpus,
+                    num_gpus=options.needs.gpus or None,
+                    concurrency=min(options.actors or room(ray, options.needs), len(items)),
                 )
                 for answer in answers.iter_rows():
                     if answer["trace"]:

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from destseg.as_found import give_ray_a_token, variables
 from destseg.categories.job import Outcome, run_job
 from destseg.categories.plan import Job
-from destseg.errors import SettingsError, TrainingError, TrainingInterrupted, needs_extra
+from destseg.errors import TrainingInterrupted
 from destseg.interruption import Interruption
+from destseg.ray_session import Needs, session
 
 SECONDS_TO_SAVE = 60.0
 _POLL = 1.0
@@ -72,7 +72,7 @@ def run_on_ray(
     Raises:
         MissingExtraError: without the extra ``ray``.
         SettingsError: if this machine cannot give what a job is to have, or there is no cluster.
-        TrainingError: if Ray does not start.
+        DestsegError: if Ray does not start.
         TrainingInterrupted: after SIGINT or SIGTERM; states are saved.
     """
     if not jobs:
@@ -144,62 +144,14 @@ def _stop(ray: Any, references: list[Any]) -> None:
         _, references = ray.wait(references, num_returns=len(references), timeout=_POLL)
 
 
-@contextlib.contextmanager
-def _session(resources: Resources) -> Iterator[Any]:
-    """Give Ray, connected; what was not started here is left running.
-
-    Of one that was, the variables RAY_AUTH_TOKEN and, set by Ray, RAY_AUTH_MODE stay.
-    """
-    with variables(
-        RAY_USAGE_STATS_ENABLED="0",
+def _session(resources: Resources) -> contextlib.AbstractContextManager[Any]:
+    return session(
+        resources.address,
+        Needs(resources.cpus, resources.gpus),
+        flags="--cpus, --gpus",
+        what_for="train-many",
+        object_store_memory=_MEMORY_OF_OBJECTS,
         RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
         # Also a job that the memory does not hold is given up some time.
         RAY_task_oom_retries=str(resources.retries),
-    ):
-        with needs_extra("ray", "train-many"):
-            import ray
-        started = not ray.is_initialized()
-        if started:
-            _start(ray, resources.address)
-        try:
-            if resources.address is None:
-                _require_room(ray.cluster_resources(), resources)
-            yield ray
-        finally:
-            if started:
-                ray.shutdown()
-
-
-def _start(ray: Any, address: str | None) -> None:
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is not None:
-        try:
-            ray.init(address, **quiet)
-        except (ConnectionError, ValueError) as error:
-            raise SettingsError(
-                f"--address: expected that of a Ray cluster, got {address!r}: {error}"
-            ) from error
-        return
-    give_ray_a_token()
-    alone = {"include_dashboard": False, "object_store_memory": _MEMORY_OF_OBJECTS}
-    try:
-        ray.init("local", **alone, **quiet)
-    except Exception as error:  # Ray has no class for it; it waits 30 seconds for its own parts
-        ray.shutdown()
-        raise TrainingError(
-            f"expected Ray to start on this machine, got: {error} Is it busy or out of memory? "
-            "Nothing was begun; give the same command again."
-        ) from error
-
-
-def _require_room(there: dict[str, float], resources: Resources) -> None:
-    # A cluster may grow; this machine does not, and Ray would wait for ever.
-    for flag, name, wanted in (
-        ("--cpus", "CPU", resources.cpus),
-        ("--gpus", "GPU", resources.gpus),
-    ):
-        if wanted > there.get(name, 0):
-            raise SettingsError(
-                f"{flag}: expected at most the {there.get(name, 0):g} of this machine, got "
-                f"{wanted:g} for each job"
-            )
+    )
