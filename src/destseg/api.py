@@ -646,7 +646,6 @@ def drift(
         MissingExtraError: if nothing is installed that can run the model, or read Parquet.
     """
     from destseg.inference.backends import Runtime
-    from destseg.ray_session import Needs
     from destseg.inference.bundle import Bundle, load_bundle
     from destseg.inference.exports import bundle_for
     from destseg.inference.predictor import Predictor

@@ -17,14 +17,14 @@ def brightness(images: np.ndarray) -> np.ndarray:
 
 def prepare() -> None:
     """Stand in for opening a backend, and for a decoder that an image makes crash."""
-    import destseg.inference.predictor as module
+    from destseg.inference import predictor, sources
 
-    decode = module.decode_image
+    decode = sources.decode_image
 
     def decode_or_die(content: bytes, *words: Any, **named: Any) -> np.ndarray:
         if content == DEADLY:
             os._exit(11)
         return decode(content, *words, **named)
 
-    module.open_backend = lambda *_: brightness
-    module.decode_image = decode_or_die
+    predictor.open_backend = lambda *_: brightness
+    sources.decode_image = decode_or_die

@@ -71,7 +71,7 @@ def here(monkeypatch, in_this_process):
             yield answer
 
     said = []
-    monkeypatch.setattr(run, "session", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(run, "session", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setattr(run._Batch, "_run", inspect)
     return said
 

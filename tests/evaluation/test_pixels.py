@@ -14,7 +14,14 @@ from hypothesis.extra import numpy as hnp
 from sklearn import metrics as sk
 
 from destseg.errors import DataError
-from destseg.evaluation.pixels import PixelCounts, pixel_curves, pixel_metrics
+from destseg.evaluation.pixels import (
+    PixelCounts,
+    aupro,
+    iap,
+    iap_at,
+    pixel_curves,
+    pixel_metrics,
+)
 from destseg.evaluation.score_bins import BINS, bins_of, lowest_scores
 from reference import metrics as literal
 
@@ -94,6 +101,9 @@ def test_exact_takes_any_finite_values(pairs):
     assert metrics.auroc == pytest.approx(literal.auroc(pairs), abs=1e-12)
     assert metrics.aupro == pytest.approx(literal.aupro(pairs), abs=1e-12)
     assert metrics.iap == pytest.approx(literal.iap(pairs), abs=1e-12)
+    assert (aupro(pairs), iap(pairs), iap_at(pairs)) == pytest.approx(
+        (metrics.aupro, metrics.iap, metrics.iap_90), nan_ok=True
+    )
 
 
 def test_equals_scikit_learn():

@@ -25,7 +25,14 @@ from destseg.inference.calibration import TOLERANCE
 from destseg.serving.app import create_app
 from serving.fakes import image, listening, make_predictor
 
-PAGE = Path(destseg.serving.__file__).parent / "page"
+ROOT = Path(destseg.__file__).parent
+# What the page is made of: its own files and those of all pages.
+PARTS = {
+    file.name: file
+    for folder in ("serving/page", "pages")
+    for file in (ROOT / folder).iterdir()
+    if file.suffix in (".html", ".css", ".js")
+}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; media-src blob:; form-action 'none'; frame-ancestors 'none'; "
@@ -175,7 +182,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = urlsplit(self.path).path
-        file = PAGE / ("page.html" if path == "/" else path.removeprefix("/page/"))
+        file = PARTS.get("page.html" if path == "/" else path.removeprefix("/page/"))
         if path == "/v1/models":
             if not self.is_known():
                 return self.refuse(401)
@@ -321,17 +328,17 @@ def colour_of(page, x, y):
 
 def test_the_page_has_nothing_inline_and_nothing_from_elsewhere():
     """Else the policy would stop it, or it would need the internet."""
-    html = (PAGE / "page.html").read_text("utf-8")
+    html = PARTS["page.html"].read_text("utf-8")
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", html)
-    for file in PAGE.iterdir():
+    for file in PARTS.values():
         text = file.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
         assert not re.search(
             r"(src|href)=\"(?!page/|data:,)|url\(|@import|[\"'(](https?:)?//", text
         ), file
     parts = set(re.findall(r'"page/([\w.]+)"', html))
-    for file in PAGE.glob("*.js"):
+    for file in PARTS.values():
         parts |= set(re.findall(r'from "\./([\w.]+)"', file.read_text("utf-8")))
-    assert parts | {"page.html"} == {file.name for file in PAGE.iterdir()}
+    assert parts | {"page.html"} == set(PARTS)
 
 
 # An image
@@ -583,6 +590,7 @@ def test_a_hostile_name_is_text(visit, server):
 def test_of_several_models_the_chosen_one_is_asked(visit, server):
     server.models = [model("bottle"), model("grid/2 &c", [0.95], default=True)]
     page = visit()
+    page.locator("#model option").nth(1).wait_for(state="attached")
     assert page.locator("#model option").all_text_contents() == ["bottle", "grid/2 &c"]
     drop(page, a=part(0.9))
     see(page, "#verdict-word", "Good")

@@ -73,10 +73,10 @@ class Options:
             for name in ("partition_size", "actors", "batch_size")
             if (value := getattr(self, name)) is not None and value < 1
         ]
-        if not self.share.cpus > 0:
-            wrong.append(f"--cpus-per-actor: expected more than 0, got {self.share.cpus:g}")
-        if not self.share.gpus >= 0:
-            wrong.append(f"--gpus-per-actor: expected 0 or more, got {self.share.gpus:g}")
+        if not self.needs.cpus > 0:
+            wrong.append(f"--cpus-per-actor: expected more than 0, got {self.needs.cpus:g}")
+        if not self.needs.gpus >= 0:
+            wrong.append(f"--gpus-per-actor: expected 0 or more, got {self.needs.gpus:g}")
         if wrong:
             raise SettingsError("\n".join(wrong))
 

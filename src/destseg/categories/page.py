@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import os
-import re
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
 
 import destseg
 from destseg.categories.job import Outcome
 from destseg.categories.summary import COLUMNS, Row, mean_row
-from destseg.evaluation.page import ascii_text, digest, part
 from destseg.model_folder import REPORT
+from destseg.pages.one_file import escaped, one_file, part
 
 
 def render(folder: Path, rows: Sequence[Row]) -> str:
@@ -24,22 +21,20 @@ def render(folder: Path, rows: Sequence[Row]) -> str:
         folder: that the page will lie in.
         rows: one a category.
     """
-    style = part("page.css") + _part("page.css")
     done = sum(len(row.results) for row in rows)
     failed = sum(len(row.failures) for row in rows)
-    parts = {
-        "policy": f"default-src 'none'; base-uri 'none'; form-action 'none'; "
-        f"style-src '{digest(style)}'",
-        "style": style,
-        "title": _text(f"{folder.resolve().name}: {len(rows)} categories"),
-        "version": _text(destseg.__version__),
-        "lead": _text(_lead(done, failed, len(rows))),
-        "head": "".join(f"<th scope=col>{_text(name)}" for name in (*COLUMNS, "report of seed")),
-        "body": "\n".join(_row(folder, row) for row in rows),
-        "foot": _cells(mean_row(rows)) + "<td>" if len(rows) > 1 else "",
-        "failures": _failures(rows),
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _part("page.html"))
+    room = "destseg.categories"
+    return one_file(
+        part(room, "page.html"),
+        style=part("destseg.pages", "base.css") + part(room, "page.css"),
+        title=escaped(f"{folder.resolve().name}: {len(rows)} categories"),
+        version=escaped(destseg.__version__),
+        lead=escaped(_lead(done, failed, len(rows))),
+        head="".join(f"<th scope=col>{escaped(name)}" for name in (*COLUMNS, "report of seed")),
+        body="\n".join(_row(folder, row) for row in rows),
+        foot=_cells(mean_row(rows)) + "<td>" if len(rows) > 1 else "",
+        failures=_failures(rows),
+    )
 
 
 def _lead(done: int, failed: int, categories: int) -> str:
@@ -49,12 +44,12 @@ def _lead(done: int, failed: int, categories: int) -> str:
 
 def _row(folder: Path, row: Row) -> str:
     links = " ".join(_link(folder, outcome) for outcome in row.outcomes)
-    kind = " class=failed" if row.failures else ""
-    return f"<tr{kind}>{_cells(row.cells())}<td class=links>{links}"
+    style = " class=failed" if row.failures else ""
+    return f"<tr{style}>{_cells(row.cells())}<td class=links>{links}"
 
 
 def _cells(texts: Sequence[str]) -> str:
-    first, *others = map(_text, texts)
+    first, *others = map(escaped, texts)
     return f"<th scope=row>{first}" + "".join(f"<td>{text}" for text in others)
 
 
@@ -72,13 +67,5 @@ def _failures(rows: Sequence[Row]) -> str:
     reasons = {who: why for row in rows for who, why in row.reasons.items()}
     if not reasons:
         return ""
-    told = "".join(f"<dt>{_text(who)}<dd>{_text(why)}\n" for who, why in reasons.items())
+    told = "".join(f"<dt>{escaped(who)}<dd>{escaped(why)}\n" for who, why in reasons.items())
     return f"<section>\n<h2>What failed</h2>\n<dl class=reasons>{told}</dl>\n</section>"
-
-
-def _text(text: str) -> str:
-    return ascii_text(html.escape(text))
-
-
-def _part(name: str) -> str:
-    return resources.files("destseg.categories").joinpath(name).read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from destseg.config import Settings
@@ -37,7 +38,9 @@ class Standing:
         """Return it in words, with how long there has been no news, where that is long."""
         silent = now - self.time
         # It may wait for a CPU after its worker was lost.
-        return f"{self} (no news for {duration(silent)})" if silent > SILENCE else str(self)
+        if silent <= SILENCE:
+            return str(self)
+        return f"{self} (no news for {timedelta(seconds=round(silent))})"
 
     def __str__(self) -> str:
         if self.phase == "images":
@@ -48,7 +51,7 @@ class Standing:
         if self.loss is not None:
             text += f", loss {self.loss:.4f}"
         if self.seconds_left is not None:
-            text += f", about {duration(self.seconds_left)} left"
+            text += f", about {timedelta(seconds=round(self.seconds_left))} left"
         return text
 
 
@@ -83,10 +86,3 @@ def standing(folder: Path, settings: Settings, since: float) -> Standing | None:
     rate = float(at["images_per_s"])
     left = images / rate if rate > 0 else None
     return Standing(phase, step, steps, float(at["loss"]), left, time)
-
-
-def duration(seconds: float) -> str:
-    """Return h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

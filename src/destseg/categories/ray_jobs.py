@@ -18,7 +18,7 @@ from typing import Any
 
 from destseg.categories.job import Outcome, run_job
 from destseg.categories.plan import Job
-from destseg.errors import TrainingInterrupted
+from destseg.errors import SettingsError, TrainingInterrupted
 from destseg.interruption import Interruption
 from destseg.ray_session import Needs, session
 

@@ -1,24 +1,7 @@
-"use strict";
+// Inline SVG charts.
 
-// Elements and inline SVG charts.  Text goes in as text nodes only, never as markup.
-
-const SVG = "http://www.w3.org/2000/svg";
 // The histogram's margins; page.css places the slider by the same numbers.
 const LEFT = 78, RIGHT = 12;
-
-function element(name, attributes = {}, ...children) {
-  return filled(document.createElement(name), attributes, children);
-}
-
-function shape(name, attributes = {}, ...children) {
-  return filled(document.createElementNS(SVG, name), attributes, children);
-}
-
-function filled(node, attributes, children) {
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children);
-  return node;
-}
 
 const percent = fraction => `${(100 * fraction).toFixed(1)}\u00a0%`;
 

@@ -63,6 +63,26 @@ def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     return ranked_counts(labels, scores).average_precision()
 
 
+def f1_max(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[float, float]:
+    """Return the highest F1 of any threshold, 2PR / (P + R), and the highest threshold with it.
+
+    Args:
+        labels: True or 1 for defective, False or 0 for good; any shape.
+        scores: finite numbers, higher for defective; the same shape.
+
+    Returns:
+        F1 in [0, 1] and a score, from which on samples are found; both are NaN where only one
+        class (or no sample) is present.
+
+    Raises:
+        DataError: for other labels, scores that are not finite, or shapes that differ.
+
+    >>> f1_max([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
+    (0.8, 0.35)
+    """
+    return ranked_counts(labels, scores).f1_max()
+
+
 @dataclass(frozen=True)
 class Curve:
     """Points of a curve; all three arrays are as long, and empty where it is not defined.

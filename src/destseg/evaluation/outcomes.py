@@ -33,9 +33,9 @@ class Rate:
         """Lower and upper bound of the fraction that 95 % of such intervals cover."""
         if not self.total:
             return math.nan, math.nan
-        n, share, z = self.total, self.value, 1.959963984540054
-        centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+        n, rate, z = self.total, self.value, 1.959963984540054
+        centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
         return max(0.0, centre - half), min(1.0, centre + half)
 
     def to_json(self) -> dict[str, Any]:

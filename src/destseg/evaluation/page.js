@@ -2,7 +2,6 @@
 // The page itself: what was decided, at which threshold, and the images that it concerns.
 
 const report = JSON.parse(document.getElementById("report").textContent);
-const byId = id => document.getElementById(id);
 const entries = report.entries;
 const goodOnes = entries.filter(entry => !entry.defective);
 const badOnes = entries.filter(entry => entry.defective);
@@ -115,7 +114,7 @@ function showCurves() {
     byId("curve-list").append(chart.figure);
     drawn += 1;
   }
-  const missing = drawn ? [] : ["There are no ROC and PR curves: it takes good and defective images."];
+  const missing = drawn ? [] : ["No ROC or PR curves: they need both good and defective images."];
   drawn = 0;
   for (const [phase, points] of Object.entries(report.training)) {
     if (!points.length) continue;
@@ -128,7 +127,7 @@ function showCurves() {
     }).figure);
     drawn += 1;
   }
-  if (!drawn) missing.push("There is no log of the training.");
+  if (!drawn) missing.push("No log of the training was found.");
   byId("curves-missing").textContent = missing.join(" ");
 }
 
@@ -151,8 +150,8 @@ function showMeaning() {
     ? `It was fitted to ${n} calibration images, good ones that were not trained on; no test image and ` +
       `no label took part. As long as good parts stay as they were, one is flagged with a probability ` +
       `of at most ${percent(report.guaranteed)}. An image's p‑value is (1 + the number of ` +
-      `calibration scores at most ${report.tolerance} below its own) / ${n + 1}: what is so near is a tie.`
-    : "The scores of the calibration images that it was fitted on are not at hand.";
+      `calibration scores at most ${report.tolerance} below its own) / ${n + 1}: scores that close count as ties.`
+    : "The scores of the calibration images that it was fitted on were not kept.";
   byId("meaning").append(
     element("p", {}, `An image is called defective when its image score is above the threshold. ${fitted}`),
     element("p", {}, "Moving the threshold shows what another one would have made of these test " +

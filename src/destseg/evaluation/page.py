@@ -8,13 +8,9 @@ content security policy forbids any.
 from __future__ import annotations
 
 import base64
-import hashlib
-import html
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from destseg.data.paths import shown
 from destseg.evaluation.outcomes import Rate
 from destseg.evaluation.report import Entry, Report
 from destseg.inference.calibration import TOLERANCE
+from destseg.pages.one_file import escaped, one_file, part
 
 _REGIONS_SHOWN = 50
 _STEPS_SHOWN = 400
@@ -36,19 +33,16 @@ def write_report(path: str | Path, report: Report) -> None:
 
 def render(report: Report) -> str:
     """Return the whole page as HTML that refers to nothing outside of itself."""
-    style = part("page.css")
-    script = part("charts.js") + part("page.js")
-    parts = {
-        "title": ascii_text(html.escape(report.title)),
-        # Only these two run, whatever a name in the data may try.
-        "policy": "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src '{digest(style)}'; script-src '{digest(script)}'",
-        "style": style,
-        "script": script,
-        "data": _json(_legible(_payload(report))),
-    }
-    # One pass, so that what is put in is not searched for places again.
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], part("page.html"))
+    room = "destseg.evaluation"
+    return one_file(
+        part(room, "page.html"),
+        style=part("destseg.pages", "base.css") + part(room, "page.css"),
+        script=part("destseg.pages", "elements.js")
+        + part(room, "charts.js")
+        + part(room, "page.js"),
+        title=escaped(report.title),
+        data=_json(_legible(_payload(report))),
+    )
 
 
 def _payload(report: Report) -> dict[str, Any]:
@@ -157,18 +151,3 @@ def _legible(values: Any) -> Any:
 
 def _uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def part(name: str) -> str:
-    """Return a file that pages are made of."""
-    return resources.files("destseg.evaluation").joinpath(name).read_text(encoding="utf-8")
-
-
-def digest(text: str) -> str:
-    """Return what a content security policy knows a style or a script by."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def ascii_text(text: str) -> str:
-    """Return HTML that any encoding can write."""
-    return shown(text).encode("ascii", "xmlcharrefreplace").decode()

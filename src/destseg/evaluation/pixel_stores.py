@@ -106,12 +106,12 @@ class ExactStore(Store):
         thresholds = np.unique(np.concatenate([found, ends, scores[:1]]))[::-1]
         positives = found.size - np.searchsorted(found, thresholds)
         pixels = scores.size - np.searchsorted(scores, thresholds)
-        shares = np.concatenate([np.zeros(1), np.cumsum(weights[::-1])])
+        fractions = np.concatenate([np.zeros(1), np.cumsum(weights[::-1])])
         return RankedPixels(
             thresholds,
             positives.astype(np.int64),
             (pixels - positives).astype(np.int64),
-            _as_share(shares)[positives],
+            _as_fraction(fractions)[positives],
             (instances.size - np.searchsorted(instances, thresholds)).astype(np.int64),
         )
 
@@ -167,7 +167,7 @@ class BoundedStore(Store):
             lowest_scores(bins),
             positives,
             np.cumsum(self._pixels[bins]) - positives,
-            _as_share(np.cumsum(self._weights[bins])),
+            _as_fraction(np.cumsum(self._weights[bins])),
             np.cumsum(self._instances[bins]),
         )
 
@@ -185,6 +185,6 @@ def _joined(parts: list[npt.NDArray[np.floating]]) -> npt.NDArray[np.floating]:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 
-def _as_share(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _as_fraction(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return rising sums as fractions of the last one, so that rounding cannot pass 1."""
     return sums / sums[-1] if sums.size and sums[-1] > 0 else sums

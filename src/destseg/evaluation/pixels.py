@@ -74,6 +74,61 @@ def pixel_metrics(
     return counts.metrics(fpr_limit=fpr_limit, recall=recall)
 
 
+def aupro(pairs: Iterable[Pair], *, fpr_limit: float = 0.3) -> float:
+    """Return the area under the per-region overlap up to a false-positive rate, over that rate.
+
+    A region is an 8-connected part of a mask; the curve is the mean fraction of a region's pixels
+    that are found over the false-positive rate of all pixels (Bergmann et al., MVTec AD,
+    IJCV 2021, section 5.3).
+
+    Args:
+        pairs: a map, floats [h, w], and a bool mask [h, w] for each image; sizes may differ.
+        fpr_limit: where the area ends, in (0, 1].
+
+    Returns:
+        In [0, 1]; NaN where no pixel is defective, or none is good.
+
+    Raises:
+        DataError: as ``pixel_metrics``.
+    """
+    return pixel_metrics(pairs, fpr_limit=fpr_limit).aupro
+
+
+def iap(pairs: Iterable[Pair]) -> float:
+    """Return the instance average precision (DeSTSeg, section 4.2).
+
+    An instance is an 8-connected part of a mask, its score the value that half of its pixels
+    reach.  The precision at that score is true-positive pixels over predicted ones, made monotone
+    over rising scores; IAP is the mean of it over the instances.
+
+    Args:
+        pairs: a map, floats [h, w], and a bool mask [h, w] for each image; sizes may differ.
+
+    Returns:
+        In [0, 1]; NaN where no pixel is defective, or none is good.
+
+    Raises:
+        DataError: as ``pixel_metrics``.
+    """
+    return pixel_metrics(pairs).iap
+
+
+def iap_at(pairs: Iterable[Pair], recall: float = 0.9) -> float:
+    """Return the precision of ``iap`` at the highest score that finds a fraction of the instances.
+
+    Args:
+        pairs: a map, floats [h, w], and a bool mask [h, w] for each image; sizes may differ.
+        recall: the fraction, in (0, 1]; 0.9 gives the paper's IAP@90.
+
+    Returns:
+        In [0, 1]; NaN where no pixel is defective, or none is good.
+
+    Raises:
+        DataError: as ``pixel_metrics``.
+    """
+    return pixel_metrics(pairs, recall=recall).iap_90
+
+
 def pixel_curves(
     pairs: Iterable[Pair], *, exact: bool = True, points: int = 500
 ) -> dict[str, Curve]:

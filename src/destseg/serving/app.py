@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.resources
 from collections.abc import AsyncIterator, Callable, Mapping
+from importlib.resources import files
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -123,24 +123,25 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    files = _page_files()
+    parts = _page_files()
 
     @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     @app.get("/page/{name}", include_in_schema=False)
     async def page(name: str = "page.html") -> Response:
-        if name not in files:
+        if name not in parts:
             raise HTTPException(404, f"expected a part of the page, got {name!r}")
-        content, kind = files[name]
+        content, kind = parts[name]
         return Response(content, headers=_PAGE_HEADERS, media_type=kind)
 
 
 def _page_files() -> dict[str, tuple[bytes, str]]:
-    folder = importlib.resources.files("destseg.serving") / "page"
+    folders = files("destseg.serving") / "page", files("destseg.pages")
     return {
-        each.name: (each.read_bytes(), _KINDS[PurePath(each.name).suffix])
+        each.name: (each.read_bytes(), _KINDS[suffix])
+        for folder in folders
         for each in folder.iterdir()
-        if each.is_file()
+        if (suffix := PurePath(each.name).suffix) in _KINDS
     }
 
 

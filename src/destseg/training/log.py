@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -127,10 +128,10 @@ class TrainingLog:
             )
         elif step == steps or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            left = (steps - step) * batch / rate
+            left = timedelta(seconds=round((steps - step) * batch / rate))
             self._console.print(
                 f"{PHASES[phase].title}: step {step}/{steps}, loss {loss:.4f}, "
-                f"{rate:.1f} images/s, {_duration(left)} left",
+                f"{rate:.1f} images/s, {left} left",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -149,12 +150,6 @@ class TrainingLog:
             if not self._told:
                 self._told = True
                 logger.warning("%s: the log is not complete: %s", self._file.name, error)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 def _open_tensorboard(folder: Path) -> Any:
