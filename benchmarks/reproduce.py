@@ -20,9 +20,11 @@ from typing import Any
 import destseg
 from destseg.categories.job import Outcome, run_here
 from destseg.categories.plan import Category, Job, require_same_settings
+from destseg.categories.ray_jobs import Resources, run_on_ray
 from destseg.categories.summary import mean_and_deviation
 from destseg.cli.flags import add_settings_flags, base_settings, settings_from
-from destseg.cli.train_many import add_resource_flags, follow, resources_from
+from destseg.cli.jobs_table import JobsShown
+from destseg.cli.train_many import add_resource_flags
 from destseg.data.files import write_atomically
 from destseg.data.lists import some
 from destseg.evaluation.outcomes import Coverage
@@ -134,8 +136,12 @@ def outcomes_of(jobs: list[Job], parsed: argparse.Namespace) -> Iterator[Outcome
     if parsed.cpus is None and parsed.gpus is None and parsed.address is None:
         yield from run_here(jobs)
         return
-    parsed.cpus, parsed.gpus = parsed.cpus or 1, parsed.gpus or 0.0
-    yield from follow(jobs, resources_from(parsed, parsed.device)).values()
+    resources = Resources(parsed.cpus or 1, parsed.gpus or 0.0, parsed.retries, parsed.address)
+    with JobsShown(quiet=False) as shown:
+        shown.begin(len(jobs))
+        for outcome in run_on_ray(jobs, resources, shown.update):
+            shown.ended(outcome)
+            yield outcome
 
 
 def row_of(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -797,11 +797,12 @@ def quantize(
     from destseg.inference.bundle import load_bundle
 
     _require_form(to)
-    bundle = load_bundle(_folder(model))
     with needs_extra("export", "quantising a model"):
         from destseg.exporting.quantize import quantize as run
+        from destseg.exporting.quantize import require_options
+    require_options(count=images, max_drop=max_drop, scope=scope)
     return run(
-        bundle,
+        load_bundle(_folder(model)),
         expanded(data),
         to,
         max_drop=scalar(max_drop),

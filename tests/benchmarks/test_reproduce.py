@@ -13,6 +13,7 @@ import pytest
 
 import destseg
 from conftest import write_category
+from destseg.training import train as training
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -47,9 +48,9 @@ def test_cells_are_run_once(
         if name != "rotation"
     ]
     trained = []
-    train = destseg.train
+    train = training.train
     monkeypatch.setattr(
-        destseg, "train", lambda *a, **k: trained.append(k["output"]) or train(*a, **k)
+        training, "train", lambda *a, **k: trained.append(k["output"]) or train(*a, **k)
     )
     runs = tmp_path / "runs"
     words = ["mvtec", str(root), "--output", str(runs), "--seeds", "0", "1", *tiny]

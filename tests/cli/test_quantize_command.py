@@ -56,7 +56,7 @@ def test_arguments_arrive_and_figures_are_told(brightness_model, tmp_path, monke
     assert main([*words, *options]) == 0
     assert asked == {
         "to": "onnx",
-        "data": str(tmp_path),
+        "data": tmp_path,
         "folder": brightness_model,
         "max_drop": 0.02,
         "scope": "head",

@@ -170,7 +170,7 @@ def test_ranges_judgement_and_threshold_have_no_image_in_common(
 
 
 def test_ranges_need_a_good_and_an_anomalous_image(bundle, data, runtimes):
-    with pytest.raises(SettingsError, match="count: expected at least 2 images, got 1"):
+    with pytest.raises(SettingsError, match="--images: expected at least 2, got 1"):
         quantize(bundle, data, "onnx", count=1)
 
 

@@ -92,15 +92,7 @@ def quantize(
             before the work.
         MissingExtraError: if the extras ``export`` or that of the runtime are not installed.
     """
-    wrong = []
-    if count < 2:
-        wrong.append(f"--images: expected at least 2, got {count}")
-    if not max_drop >= 0:
-        wrong.append(f"--max-drop: expected at least 0, got {max_drop}")
-    if scope not in (known := ["auto", *(each.name for each in SCOPES)]):
-        wrong.append(f"--scope: expected {one_of(known)}, got {scope!r}")
-    if wrong:
-        raise SettingsError("\n".join(wrong))
+    require_options(count=count, max_drop=max_drop, scope=scope)
     require_place(bundle)
     if to not in find_exports(bundle):
         on_step(f"exporting to {to} first")
@@ -145,6 +137,23 @@ def quantize(
         + "\nNothing was written. Stay with fp32, accept a larger --max-drop, or for a processor "
         "with VNNI try --vnni."
     )
+
+
+def require_options(*, count: int, max_drop: float, scope: str) -> None:
+    """Refuse what makes no sense, before any work.
+
+    Raises:
+        SettingsError: naming every option that does not fit.
+    """
+    wrong = []
+    if count < 2:
+        wrong.append(f"--images: expected at least 2, got {count}")
+    if not max_drop >= 0:
+        wrong.append(f"--max-drop: expected at least 0, got {max_drop}")
+    if scope not in (known := ["auto", *(each.name for each in SCOPES)]):
+        wrong.append(f"--scope: expected {one_of(known)}, got {scope!r}")
+    if wrong:
+        raise SettingsError("\n".join(wrong))
 
 
 def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
