@@ -125,7 +125,7 @@ def test_watch_and_drift_give_the_name_back(name, run, data, brightness_model, t
     assert run("watch", brightness_model, folder, *words)[0] == 0
     if name.endswith(".db"):
         with contextlib.closing(sqlite3.connect(results)) as database:
-            found = [name for (name,) in database.execute("SELECT image FROM results")]
+            found = [name for (name,) in database.execute("SELECT path FROM results")]
         assert os.fsencode(folder / ODD) in found
     assert run("drift", brightness_model, results, "--output", out)[0] == 0
     lines = out.read_bytes().splitlines()
@@ -136,7 +136,7 @@ def test_watch_and_drift_give_the_name_back(name, run, data, brightness_model, t
 def test_calibrate_keeps_the_name(run, data, brightness_model):
     assert run("calibrate", brightness_model, data / "test/good")[0] == 0
     record = json.loads((brightness_model / "calibration.json").read_bytes())
-    assert any(name.endswith(ODD) for name in record["images"])
+    assert any(name.endswith(ODD) for name in record["paths"])
 
 
 def test_a_model_in_a_folder_with_such_a_name_is_served(brightness_model):

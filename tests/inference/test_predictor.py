@@ -389,7 +389,7 @@ def test_images_beyond_the_limit_of_the_settings_are_refused(make_predictor, tmp
 
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_a_batch_of_nothing_is_refused(batch_size, make_predictor):
-    with pytest.raises(SettingsError, match="batch_size"):
+    with pytest.raises(SettingsError, match="batch-size"):
         make_predictor(batch_size=batch_size)
 
 

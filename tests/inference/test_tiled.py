@@ -139,7 +139,7 @@ def test_one_image_is_read_at_a_time_and_let_go_of_before_it_is_scored(
         return image_score(*arguments)
 
     alive: list = []
-    monkeypatch.setattr("destseg.inference.reading.read_image", reading)
+    monkeypatch.setattr("destseg.inference.sources.read_image", reading)
     monkeypatch.setattr("destseg.inference.predictor.image_score", scoring)
     paths = []
     for number in range(3):
