@@ -129,3 +129,17 @@ def test_an_output_that_cannot_be_a_folder_is_an_error(parts, settings_file, tmp
         err = capsys.readouterr().err
         assert str(tmp_path / output) in err
         assert "Traceback" not in err
+
+
+def test_the_help_opens_with_the_flags_that_most_people_need(capsys):
+    assert main(["train", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "usage: destseg train DATA --output DIR [flags]"
+    assert lines[1] == ""  # no wall of flags
+    flags = [line.split()[0].strip(",") for line in lines if line.startswith("  -")]
+    assert flags[0] == "-h"
+    assert set(flags[1:7]) == {
+        *("--output", "--image-size", "--rotation", "--quarter-turns", "--roi"),
+        "--max-false-alarm-rate",
+    }
+    assert len(flags) == len(set(flags)) > 40

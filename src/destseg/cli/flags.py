@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import types
 import typing
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -20,10 +20,20 @@ TITLES = {
 }
 
 
-def command_parser(name: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
-    """Return the parser of ``destseg NAME``: its texts keep their lines, flags are whole words."""
+def command_parser(
+    name: str, description: str, epilog: str = "", usage: str | None = None
+) -> argparse.ArgumentParser:
+    """Return the parser of ``destseg NAME``: its texts keep their lines, flags are whole words.
+
+    Args:
+        name: of the command.
+        description: what stands above the flags.
+        epilog: what stands below them.
+        usage: the line that ``--help`` begins with; ``None`` lists every flag there.
+    """
     return argparse.ArgumentParser(
         f"destseg {name}",
+        usage=usage,
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -79,15 +89,27 @@ def base_settings(arguments: Sequence[str], fallback: Path | None = None) -> Set
 
 
 def add_settings_flags(
-    parser: argparse.ArgumentParser, base: Settings, groups: Collection[str] = GROUPS
+    parser: argparse.ArgumentParser,
+    base: Settings,
+    groups: Collection[str] = GROUPS,
+    sources: Any = None,
+    first: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add ``--preset``, ``--settings`` and a flag for each field of some groups of settings."""
-    _add_sources(parser)
+    """Add ``--preset``, ``--settings`` and a flag for each field of some groups of settings.
+
+    Args:
+        parser: of the command.
+        base: whose values are the defaults.
+        groups: which groups of settings.
+        sources: the section for ``--preset`` and ``--settings``; ``None`` is the parser's own.
+        first: fields that go into a section of their own, each with that section.
+    """
+    _add_sources(parser if sources is None else sources)
     for group in groups:
         values = getattr(base, group)
         section = parser.add_argument_group(TITLES[group])
         for name, expected in field_types(values).items():
-            _add_flag(section, name, expected, values)
+            _add_flag((first or {}).get(name, section), name, expected, values)
 
 
 def settings_from(
@@ -102,8 +124,8 @@ def settings_from(
     return base.replace(**{name: getattr(parsed, name) for name in names})
 
 
-def _add_sources(parser: argparse.ArgumentParser) -> None:
-    source = parser.add_mutually_exclusive_group()
+def _add_sources(section: Any) -> None:
+    source = section.add_mutually_exclusive_group()
     source.add_argument(
         "--preset", choices=list(PRESETS), help="settings to start from (default: fast)"
     )

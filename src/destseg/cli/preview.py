@@ -30,7 +30,8 @@ GROUPS = ("data", "synthesis")
 def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     base = base_settings(words)
-    parser = command_parser("preview", DESCRIPTION, EPILOG)
+    usage = "destseg preview DATA [--output FILE] [flags]"
+    parser = command_parser("preview", DESCRIPTION, EPILOG, usage)
     parser.add_argument("data", metavar="DATA", help="folder or list of good images")
     parser.add_argument(
         "--output",

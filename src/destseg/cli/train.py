@@ -29,6 +29,9 @@ EPILOG = """examples:
   destseg train parts/good --output runs/parts --resume
 """
 
+MOST_USED = ("image_size", "rotation", "quarter_turns", "roi", "max_false_alarm_rate")
+"""Settings that stand before all others in the help, beside ``--output``."""
+
 
 def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
@@ -41,15 +44,17 @@ def run(words: list[str]) -> int:
     earlier = Path(early.output) / SETTINGS if early.resume and early.output else None
     base = base_settings(words, earlier)
 
-    parser = command_parser("train", DESCRIPTION, EPILOG)
+    parser = command_parser("train", DESCRIPTION, EPILOG, "destseg train DATA --output DIR [flags]")
     parser.add_argument("data", metavar="DATA", help="folder or list of good images")
-    parser.add_argument("--output", metavar="DIR", required=True, help="folder for the model")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument(
+    first = parser.add_argument_group("what most people need")
+    first.add_argument("--output", metavar="DIR", required=True, help="folder for the model")
+    section = parser.add_argument_group("the run")
+    section.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    section.add_argument(
         "--overwrite", action="store_true", help="replace what an earlier run left in the folder"
     )
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    add_settings_flags(parser, base)
+    section.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    add_settings_flags(parser, base, sources=section, first=dict.fromkeys(MOST_USED, first))
     parsed = parser.parse_args(words)
     if parsed.settings and not (parsed.resume or parsed.overwrite):
         require_apart([Path(parsed.output) / SETTINGS], [Path(parsed.settings)])

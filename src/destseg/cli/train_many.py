@@ -44,7 +44,8 @@ FILE of --per-category says what is different for some categories, and overrides
 def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
     base = base_settings(words)
-    parser = command_parser("train-many", DESCRIPTION, EPILOG)
+    usage = "destseg train-many FOLDER --output DIR [flags]"
+    parser = command_parser("train-many", DESCRIPTION, EPILOG, usage)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder of categories")
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="for the models")
     parser.add_argument("--only", nargs="+", metavar="CATEGORY", help="these only (default: all)")
