@@ -133,6 +133,8 @@ def train_many(
     Models go to ``output/CATEGORY/seed-N``, the table to ``summary.json``, ``summary.csv`` and
     ``index.html``.  The same call again does what is missing.
 
+    Thread safety: one call at a time in a process, which has one session of Ray.
+
     Args:
         folder: has one folder a category, each as ``train`` takes it.
         output: folder for the models and the table.
@@ -198,6 +200,9 @@ def preview(
     **changes: Unpack[SettingsKeywords],
 ) -> NDArray[np.uint8]:
     """Draw good images beside what training will make of them, and the masks.
+
+    Thread safety: it may be called in several threads at once; of those that write one file,
+    the last to finish wins as a whole.
 
     Args:
         data: good images, as for ``train``.
@@ -298,6 +303,9 @@ def watch(
 
     An image is yielded when its result is durably written.  Leave the loop, or let ``stop`` end it.
 
+    Thread safety: calls with different results may run in several threads at once; a second one
+    with the same results is refused.
+
     Args:
         model: a predictor, or the folder of a trained model.
         folder: where images arrive, at any depth.
@@ -368,6 +376,8 @@ def batch(
     """Inspect very many stored images, on this machine or on a Ray cluster, into Parquet.
 
     After an interruption the same call goes on: every image is in the results once.
+
+    Thread safety: one call at a time in a process, which has one session of Ray.
 
     Args:
         model: folder of a trained model, or a predictor of it; its files are sent to the workers.
@@ -495,6 +505,9 @@ def evaluate(
 
     What cannot be read costs its row: see ``Evaluation.failures``.
 
+    Thread safety: it may be called in several threads at once; of those that write one file,
+    the last to finish wins as a whole.
+
     Args:
         model: a predictor, or the folder of a trained model.
         data: a data set in MVTec's layout, a CSV of labels, or samples.
@@ -544,6 +557,9 @@ def report(
 ) -> Evaluation:
     """Measure a model as ``evaluate`` does, and write one HTML file that shows all of it.
 
+    Thread safety: it may be called in several threads at once; of those that write one file,
+    the last to finish wins as a whole.
+
     Args:
         model: a predictor, or the folder of a trained model.
         data: a data set in MVTec's layout, a CSV of labels, or samples.
@@ -580,6 +596,9 @@ def compare(
     threads: int | None = None,
 ) -> Parity:
     """Ask all that can run a model here about the same images, and say where they differ.
+
+    Thread safety: it may be called in several threads at once; of those that write one file,
+    the last to finish wins as a whole.
 
     Args:
         model: folder of a trained model, or a predictor of it.
@@ -624,6 +643,9 @@ def drift(
     **runtime: Unpack[RuntimeKeywords],
 ) -> DriftCheck:
     """Say whether the scores of good-looking images still come as they came.
+
+    Thread safety: it may be called in several threads at once, but calls with one state file
+    must follow one another.
 
     Args:
         model: a predictor, or the folder of a trained model, which runs only if there are images.
@@ -688,6 +710,9 @@ def calibrate(
 
     The old ones are kept beside the new.  A predictor that is open keeps its own: load it anew.
 
+    Thread safety: calls on different models may run in several threads at once; those on one
+    model must follow one another.
+
     Args:
         model: folder of a trained model, or a predictor of it.
         good: folder or list of good images, or such images, that the model was not trained on;
@@ -741,6 +766,8 @@ def export(
 ) -> Export:
     """Write a model as ONNX or OpenVINO into its folder, and check that it gives the same maps.
 
+    Thread safety: one call at a time in a process: PyTorch's exporter is not made for threads.
+
     Args:
         model: folder of a trained model, or a predictor of it.
         to: ``onnx`` or ``openvino``.
@@ -773,6 +800,8 @@ def quantize(
     on_step: OnStep | None = None,
 ) -> Export:
     """Write a model in INT8 into its folder, if it stays accurate enough.
+
+    Thread safety: one call at a time in a process: PyTorch's exporter is not made for threads.
 
     Args:
         model: folder of a trained model, or a predictor of it.
