@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from destseg.api import drift as drift
     from destseg.api import evaluate as evaluate
     from destseg.api import export as export
-    from destseg.api import load as load
     from destseg.api import preview as preview
     from destseg.api import quantize as quantize
     from destseg.api import report as report
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
     from destseg.inference.parity import Comparison as Comparison
     from destseg.inference.parity import Parity as Parity
     from destseg.inference.predictor import Predictor as Predictor
+    from destseg.inference.predictor import load as load
     from destseg.inference.recalibration import Recalibration as Recalibration
     from destseg.inference.result import Failure as Failure
     from destseg.inference.result import Region as Region
@@ -84,7 +84,6 @@ _HOMES = {
         "drift",
         "evaluate",
         "export",
-        "load",
         "preview",
         "quantize",
         "report",
@@ -135,7 +134,7 @@ _HOMES = {
         "Comparison",
         "Parity",
     ),
-    "destseg.inference.predictor": ("Predictor",),
+    "destseg.inference.predictor": ("Predictor", "load"),
     "destseg.inference.recalibration": ("Recalibration",),
     "destseg.inference.result": (
         "Failure",

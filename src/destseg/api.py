@@ -244,46 +244,6 @@ def preview(
 # --- using a model
 
 
-def load(
-    bundle: AnyPath,
-    *,
-    backend: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-    cache: AnyPath | None = None,
-    batch_size: int = 8,
-) -> Predictor:
-    """Return a predictor for a trained model on disk.
-
-    Thread safety: it may be called in several threads at once; see also ``Predictor``.
-
-    Args:
-        bundle: the folder that training wrote.
-        backend: ``torch``, ``onnx``, ``openvino``, ``onnx-int8``, ``openvino-int8``, or ``auto``:
-            OpenVINO or ONNX Runtime if the model was exported and they are installed, else
-            PyTorch; the scores are the same.
-        device: auto, cpu, cuda, mps, or a device of OpenVINO's.
-        threads: CPU threads; ``None`` leaves the number to the runtime.
-        cache: folder for what OpenVINO compiles; ``None`` keeps nothing.
-        batch_size: images or tiles that go through the networks together.
-
-    Raises:
-        BundleError: if the model is missing, changed, incomplete or too new.
-        MissingExtraError: if nothing is installed that can run it.
-        SettingsError: if there is no such backend or device.
-    """
-    from destseg.inference.predictor import load as run
-
-    return run(
-        expanded(bundle),
-        backend=backend,
-        device=device,
-        threads=scalar(threads),
-        cache=None if cache is None else expanded(cache),
-        batch_size=scalar(batch_size),
-    )
-
-
 @shows(RuntimeKeywords)
 def watch(
     model: Predictor | AnyPath,
@@ -731,6 +691,7 @@ def calibrate(
         MissingExtraError: if nothing is installed that can run the model.
     """
     from destseg.inference.bundle import load_bundle
+    from destseg.inference.predictor import load
     from destseg.inference.recalibration import calibrate_forms, new_good_images
 
     folder = _folder(model)
@@ -889,6 +850,8 @@ def _own_files(model: Predictor | AnyPath) -> Iterable[Path]:
 
 
 def _predictor(model: Predictor | AnyPath, runtime: RuntimeKeywords) -> Predictor:
+    from destseg.inference.predictor import load
+
     if isinstance(model, str | os.PathLike):
         return load(model, **runtime)
     if runtime:
@@ -902,6 +865,8 @@ def _predictor(model: Predictor | AnyPath, runtime: RuntimeKeywords) -> Predicto
 def _opener(
     model: Predictor | AnyPath | Callable[[], Predictor], runtime: RuntimeKeywords
 ) -> Callable[[], Predictor]:
+    from destseg.inference.predictor import load
+
     if isinstance(model, str | os.PathLike):
         return lambda: load(model, **runtime)
     return model if callable(model) else lambda: model

@@ -34,6 +34,7 @@ from destseg.inference.sources import (
     several,
 )
 from destseg.inference.tiled import tiled_map
+from destseg.validation import scalar
 
 __all__ = ["ImageLike", "Images", "Measurement", "Predictor", "load"]
 
@@ -339,11 +340,13 @@ def load(
         MissingExtraError: if nothing is installed that can run it.
         SettingsError: if there is no such backend or device.
     """
-    runtime = Runtime(backend, device, threads, None if cache is None else expanded(cache))
+    kept = None if cache is None else expanded(cache)
+    runtime = Runtime(backend, device, scalar(threads), kept)
     loaded = load_bundle(expanded(bundle))
     runtime = choose(loaded, runtime)
     loaded = bundle_for(loaded, runtime.backend)
-    return Predictor(loaded, open_backend(loaded, runtime), runtime=runtime, batch_size=batch_size)
+    opened = open_backend(loaded, runtime)
+    return Predictor(loaded, opened, runtime=runtime, batch_size=scalar(batch_size))
 
 
 def _reopened(bundle: Bundle, runtime: Runtime, batch_size: int) -> Predictor:
