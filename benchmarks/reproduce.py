@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import destseg
-from destseg.categories.job import Outcome, run_here
-from destseg.categories.plan import Category, Job, require_same_settings
+from destseg.categories.job import JobOutcome, run_here
+from destseg.categories.plan import Category, TrainingJob, require_same_settings
 from destseg.categories.ray_jobs import Resources, run_on_ray
 from destseg.categories.summary import mean_and_deviation
 from destseg.cli.flags import add_settings_flags, base_settings, settings_from
@@ -118,21 +118,21 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def job_of(
     category: Images, preset: str, seed: int, changes: Mapping[str, Any], output: Path
-) -> Job:
+) -> TrainingJob:
     """Return a cell of the table as a job, its training images listed in its folder."""
     own = {**ROTATION.get(category.name, {}), **changes, "seed": seed}
     settings = destseg.Settings.from_preset(preset, **own)
     folder = output.absolute() / preset / category.name / f"seed-{seed}"
     listed = folder / "train.txt"
     write_atomically(listed, "".join(f"{path.resolve()}\n" for path in category.training))
-    return Job(Category(category.name, listed, category.test), settings, folder / "model")
+    return TrainingJob(Category(category.name, listed, category.test), settings, folder / "model")
 
 
-def row_file(job: Job) -> Path:
+def row_file(job: TrainingJob) -> Path:
     return job.folder.with_name("reproduce.json")
 
 
-def outcomes_of(jobs: list[Job], parsed: argparse.Namespace) -> Iterator[Outcome]:
+def outcomes_of(jobs: list[TrainingJob], parsed: argparse.Namespace) -> Iterator[JobOutcome]:
     if parsed.cpus is None and parsed.gpus is None and parsed.address is None:
         yield from run_here(jobs)
         return

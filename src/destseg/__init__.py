@@ -26,8 +26,13 @@ if TYPE_CHECKING:
     from destseg.api import train as train
     from destseg.api import train_many as train_many
     from destseg.api import watch as watch
-    from destseg.batch_inspection.counts import BatchCounts as BatchCounts
-    from destseg.batch_inspection.counts import BatchPlan as BatchPlan
+    from destseg.batch_inspection.values import BatchCounts as BatchCounts
+    from destseg.batch_inspection.values import BatchJob as BatchJob
+    from destseg.batch_inspection.values import BatchPlan as BatchPlan
+    from destseg.categories.job import JobOutcome as JobOutcome
+    from destseg.categories.plan import Category as Category
+    from destseg.categories.plan import TrainingJob as TrainingJob
+    from destseg.categories.summary import CategorySummary as CategorySummary
     from destseg.config import Settings as Settings
     from destseg.data.samples import Sample as Sample
     from destseg.errors import BatchError as BatchError
@@ -43,8 +48,10 @@ if TYPE_CHECKING:
     from destseg.errors import WeightsError as WeightsError
     from destseg.evaluation.evaluate import DefectTypeEvaluation as DefectTypeEvaluation
     from destseg.evaluation.evaluate import Evaluation as Evaluation
+    from destseg.evaluation.metrics import Curve as Curve
     from destseg.evaluation.metrics import ImageMetrics as ImageMetrics
     from destseg.evaluation.outcomes import Coverage as Coverage
+    from destseg.evaluation.outcomes import ImageRecord as ImageRecord
     from destseg.evaluation.outcomes import Rate as Rate
     from destseg.evaluation.pixels import PixelMetrics as PixelMetrics
     from destseg.fields import DataSettings as DataSettings
@@ -57,16 +64,21 @@ if TYPE_CHECKING:
     from destseg.inference.exports import Export as Export
     from destseg.inference.parity import Comparison as Comparison
     from destseg.inference.parity import Parity as Parity
+    from destseg.inference.predictor import Measurement as Measurement
     from destseg.inference.predictor import Predictor as Predictor
     from destseg.inference.predictor import load as load
     from destseg.inference.recalibration import Recalibration as Recalibration
     from destseg.inference.result import Failure as Failure
     from destseg.inference.result import Region as Region
     from destseg.inference.result import Result as Result
+    from destseg.inference.sources import ImageLike as ImageLike
+    from destseg.inference.sources import Images as Images
     from destseg.keywords import RuntimeKeywords as RuntimeKeywords
     from destseg.keywords import SettingsKeywords as SettingsKeywords
     from destseg.monitoring.check import DriftCheck as DriftCheck
     from destseg.monitoring.drift import Drift as Drift
+    from destseg.monitoring.drift import DriftStep as DriftStep
+    from destseg.monitoring.recorded import ImageScore as ImageScore
 
 __version__ = "0.1.0"
 
@@ -91,10 +103,10 @@ _HOMES = {
         "train_many",
         "watch",
     ),
-    "destseg.batch_inspection.counts": (
-        "BatchCounts",
-        "BatchPlan",
-    ),
+    "destseg.batch_inspection.values": ("BatchCounts", "BatchJob", "BatchPlan"),
+    "destseg.categories.job": ("JobOutcome",),
+    "destseg.categories.plan": ("Category", "TrainingJob"),
+    "destseg.categories.summary": ("CategorySummary",),
     "destseg.config": ("Settings",),
     "destseg.data.samples": ("Sample",),
     "destseg.errors": (
@@ -110,15 +122,9 @@ _HOMES = {
         "TrainingInterrupted",
         "WeightsError",
     ),
-    "destseg.evaluation.evaluate": (
-        "DefectTypeEvaluation",
-        "Evaluation",
-    ),
-    "destseg.evaluation.metrics": ("ImageMetrics",),
-    "destseg.evaluation.outcomes": (
-        "Coverage",
-        "Rate",
-    ),
+    "destseg.evaluation.evaluate": ("DefectTypeEvaluation", "Evaluation"),
+    "destseg.evaluation.metrics": ("Curve", "ImageMetrics"),
+    "destseg.evaluation.outcomes": ("Coverage", "ImageRecord", "Rate"),
     "destseg.evaluation.pixels": ("PixelMetrics",),
     "destseg.fields": (
         "SynthesisSettings",
@@ -130,23 +136,15 @@ _HOMES = {
     "destseg.inference.bundle": ("Bundle",),
     "destseg.inference.calibration": ("Calibration",),
     "destseg.inference.exports": ("Export",),
-    "destseg.inference.parity": (
-        "Comparison",
-        "Parity",
-    ),
-    "destseg.inference.predictor": ("Predictor", "load"),
+    "destseg.inference.parity": ("Comparison", "Parity"),
+    "destseg.inference.predictor": ("Measurement", "Predictor", "load"),
     "destseg.inference.recalibration": ("Recalibration",),
-    "destseg.inference.result": (
-        "Failure",
-        "Region",
-        "Result",
-    ),
-    "destseg.keywords": (
-        "RuntimeKeywords",
-        "SettingsKeywords",
-    ),
+    "destseg.inference.result": ("Failure", "Region", "Result"),
+    "destseg.inference.sources": ("ImageLike", "Images"),
+    "destseg.keywords": ("RuntimeKeywords", "SettingsKeywords"),
     "destseg.monitoring.check": ("DriftCheck",),
-    "destseg.monitoring.drift": ("Drift",),
+    "destseg.monitoring.drift": ("Drift", "DriftStep"),
+    "destseg.monitoring.recorded": ("ImageScore",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from numpy.typing import NDArray
 
-    from destseg.batch_inspection.counts import BatchCounts, BatchPlan
-    from destseg.categories.job import Outcome
-    from destseg.categories.plan import Job
-    from destseg.categories.summary import Row
+    from destseg.batch_inspection.values import BatchCounts, BatchPlan
+    from destseg.categories.job import JobOutcome
+    from destseg.categories.plan import TrainingJob
+    from destseg.categories.summary import CategorySummary
     from destseg.data.samples import Sample
     from destseg.evaluation.evaluate import Evaluation
     from destseg.inference.exports import Export
@@ -124,10 +124,10 @@ def train_many(
     retries: int = 3,
     address: str | None = None,
     on_progress: OnProgress | None = None,
-    on_waiting: Callable[[Sequence[Job]], object] | None = None,
-    on_outcome: Callable[[Outcome], object] | None = None,
+    on_waiting: Callable[[Sequence[TrainingJob]], object] | None = None,
+    on_outcome: Callable[[JobOutcome], object] | None = None,
     **changes: Unpack[SettingsKeywords],
-) -> tuple[Row, ...]:
+) -> tuple[CategorySummary, ...]:
     """Train a model for each of many categories side by side, measure them, and sum them up.
 
     Models go to ``output/CATEGORY/seed-N``, the table to ``summary.json``, ``summary.csv`` and

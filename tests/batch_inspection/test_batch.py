@@ -12,8 +12,8 @@ import pytest
 
 import destseg
 from batch_inspection.at_workers import DEADLY
-from destseg.batch_inspection.counts import BatchCounts
 from destseg.batch_inspection.schema import SCHEMA
+from destseg.batch_inspection.values import BatchCounts
 from destseg.cli.main import main
 from destseg.errors import DataError
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from destseg.batch_inspection.inspector import TRIES, Inspector, Work, hash_of, pack
-from destseg.batch_inspection.job import Job
 from destseg.batch_inspection.stored import plan
+from destseg.batch_inspection.values import BatchJob
 from destseg.cli.main import main
 from destseg.inference.backends import Runtime
 from destseg.inference.bundle import load_bundle
@@ -29,7 +29,9 @@ def make(red_model, source, output, tries=lambda _: 1, **changes):
     bundle = load_bundle(red_model)
     files = pack(bundle, "torch")
     stored, pieces, size = plan(str(source), size=6)
-    job = Job(str(source), 11, len(pieces), size, "l", hash_of(files), "hash of weights", "torch")
+    job = BatchJob(
+        str(source), 11, len(pieces), size, "l", hash_of(files), "hash of weights", "torch"
+    )
     work = Work(job, stored, str(output), Runtime("torch", threads=1), 3)
     return Inspector(replace(work, **changes), files, tries), job, pieces
 

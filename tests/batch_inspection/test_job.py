@@ -9,15 +9,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from destseg.batch_inspection.counts import BatchCounts
-from destseg.batch_inspection.job import Job, begin, complete, finished
+from destseg.batch_inspection.job import begin, complete, finished
 from destseg.batch_inspection.partitions import plan_files
 from destseg.batch_inspection.schema import SCHEMA, row, to_parquet
 from destseg.batch_inspection.storage import Storage
+from destseg.batch_inspection.values import BatchCounts, BatchJob
 from destseg.errors import DataError, ImageError
 
 PIECES = plan_files([(f"{number}.png", 1) for number in range(10)], 4)
-JOB = Job("/in", 10, 3, 4, "listing", "bundle", "model", "torch")
+JOB = BatchJob("/in", 10, 3, 4, "listing", "bundle", "model", "torch")
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from conftest import write_category
-from destseg.categories.job import Outcome
-from destseg.categories.plan import Category, Job
+from destseg.categories.job import JobOutcome
+from destseg.categories.plan import Category, TrainingJob
 from destseg.config import Settings
 
 
@@ -27,11 +27,15 @@ def categories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made_up(tmp_path: Path):
     """Return a function that gives the outcome of a job that was never run."""
 
-    def outcome(category: str, seed: int, reason: str | None = None, **metrics: float) -> Outcome:
+    def outcome(
+        category: str, seed: int, reason: str | None = None, **metrics: float
+    ) -> JobOutcome:
         folder = tmp_path / "out" / category / f"seed-{seed}"
-        job = Job(Category(category, tmp_path / category), Settings().replace(seed=seed), folder)
+        job = TrainingJob(
+            Category(category, tmp_path / category), Settings().replace(seed=seed), folder
+        )
         if reason is not None:
-            return Outcome(job, reason=reason)
+            return JobOutcome(job, reason=reason)
         pixel = {name: metrics.get(name) for name in ("auroc", "ap", "aupro", "iap", "iap_90")}
         counts = {
             "false_alarms": {"count": 1 + seed, "total": 20},
@@ -48,6 +52,6 @@ def made_up(tmp_path: Path):
             "restarts": 0,
             "metrics": measured if metrics else None,
         }
-        return Outcome(job, result)
+        return JobOutcome(job, result)
 
     return outcome

@@ -5,7 +5,7 @@ import pytest
 
 import destseg
 from destseg.categories.job import finished, run_here, run_job
-from destseg.categories.plan import Category, Job
+from destseg.categories.plan import Category, TrainingJob
 from destseg.categories.summary import COLUMNS, rows_of
 from destseg.errors import TrainingInterrupted
 
@@ -13,7 +13,7 @@ from destseg.errors import TrainingInterrupted
 @pytest.fixture
 def job(categories, tiny_settings, tiny_teacher_weights, tmp_path):
     settings = tiny_settings.replace(teacher_weights=str(tiny_teacher_weights))
-    return Job(Category("bolt", categories / "bolt"), settings, tmp_path / "model")
+    return TrainingJob(Category("bolt", categories / "bolt"), settings, tmp_path / "model")
 
 
 def test_a_job_leaves_a_model_its_metrics_its_report_and_last_its_result(job):
@@ -42,7 +42,7 @@ def test_a_job_that_was_trained_and_not_measured_is_measured(job):
 
 
 def test_good_images_alone_give_a_model_without_metrics(job, parts):
-    outcome = run_job(Job(Category("disc", parts), job.settings, job.folder))
+    outcome = run_job(TrainingJob(Category("disc", parts), job.settings, job.folder))
     assert outcome.result["metrics"] is None
     assert not (job.folder / "report.html").exists()
     assert destseg.load(job.folder, device="cpu").calibration is not None
@@ -52,7 +52,7 @@ def test_images_that_cannot_be_measured_fail_and_keep_the_model(job, categories,
     data = tmp_path / "data"
     shutil.copytree(categories / "bolt", data)
     shutil.copy(data / "test/hole/000.png", data / "test/stray.png")
-    outcome = run_job(Job(Category("bolt", data), job.settings, job.folder))
+    outcome = run_job(TrainingJob(Category("bolt", data), job.settings, job.folder))
     assert outcome.result is None
     assert "stray.png" in outcome.reason
     assert destseg.load(job.folder, device="cpu").calibration is not None
@@ -65,7 +65,7 @@ def test_test_images_without_masks_and_unreadable_ones_leave_a_result_that_says_
     shutil.copytree(categories / "bolt", data)
     shutil.rmtree(data / "ground_truth")
     (data / "test/good/000.png").write_bytes(b"words")
-    outcome = run_job(Job(Category("bolt", data), job.settings, job.folder))
+    outcome = run_job(TrainingJob(Category("bolt", data), job.settings, job.folder))
     metrics = outcome.result["metrics"]
     assert metrics["coverage"]["images"] == 3
     assert metrics["coverage"]["with_mask"] == 1

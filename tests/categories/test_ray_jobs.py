@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 import torch
 
-from destseg.categories.plan import Category, Job
+from destseg.categories.plan import Category, TrainingJob
 from destseg.categories.ray_jobs import Resources, run_on_ray
 from destseg.cli.main import main
 from destseg.config import Settings
@@ -164,7 +164,7 @@ def test_the_same_command_again_repeats_nothing(ended, categories, files, capsys
 def endless(categories, settings, tmp_path):
     """A job that does not end by itself."""
     steps = settings.replace(segment_steps=1_000_000)
-    return Job(Category("bolt", categories / "bolt"), steps, tmp_path / "model")
+    return TrainingJob(Category("bolt", categories / "bolt"), steps, tmp_path / "model")
 
 
 @pytest.mark.ray
@@ -202,7 +202,7 @@ def test_a_signal_saves_the_states(session, endless):
 
 def test_without_ray_the_error_names_the_extra(categories, settings, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    job = Job(Category("bolt", categories / "bolt"), settings, tmp_path)
+    job = TrainingJob(Category("bolt", categories / "bolt"), settings, tmp_path)
     with pytest.raises(MissingExtraError, match=r"pip install 'destseg\[ray\]'"):
         list(run_on_ray([job], Resources()))
     assert list(run_on_ray([], Resources())) == []

@@ -10,7 +10,7 @@ from destseg.config import Settings
 from destseg.errors import DataError, MissingExtraError
 from destseg.inference.bundle import Bundle
 from destseg.inference.calibration import Calibration
-from destseg.monitoring.recorded import Recorded, is_results, read_results
+from destseg.monitoring.recorded import ImageScore, is_results, read_results
 from destseg.watching.journal import open_journal
 
 SCORES = (0.05, 0.15, None, 0.6)
@@ -75,10 +75,10 @@ def test_what_was_recorded_comes_back_in_its_order(name, bundle, tmp_path):
     # Parquet holds no name that is not text.
     third = "\\udcff.png" if name == "results" else NAMES[2]
     assert list(read_results(source, bundle)) == [
-        Recorded("10.png", 0.05),
-        Recorded("2.png", 0.15),
-        Recorded(third, None, "expected an image, got words"),
-        Recorded("b.png", 0.6),
+        ImageScore("10.png", 0.05),
+        ImageScore("2.png", 0.15),
+        ImageScore(third, None, "expected an image, got words"),
+        ImageScore("b.png", 0.6),
     ]
 
 

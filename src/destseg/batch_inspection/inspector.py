@@ -15,11 +15,11 @@ from typing import Any
 import cv2
 
 import destseg
-from destseg.batch_inspection.job import Job
 from destseg.batch_inspection.partitions import Piece
 from destseg.batch_inspection.schema import count, row, to_parquet
 from destseg.batch_inspection.storage import Storage
 from destseg.batch_inspection.stored import Stored
+from destseg.batch_inspection.values import BatchJob
 from destseg.errors import BundleError, DestsegError
 from destseg.inference.backends import Runtime
 from destseg.inference.bundle import Bundle
@@ -45,7 +45,7 @@ class Work:
         version: of destseg on the machine that began the batch.
     """
 
-    job: Job
+    job: BatchJob
     stored: Stored
     output: str = field(repr=False)  # may have a login
     runtime: Runtime

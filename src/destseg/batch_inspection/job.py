@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import destseg
-from destseg.batch_inspection.counts import BatchCounts
 from destseg.batch_inspection.partitions import Piece
 from destseg.batch_inspection.schema import read_counts
 from destseg.batch_inspection.storage import Storage
+from destseg.batch_inspection.values import BatchCounts, BatchJob
 from destseg.data.lists import some
 from destseg.data.prefetch import in_order
 from destseg.errors import DataError
@@ -26,43 +25,7 @@ _PART = re.compile(r"part-\d{6,}-[0-9a-f]{8}\.parquet")
 _READERS = 16
 
 
-@dataclass(frozen=True)
-class Job:
-    """What the results of a batch depend on; with another one a begun batch is not gone on with.
-
-    Attributes:
-        source: folder, glob, file or list, absolute or a URI without login and options.
-        images, partitions: how many there are.
-        partition_size: images of a partition.
-        listing_sha256: of the names and sizes of all files.
-        bundle_sha256: of the bundle's files that a worker gets: weights, threshold, region.
-        weights_sha256: SHA-256 of the weights.
-        backend: what runs it.
-        image_column, path_column: of a Parquet source.
-    """
-
-    source: str
-    images: int
-    partitions: int
-    partition_size: int
-    listing_sha256: str
-    bundle_sha256: str
-    weights_sha256: str
-    backend: str
-    image_column: str | None = None
-    path_column: str | None = None
-
-    def file(self, partition: int) -> str:
-        """Return the name of a partition's results: always the same, so that none is there twice.
-
-        It has a hash of the job, so that a straggler of an overwritten one does no harm.
-        """
-        content = json.dumps(asdict(self), sort_keys=True)
-        key = hashlib.sha256(content.encode()).hexdigest()[:8]
-        return f"part-{partition:06}-{key}.parquet"
-
-
-def begin(output: Storage, job: Job, *, overwrite: bool = False) -> None:
+def begin(output: Storage, job: BatchJob, *, overwrite: bool = False) -> None:
     """Write the record of a new batch, or check that the one in the folder is the same.
 
     Raises:
@@ -95,7 +58,7 @@ def _results(names: Sequence[str]) -> list[str]:
     return [name for name in names if _PART.fullmatch(name)]
 
 
-def _require_same(output: Storage, job: Job) -> None:
+def _require_same(output: Storage, job: BatchJob) -> None:
     try:
         begun = dict(json.loads(output.read(RECORD)))
         changed = [name for name, now in asdict(job).items() if begun.get(name) != now]
@@ -114,7 +77,7 @@ def _require_same(output: Storage, job: Job) -> None:
 
 
 def finished(
-    output: Storage, job: Job, pieces: Sequence[Piece], *, retry_failed: bool = False
+    output: Storage, job: BatchJob, pieces: Sequence[Piece], *, retry_failed: bool = False
 ) -> dict[int, BatchCounts]:
     """Return the counts of the partitions whose results are there and whole.
 
@@ -144,7 +107,7 @@ def finished(
     }
 
 
-def complete(output: Storage, job: Job, counts: BatchCounts) -> None:
+def complete(output: Storage, job: BatchJob, counts: BatchCounts) -> None:
     """Check that each partition has its file and no other is there, and write that it is so.
 
     Raises:

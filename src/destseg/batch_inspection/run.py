@@ -14,14 +14,14 @@ import ray
 import ray.data
 import ray.exceptions
 
-from destseg.batch_inspection.counts import BatchCounts, BatchPlan
 from destseg.batch_inspection.inspector import TRIES, Inspector, Work, hash_of, pack
-from destseg.batch_inspection.job import Job, begin, complete, finished
+from destseg.batch_inspection.job import begin, complete, finished
 from destseg.batch_inspection.partitions import Piece, fingerprint
 from destseg.batch_inspection.schema import count, row, to_parquet
 from destseg.batch_inspection.storage import Storage, absolute, is_uri
 from destseg.batch_inspection.stored import plan
 from destseg.batch_inspection.tries import Tries
+from destseg.batch_inspection.values import BatchCounts, BatchJob, BatchPlan
 from destseg.errors import DataError, ImageError, SettingsError
 from destseg.inference.backends import Runtime, choose
 from destseg.inference.bundle import load_bundle
@@ -121,7 +121,7 @@ def inspect_stored(
         path_column=options.path_column,
         size=options.partition_size,
     )
-    job = Job(
+    job = BatchJob(
         source=without_secrets(absolute(source)),
         images=sum(map(len, pieces)),
         partitions=len(pieces),

@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 
 import destseg
-from destseg.batch_inspection.counts import BatchCounts
+from destseg.batch_inspection.values import BatchCounts
 from destseg.data.paths import shown
 from destseg.errors import ImageError
 from destseg.inference.result import Failure, Result

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from destseg.categories.plan import Job
+from destseg.categories.plan import TrainingJob
 from destseg.data.files import write_atomically
 from destseg.data.samples import Sample, test_folder, test_samples
 from destseg.errors import DestsegError, TrainingInterrupted, needs_extra
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """What became of a job: a result, or the reason why there is none.
 
     Attributes:
@@ -33,12 +33,12 @@ class Outcome:
         reason: why it failed.
     """
 
-    job: Job
+    job: TrainingJob
     result: Mapping[str, Any] | None = None
     reason: str | None = None
 
 
-def run_job(job: Job) -> Outcome:
+def run_job(job: TrainingJob) -> JobOutcome:
     """Do a job as far as it is not done, and return what became of it.
 
     The model folder then has the model, ``metrics.json`` and ``report.html`` where there are test
@@ -49,11 +49,11 @@ def run_job(job: Job) -> Outcome:
         TrainingInterrupted: after a signal; the state is saved.
     """
     try:
-        return finished(job) or Outcome(job, _done(job))
+        return finished(job) or JobOutcome(job, _done(job))
     except TrainingInterrupted:
         raise
     except (DestsegError, OSError) as error:
-        return Outcome(job, reason=without_secrets(str(error)))
+        return JobOutcome(job, reason=without_secrets(str(error)))
     except Exception as error:  # one category's fault must not take the others along
         trace = job.folder / TRACE
         told = f"its trace is in {trace}"
@@ -62,22 +62,22 @@ def run_job(job: Job) -> Outcome:
         except DestsegError as not_written:
             told = f"its trace is lost: {not_written}"
         what = without_secrets(f"{type(error).__name__}: {error}")
-        return Outcome(job, reason=f"{what} ({told})")
+        return JobOutcome(job, reason=f"{what} ({told})")
 
 
-def run_here(jobs: Iterable[Job]) -> Iterator[Outcome]:
+def run_here(jobs: Iterable[TrainingJob]) -> Iterator[JobOutcome]:
     """Do jobs one after another in this process."""
     return map(run_job, jobs)
 
 
-def finished(job: Job) -> Outcome | None:
+def finished(job: TrainingJob) -> JobOutcome | None:
     """Return the outcome of a job that an earlier call has finished; ``None`` if none has."""
     if job.state != "finished":
         return None
-    return Outcome(job, json.loads((job.folder / RESULT).read_text(encoding="utf-8")))
+    return JobOutcome(job, json.loads((job.folder / RESULT).read_text(encoding="utf-8")))
 
 
-def _done(job: Job) -> dict[str, Any]:
+def _done(job: TrainingJob) -> dict[str, Any]:
     with needs_extra("train", "training"):
         from destseg.training.train import train  # torch, so only where it runs
     predictor = train(
@@ -99,14 +99,16 @@ def _done(job: Job) -> dict[str, Any]:
     return result
 
 
-def _samples(job: Job) -> tuple[Sample, ...]:
+def _samples(job: TrainingJob) -> tuple[Sample, ...]:
     data = job.category.data
     if job.category.test is not None:
         return job.category.test
     return tuple(test_samples(data)) if test_folder(data) is not None else ()
 
 
-def _result(job: Job, predictor: Predictor, evaluation: Evaluation | None) -> dict[str, Any]:
+def _result(
+    job: TrainingJob, predictor: Predictor, evaluation: Evaluation | None
+) -> dict[str, Any]:
     training = predictor.bundle.training
     names = (
         "teacher",
@@ -132,7 +134,7 @@ def _result(job: Job, predictor: Predictor, evaluation: Evaluation | None) -> di
     }
 
 
-def restarts(job: Job) -> int:
+def restarts(job: TrainingJob) -> int:
     """Return how often a job's training was begun again: its worker was lost, or it was stopped."""
     begun = [record["phase"] for record in read_log(job.folder) if record.get("event") == "phase"]
     return len(begun) - len(set(begun))

@@ -8,13 +8,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 import destseg
-from destseg.categories.job import Outcome
-from destseg.categories.summary import COLUMNS, Row, mean_row
+from destseg.categories.job import JobOutcome
+from destseg.categories.summary import COLUMNS, CategorySummary, mean_row
 from destseg.model_folder import REPORT
 from destseg.pages.one_file import escaped, one_file, part
 
 
-def render(folder: Path, rows: Sequence[Row]) -> str:
+def render(folder: Path, rows: Sequence[CategorySummary]) -> str:
     """Return the whole page as HTML.  It has no script, and refers to the reports beside it.
 
     Args:
@@ -42,7 +42,7 @@ def _lead(done: int, failed: int, categories: int) -> str:
     return f"{models}; {failed} failed, see below." if failed else f"{models}."
 
 
-def _row(folder: Path, row: Row) -> str:
+def _row(folder: Path, row: CategorySummary) -> str:
     links = " ".join(_link(folder, outcome) for outcome in row.outcomes)
     style = " class=failed" if row.failures else ""
     return f"<tr{style}>{_cells(row.cells())}<td class=links>{links}"
@@ -53,7 +53,7 @@ def _cells(texts: Sequence[str]) -> str:
     return f"<th scope=row>{first}" + "".join(f"<td>{text}" for text in others)
 
 
-def _link(folder: Path, outcome: Outcome) -> str:
+def _link(folder: Path, outcome: JobOutcome) -> str:
     seed = str(outcome.job.seed)
     if outcome.result is None:
         return f"<b>{seed}</b>"
@@ -63,7 +63,7 @@ def _link(folder: Path, outcome: Outcome) -> str:
     return f'<a href="{quote(os.fsencode(Path(where).as_posix()))}">{seed}</a>'
 
 
-def _failures(rows: Sequence[Row]) -> str:
+def _failures(rows: Sequence[CategorySummary]) -> str:
     reasons = {who: why for row in rows for who, why in row.reasons.items()}
     if not reasons:
         return ""

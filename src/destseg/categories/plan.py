@@ -35,7 +35,7 @@ class Category:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One model to train and to measure.
 
     Attributes:
@@ -131,7 +131,7 @@ def make_jobs(
     seeds: Sequence[int],
     output: Path,
     by_category: Mapping[str, Mapping[str, Any]] | None = None,
-) -> list[Job]:
+) -> list[TrainingJob]:
     """Return a job for each category and seed, in ``output/CATEGORY/seed-N``.
 
     Raises:
@@ -146,13 +146,13 @@ def make_jobs(
             continue
         for seed in dict.fromkeys(seeds):
             folder = output.absolute() / category.name / f"seed-{seed}"
-            jobs.append(Job(category, own.replace(seed=seed), folder))
+            jobs.append(TrainingJob(category, own.replace(seed=seed), folder))
     if problems:
         raise SettingsError("\n".join(problems))
     return jobs
 
 
-def only(jobs: Sequence[Job], names: Sequence[str] | None) -> list[Job]:
+def only(jobs: Sequence[TrainingJob], names: Sequence[str] | None) -> list[TrainingJob]:
     """Return the jobs of some categories; ``None`` is all.
 
     Raises:
@@ -165,7 +165,7 @@ def only(jobs: Sequence[Job], names: Sequence[str] | None) -> list[Job]:
     return [job for job in jobs if names is None or job.category.name in names]
 
 
-def require_same_settings(jobs: Iterable[Job]) -> None:
+def require_same_settings(jobs: Iterable[TrainingJob]) -> None:
     """Refuse to take models for done, or to go on with them, that other settings were asked of.
 
     Raises:
@@ -188,7 +188,7 @@ def require_same_settings(jobs: Iterable[Job]) -> None:
         )
 
 
-def forget(jobs: Iterable[Job]) -> None:
+def forget(jobs: Iterable[TrainingJob]) -> None:
     """Take away what belongs to a finished or begun job, so that it is done anew."""
     for job in jobs:
         remove_model(job.folder)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from destseg.categories.job import Outcome, run_job
-from destseg.categories.plan import Job
+from destseg.categories.job import JobOutcome, run_job
+from destseg.categories.plan import TrainingJob
 from destseg.errors import SettingsError, TrainingInterrupted
 from destseg.interruption import Interruption
 from destseg.ray_session import Needs, session
@@ -58,10 +58,10 @@ class Resources:
 
 
 def run_on_ray(
-    jobs: Sequence[Job],
+    jobs: Sequence[TrainingJob],
     resources: Resources,
-    on_poll: Callable[[Sequence[Job]], object] = lambda _: None,
-) -> Iterator[Outcome]:
+    on_poll: Callable[[Sequence[TrainingJob]], object] = lambda _: None,
+) -> Iterator[JobOutcome]:
     """Do jobs side by side and yield their outcomes as they come.
 
     Args:
@@ -98,7 +98,7 @@ def run_on_ray(
             on_poll(list(waiting.values()))
 
 
-def do(job: Job, directory: str) -> Outcome:
+def do(job: TrainingJob, directory: str) -> JobOutcome:
     """Do a job where the command was given, so that relative paths in its settings lead there.
 
     It changes the working directory for good: that of a process of Ray's.
@@ -122,12 +122,12 @@ def _task(ray: Any, resources: Resources) -> Any:
     )(do)
 
 
-def _outcome(ray: Any, reference: Any, job: Job, resources: Resources) -> Outcome:
+def _outcome(ray: Any, reference: Any, job: TrainingJob, resources: Resources) -> JobOutcome:
     try:
-        outcome: Outcome = ray.get(reference)
+        outcome: JobOutcome = ray.get(reference)
     except ray.exceptions.RayError as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        return Outcome(
+        return JobOutcome(
             job,
             reason=f"its worker was lost, also after {resources.retries} more attempts "
             f"({type(error).__name__}: {first}). The same command goes on from its last state.",

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from destseg.categories import plan, ray_jobs
-from destseg.categories.job import Outcome, finished
-from destseg.categories.plan import Job
+from destseg.categories.job import JobOutcome, finished
+from destseg.categories.plan import TrainingJob
 from destseg.categories.ray_jobs import Resources
-from destseg.categories.summary import Row, rows_of
+from destseg.categories.summary import CategorySummary, rows_of
 from destseg.categories.summary_files import FILES, write_summary
 from destseg.config import Settings
 from destseg.data.outputs import require_files, write_each
@@ -29,9 +29,9 @@ def train_categories(
     inputs: Sequence[Path] = (),
     overwrite: bool = False,
     on_progress: Callable[[int, int], object] = lambda *_: None,
-    on_waiting: Callable[[Sequence[Job]], object] = lambda _: None,
-    on_outcome: Callable[[Outcome], object] = lambda _: None,
-) -> tuple[Row, ...]:
+    on_waiting: Callable[[Sequence[TrainingJob]], object] = lambda _: None,
+    on_outcome: Callable[[JobOutcome], object] = lambda _: None,
+) -> tuple[CategorySummary, ...]:
     """Train a model for each category and seed, measure it, and write a table of all.
 
     Args:

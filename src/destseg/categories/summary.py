@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from destseg.categories.job import Outcome
+from destseg.categories.job import JobOutcome
 
 METRICS = {
     "image AUROC": ("image", "auroc"),
@@ -31,7 +31,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Row:
+class CategorySummary:
     """A category over its seeds.
 
     Attributes:
@@ -40,7 +40,7 @@ class Row:
     """
 
     category: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[JobOutcome, ...]
 
     @property
     def results(self) -> list[Mapping[str, Any]]:
@@ -48,7 +48,7 @@ class Row:
         return [each.result for each in self.outcomes if each.result is not None]
 
     @property
-    def failures(self) -> list[Outcome]:
+    def failures(self) -> list[JobOutcome]:
         """The seeds that have none."""
         return [each for each in self.outcomes if each.result is None]
 
@@ -111,15 +111,15 @@ class Row:
         )
 
 
-def rows_of(outcomes: Iterable[Outcome]) -> list[Row]:
+def rows_of(outcomes: Iterable[JobOutcome]) -> list[CategorySummary]:
     """Return a row a category, in the order in which they first come; seeds in theirs."""
-    grouped: dict[str, list[Outcome]] = {}
+    grouped: dict[str, list[JobOutcome]] = {}
     for outcome in outcomes:
         grouped.setdefault(outcome.job.category.name, []).append(outcome)
-    return [Row(name, tuple(own)) for name, own in grouped.items()]
+    return [CategorySummary(name, tuple(own)) for name, own in grouped.items()]
 
 
-def mean_row(rows: Sequence[Row]) -> tuple[str, ...]:
+def mean_row(rows: Sequence[CategorySummary]) -> tuple[str, ...]:
     """Return the texts of ``COLUMNS`` for the mean of the categories' means."""
     means = {
         name: [statistics.fmean(values) for row in rows if (values := row.values(name))]

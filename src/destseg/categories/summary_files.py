@@ -10,13 +10,13 @@ from pathlib import Path
 
 import destseg
 from destseg.categories.page import render
-from destseg.categories.summary import COLUMNS, METRICS, Row, metric_of
+from destseg.categories.summary import COLUMNS, METRICS, CategorySummary, metric_of
 from destseg.data.files import write_atomically
 
 FILES = ("summary.json", "summary.csv", "index.html")
 
 
-def to_json(rows: Sequence[Row]) -> str:
+def to_json(rows: Sequence[CategorySummary]) -> str:
     """Return everything as JSON: each category's row, each job's result, each failure."""
     content = {
         "destseg": destseg.__version__,
@@ -31,7 +31,7 @@ def to_json(rows: Sequence[Row]) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def to_csv(rows: Sequence[Row]) -> str:
+def to_csv(rows: Sequence[CategorySummary]) -> str:
     """Return a line a job; metrics are in [0, 1], empty where they are not defined."""
     text = io.StringIO(newline="")
     head = ["category", "seed", "given", "images", "with mask"]
@@ -59,7 +59,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def write_summary(folder: Path, rows: Sequence[Row]) -> list[Path]:
+def write_summary(folder: Path, rows: Sequence[CategorySummary]) -> list[Path]:
     """Write ``summary.json``, ``summary.csv`` and ``index.html`` and return their paths."""
     contents = (to_json(rows), to_csv(rows), render(folder, rows))
     for name, content in zip(FILES, contents, strict=True):

@@ -12,7 +12,7 @@ from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 from destseg.redaction import without_secrets
 
 if TYPE_CHECKING:
-    from destseg.batch_inspection.counts import BatchPlan
+    from destseg.batch_inspection.values import BatchPlan
 
 DESCRIPTION = """Inspect very many stored images, on this machine or on a Ray cluster.
 

@@ -11,8 +11,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from destseg.categories.job import Outcome
-from destseg.categories.plan import Job
+from destseg.categories.job import JobOutcome
+from destseg.categories.plan import TrainingJob
 from destseg.categories.progress import standing
 
 SECONDS_BETWEEN_LINES = 15.0
@@ -56,7 +56,7 @@ class JobsShown:
             self._live.update("", refresh=True)
             self._live.stop()
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: JobOutcome) -> None:
         """Tell what became of a job."""
         self._done += 1
         job, result = outcome.job, outcome.result
@@ -68,7 +68,7 @@ class JobsShown:
                 told += f" (interrupted {result['restarts']} times, went on)"
         self._say(f"{self._done}/{self._total} {job.name}: {told}")
 
-    def update(self, waiting: Sequence[Job]) -> None:
+    def update(self, waiting: Sequence[TrainingJob]) -> None:
         """Tell how far the jobs without an outcome are; on no terminal about every 15 seconds."""
         now = time.monotonic()
         if not self._live and now - self._last < SECONDS_BETWEEN_LINES:

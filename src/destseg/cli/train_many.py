@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from destseg.categories.summary import Row
+    from destseg.categories.summary import CategorySummary
 
 DESCRIPTION = """Train a model for each category of parts, measure it, and sum them all up.
 
@@ -142,7 +142,7 @@ def add_resource_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def tables(rows: Sequence[Row]) -> list[Table]:
+def tables(rows: Sequence[CategorySummary]) -> list[Table]:
     """Return the table of all categories in two halves, which a terminal is wide enough for."""
     from destseg.categories.summary import COLUMNS, METRICS, mean_row
 

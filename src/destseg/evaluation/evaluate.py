@@ -20,7 +20,7 @@ from destseg.data.masks import read_mask
 from destseg.data.samples import GOOD, Sample
 from destseg.errors import DataError, ImageError
 from destseg.evaluation.metrics import Curve, ImageMetrics, image_curves, image_metrics
-from destseg.evaluation.outcomes import Coverage, Rate, Record
+from destseg.evaluation.outcomes import Coverage, ImageRecord, Rate
 from destseg.evaluation.pixels import PixelCounts, PixelMetrics
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure, Result
@@ -73,7 +73,7 @@ class Evaluation:
     threshold: float
     guaranteed_false_alarm_rate: float
     seconds: float
-    records: tuple[Record, ...]
+    records: tuple[ImageRecord, ...]
     curves: Mapping[str, Curve]
 
     @property
@@ -82,7 +82,7 @@ class Evaluation:
         return Coverage.of(self.records)
 
     @property
-    def failures(self) -> tuple[Record, ...]:
+    def failures(self) -> tuple[ImageRecord, ...]:
         """The images that could not be read, or whose mask could not, with their errors."""
         return tuple(record for record in self.records if record.error is not None)
 
@@ -150,7 +150,7 @@ def evaluate(
         mask, error = _mask_for(predictor, sample, answer)
         if isinstance(answer, Result) and mask is not None:
             counts[str(sample.defect_type)].add(answer.anomaly_map, mask)
-        records.append(Record.of(str(sample.defect_type), answer, mask is not None, error))
+        records.append(ImageRecord.of(str(sample.defect_type), answer, mask is not None, error))
         if on_image is not None:
             on_image(sample, answer, mask)
     seconds = time.perf_counter() - begun
@@ -264,7 +264,7 @@ def _check_labels(samples: Sequence[Sample]) -> None:
 
 
 def _labels_and_scores(
-    records: Sequence[Record],
+    records: Sequence[ImageRecord],
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     scored = [record for record in records if record.score is not None]
     return (
@@ -274,7 +274,7 @@ def _labels_and_scores(
 
 
 def _of_type(
-    defect_type: str, records: Sequence[Record], counts: Mapping[str, PixelCounts]
+    defect_type: str, records: Sequence[ImageRecord], counts: Mapping[str, PixelCounts]
 ) -> DefectTypeEvaluation:
     chosen = [record for record in records if record.defect_type in (defect_type, GOOD)]
     own = [record for record in records if record.defect_type == defect_type]
@@ -290,7 +290,7 @@ def _of_type(
     )
 
 
-def _called(records: Sequence[Record], defective: bool) -> Rate:
+def _called(records: Sequence[ImageRecord], defective: bool) -> Rate:
     decisions = [record.is_defective for record in records if record.is_defective is not None]
     return Rate(decisions.count(defective), len(decisions))
 

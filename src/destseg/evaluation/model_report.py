@@ -15,7 +15,7 @@ from destseg.data.lists import some
 from destseg.data.samples import Sample
 from destseg.errors import ImageError
 from destseg.evaluation.evaluate import Evaluation, evaluate
-from destseg.evaluation.outcomes import Record
+from destseg.evaluation.outcomes import ImageRecord
 from destseg.evaluation.report import Entry, Report, make_entry, training_curves
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure, Result
@@ -119,7 +119,7 @@ def build_report(
     )
 
 
-def _left_out(failures: Sequence[Record]) -> dict[str, str]:
+def _left_out(failures: Sequence[ImageRecord]) -> dict[str, str]:
     told = [f"{failed.path}: {failed.error}" for failed in failures]
     return {"could not be read": some(told)} if told else {}
 

@@ -49,7 +49,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Record:
+class ImageRecord:
     """One image's outcome.
 
     Attributes:
@@ -73,7 +73,7 @@ class Record:
     @classmethod
     def of(
         cls, defect_type: str, answer: Result | Failure, in_pixel_metrics: bool, error: str | None
-    ) -> Record:
+    ) -> ImageRecord:
         """Return what became of an image."""
         if isinstance(answer, Failure):
             return cls(answer.path, defect_type, None, None, None, None, error=error)
@@ -115,7 +115,7 @@ class Coverage:
     unreadable_masks: int
 
     @classmethod
-    def of(cls, records: Sequence[Record]) -> Coverage:
+    def of(cls, records: Sequence[ImageRecord]) -> Coverage:
         """Return the coverage of some records."""
         read = [record for record in records if record.score is not None]
         return cls(

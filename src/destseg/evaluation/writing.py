@@ -13,7 +13,7 @@ from destseg.data.files import write_atomically
 from destseg.data.paths import shown
 from destseg.errors import SettingsError, needs_extra
 from destseg.evaluation.evaluate import Evaluation
-from destseg.evaluation.outcomes import Record
+from destseg.evaluation.outcomes import ImageRecord
 
 
 def write_metrics(path: Path, evaluation: Evaluation) -> None:
@@ -25,8 +25,8 @@ def write_metrics(path: Path, evaluation: Evaluation) -> None:
     write_atomically(path, json.dumps(evaluation.to_json(), indent=1) + "\n")
 
 
-def write_records(path: Path, records: Sequence[Record]) -> None:
-    """Write a row an image: the fields of ``Record``, and its outcome; unknown ones are empty.
+def write_records(path: Path, records: Sequence[ImageRecord]) -> None:
+    """Write a row an image: the fields of ``ImageRecord``, and its outcome; unknown ones are empty.
 
     Raises:
         DataError: if the file cannot be written.

@@ -15,9 +15,9 @@ from destseg.errors import DataError, NotWrittenError, SettingsError
 from destseg.inference.bundle import Bundle, own_files
 from destseg.inference.calibration import Calibration
 from destseg.inference.predictor import Measurement, Predictor
-from destseg.monitoring.drift import Drift, Step, load_state, save_state
+from destseg.monitoring.drift import Drift, DriftStep, load_state, save_state
 from destseg.monitoring.martingale import alarm_level
-from destseg.monitoring.recorded import Recorded, is_results, read_results
+from destseg.monitoring.recorded import ImageScore, is_results, read_results
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class DriftCheck:
 
     before: Drift
     after: Drift
-    answers: tuple[Recorded, ...]
-    steps: tuple[Step, ...]
+    answers: tuple[ImageScore, ...]
+    steps: tuple[DriftStep, ...]
     flagged: int
     guaranteed_false_alarm_rate: float
     alarm_rate: float
@@ -67,12 +67,12 @@ class DriftCheck:
         return sum(step.p_value is not None for step in self.steps)
 
     @property
-    def scored(self) -> tuple[Recorded, ...]:
+    def scored(self) -> tuple[ImageScore, ...]:
         """The images with a score: one for each of ``steps``."""
         return tuple(one for one in self.answers if one.score is not None)
 
     @property
-    def failures(self) -> tuple[Recorded, ...]:
+    def failures(self) -> tuple[ImageScore, ...]:
         """The images that could not be read, with their errors."""
         return tuple(one for one in self.answers if one.score is None)
 
@@ -138,7 +138,7 @@ def check_drift(
     bundle = open_bundle() if predictor is None else predictor.bundle
     assert bundle.calibration is not None, "load_bundle always gives one"
     before = _before(state, seed, bundle.calibration)
-    items: list[Path | Recorded] = []
+    items: list[Path | ImageScore] = []
     for source in sources:
         items += read_results(source, bundle) if is_results(source) else found[source]
     answers = tuple(_answers(items, predictor, on_progress))
@@ -180,21 +180,21 @@ def _before(state: Path | None, seed: int | None, calibration: Calibration) -> D
 
 
 def _answers(
-    items: Sequence[Path | Recorded],
+    items: Sequence[Path | ImageScore],
     predictor: Predictor | None,
     on_progress: Callable[[int, int], object],
-) -> Iterator[Recorded]:
+) -> Iterator[ImageScore]:
     paths = [item for item in items if isinstance(item, Path)]
     measured = iter(()) if predictor is None else predictor.measure(paths)
     done = 0
     for item in items:
-        if isinstance(item, Recorded):
+        if isinstance(item, ImageScore):
             yield item
             continue
         one = next(measured)
         done += 1
         on_progress(done, len(paths))
         if isinstance(one, Measurement):
-            yield Recorded(one.path, one.score)
+            yield ImageScore(one.path, one.score)
         else:
-            yield Recorded(one.path, None, one.error.reason)
+            yield ImageScore(one.path, None, one.error.reason)

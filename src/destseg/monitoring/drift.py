@@ -1,6 +1,6 @@
 """Whether the scores of good-looking images still come as they came: a conformal test martingale.
 
-Every score gets a p-value among all earlier ones, and the gambler of ``betting.py`` bets against
+Every score gets a p-value among all earlier ones, and the gambler of ``martingale.py`` bets against
 these p-values being uniform.  Source: Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random
 World" (2005): smoothed conformal p-values on line, and martingales that test exchangeability.
 """
@@ -26,7 +26,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Step:
+class DriftStep:
     """What one image did.
 
     Attributes:
@@ -101,7 +101,7 @@ class Drift:
         below = calibration.scores[: bisect.bisect_left(calibration.scores, limit)]
         return cls(calibration.weights_sha256, calibration.threshold, limit, seed, below)
 
-    def extend(self, scores: Iterable[float]) -> tuple[Drift, list[Step]]:
+    def extend(self, scores: Iterable[float]) -> tuple[Drift, list[DriftStep]]:
         """Return the state after more images, and what each of them did.
 
         The scores before an image are those of the calibration and of all images before it,
@@ -139,7 +139,7 @@ class Drift:
                 if jumper.log10_capital > highest[0]:
                     lean = jumper.accounts[0] - jumper.accounts[2]
                     highest = (jumper.log10_capital, images, lean)
-            steps.append(Step(p_value, jumper.log10_capital))
+            steps.append(DriftStep(p_value, jumper.log10_capital))
         lead, lead_at, lean_there = highest
         after = replace(
             self,

@@ -27,7 +27,7 @@ _COLUMNS = ("score", "p_value", "threshold", "error")
 
 
 @dataclass(frozen=True)
-class Recorded:
+class ImageScore:
     """What was said of an image.
 
     Attributes:
@@ -52,7 +52,7 @@ def is_results(source: str | Path) -> bool:
     return source.suffix.lower() in (_LINES, _PARQUET, *SQLITE_SUFFIXES)
 
 
-def read_results(source: str | Path, bundle: Bundle) -> Iterator[Recorded]:
+def read_results(source: str | Path, bundle: Bundle) -> Iterator[ImageScore]:
     """Yield what was recorded of each image, in the order of the record.
 
     - JSON lines of ``destseg predict`` or ``watch`` (.jsonl): line by line.
@@ -74,7 +74,7 @@ def read_results(source: str | Path, bundle: Bundle) -> Iterator[Recorded]:
         try:
             path = os.fsdecode(values["path"])
             if values.get("error") is not None:
-                yield Recorded(path, None, os.fsdecode(values["error"]))
+                yield ImageScore(path, None, os.fsdecode(values["error"]))
                 continue
             score = float(values["score"])
             said = float(values["p_value"]), float(values["threshold"])
@@ -84,7 +84,7 @@ def read_results(source: str | Path, bundle: Bundle) -> Iterator[Recorded]:
                 "Give the results as they were written, or the images themselves."
             ) from error
         _require_same_model(where, score, said, values, bundle)
-        yield Recorded(path, score)
+        yield ImageScore(path, score)
 
 
 def _require_same_model(
