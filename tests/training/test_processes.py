@@ -15,12 +15,14 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 import torch.multiprocessing as mp
+from torch import nn
 
 from destseg.config import Settings
 from destseg.errors import SettingsError
 from destseg.inference.predictor import load
 from destseg.interruption import Interruption
-from destseg.training.processes import WholeBatchNorm, require_equal_shares
+from destseg.model.destseg import build_model
+from destseg.training.processes import WholeBatchNorm, require_equal_shares, synchronized_norms
 from destseg.training.train import train
 from training.shares import MEAN, batch, learn, network, share_of_learning
 
@@ -51,6 +53,43 @@ def test_batch_norm_of_one_process_is_pytorchs():
         found = learn(network(), batch())
     expected = learn(network(), batch())
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("student", ["shared", "resnet18", "tf_efficientnet_lite0"])
+def test_norms_for_several_gpus_are_the_same_weights_under_the_same_names(student):
+    torch.manual_seed(0)
+    settings = Settings().replace(student=student).model
+    network = build_model(settings, image_size=64).student
+    norms = {n: type(m) for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with synchronized_norms(network):
+        inside = {n for n, m in network.named_modules() if isinstance(m, nn.SyncBatchNorm)}
+        assert inside == set(norms)
+        assert list(network.state_dict()) == list(before)
+        for value in network.state_dict().values():
+            value.add_(1)  # in place, as learning does it
+        network.eval()
+    assert {n: type(m) for n, m in network.named_modules() if n in norms} == norms
+    assert not any(part.training for part in network.modules())
+    after = network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], value + 1) for name, value in before.items())
+
+
+def test_norms_are_back_after_an_error():
+    alone = network().eval()
+    expected = alone(batch())
+
+    def fail():
+        with synchronized_norms(alone):
+            assert type(alone[1]) is nn.SyncBatchNorm
+            assert torch.equal(alone(batch()), expected)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert type(alone[1]) is nn.BatchNorm2d
+    assert torch.equal(alone(batch()), expected)
 
 
 # --- training

@@ -101,7 +101,7 @@ def run_phase(
         seed_default(step_seed(settings.seed, phase.name, step), device)
         with (
             torch.autocast(device.type, half, enabled=half is not None),
-            WholeBatchNorm() if world() > 1 else contextlib.nullcontext(),
+            WholeBatchNorm() if world() > 1 and device.type != "cuda" else contextlib.nullcontext(),
         ):
             loss = module(*batch).float()
         scaler.scale(loss).backward()

@@ -16,7 +16,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from destseg.config import TrainingSettings
@@ -142,11 +144,31 @@ def any_of_all(flag: int | None, device: torch.device) -> int | None:
     return int(highest) or None
 
 
+@contextlib.contextmanager
+def synchronized_norms(network: nn.Module) -> Iterator[None]:
+    """Inside, the batch norms of a network are PyTorch's SyncBatchNorm, which is for GPUs alone.
+
+    It holds the very tensors of the norms in whose places it is, under their names: optimisers,
+    saved states and weights see no difference.  Afterwards the norms are back, having learned.
+    """
+    norms = [
+        (name, part)
+        for name, part in network.named_modules(remove_duplicate=False)
+        if isinstance(part, _BatchNorm)
+    ]
+    convert_sync_batchnorm(network)  # timm's also knows its own norms with an activation inside
+    try:
+        yield
+    finally:
+        for name, norm in norms:
+            network.set_submodule(name, norm.train(network.get_submodule(name).training))
+
+
 class WholeBatchNorm(TorchFunctionMode):
     """Inside, batch norm in training takes its statistics over the processes' shares together.
 
     It stands in for ``torch.nn.functional.batch_norm``, which every batch norm calls, those of timm
-    too.  (``torch.nn.SyncBatchNorm`` does the same, but not on a CPU.)
+    too, where ``synchronized_norms`` cannot be: on CPUs.
     """
 
     def __torch_function__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from destseg.training.processes import (
     rank,
     require_equal_shares,
     share_of,
+    synchronized_norms,
     together,
     wait_for_all,
     world,
@@ -215,17 +217,19 @@ def _learn(
             def tell(done: int, earlier: int = earlier) -> None:
                 on_progress(earlier + done, total)
 
-            run_phase(
-                phase,
-                batches,
-                device,
-                wanted,
-                log,
-                start=start,
-                save=save,
-                interruption=interruption,
-                on_step=tell,
-            )
+            on_gpus = world() > 1 and device.type == "cuda"
+            with synchronized_norms(phase.learns) if on_gpus else contextlib.nullcontext():
+                run_phase(
+                    phase,
+                    batches,
+                    device,
+                    wanted,
+                    log,
+                    start=start,
+                    save=save,
+                    interruption=interruption,
+                    on_step=tell,
+                )
     return before + time.monotonic() - begun
 
 
