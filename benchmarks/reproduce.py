@@ -22,7 +22,7 @@ from destseg.categories.job import JobOutcome, run_here
 from destseg.categories.plan import Category, TrainingJob, require_same_settings
 from destseg.categories.ray_jobs import Resources, run_on_ray
 from destseg.categories.summary import mean_and_deviation
-from destseg.cli.flags import add_settings_flags, base_settings, settings_from
+from destseg.cli.flags import add_settings_flags, base_settings, settings_options
 from destseg.cli.jobs_table import JobsShown
 from destseg.cli.train_many import add_resource_flags
 from destseg.data.files import write_atomically
@@ -77,7 +77,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(words)
     changes = {
         name: value
-        for name, value in settings_from(parsed, base).flat().items()
+        for name, value in base.replace(**settings_options(parsed)).flat().items()
         if value != base.flat()[name]
     }
     categories = [

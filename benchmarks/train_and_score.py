@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import destseg
-from destseg.cli.flags import add_settings_flags, base_settings, settings_from
+from destseg.cli.flags import add_settings_flags, base_settings, settings_options
 from destseg.data.samples import test_samples
 from destseg.evaluation.evaluate import evaluate
 from provenance import commit, environment
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--change", default="", help="what is new in this run, for the row")
     add_settings_flags(parser, base)
     parsed = parser.parse_args(words)
-    settings = settings_from(parsed, base)
+    settings = base.replace(**settings_options(parsed))
     folder = Path(parsed.output)
     begun = (folder / "manifest.json").exists() or (folder / "checkpoint.safetensors").exists()
     predictor = destseg.train(parsed.data, output=folder, settings=settings, resume=begun)

@@ -266,6 +266,12 @@ def test_settings_are_changed_by_keywords_and_presets_are_not_mixed_with_them(
         destseg.train(parts, output=tmp_path / "other", settings=used, preset="paper")
 
 
+def test_a_run_does_not_write_over_the_file_its_settings_are_read_from(tiny_settings, tmp_path):
+    (tmp_path / "settings.yaml").write_text(tiny_settings.to_yaml(), encoding="utf-8")
+    with pytest.raises(destseg.SettingsError, match="one of the inputs"):
+        destseg.train(tmp_path, output=tmp_path, settings=tmp_path / "settings.yaml")
+
+
 def test_a_preview_is_an_array_and_a_file(tiny_settings, tmp_path):
     good = write_images(tmp_path / "good", 3)
     sheet = destseg.preview(good, tmp_path / "sheet.png", settings=tiny_settings, count=2)

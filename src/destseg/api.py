@@ -92,8 +92,12 @@ def train(
         TrainingInterrupted: after SIGINT or SIGTERM; the state is saved.
         MissingExtraError: without the extra ``train``.
     """
+    from destseg.data.outputs import require_apart
+
     folder = expanded(output)
     begun_with = folder / SETTINGS if resume else None
+    if not (resume or overwrite):
+        require_apart([folder / SETTINGS], _settings_file(settings))
     chosen = _settings(settings, preset, changes, begun_with)
     with needs_extra("train", "training"):
         from destseg.training.train import train as run
@@ -181,7 +185,7 @@ def train_many(
         seeds=[chosen.training.seed] if seeds is None else list(map(scalar, seeds)),
         only=None if only is None else list(only),
         per_category=per_category,
-        inputs=[expanded(settings)] if isinstance(settings, str | os.PathLike) else [],
+        inputs=_settings_file(settings),
         overwrite=overwrite,
         on_progress=on_progress or _ignore,
         on_waiting=on_waiting or _ignore,
@@ -234,8 +238,7 @@ def preview(
 
     target = expanded(output)
     format_of(target)  # refuses a name before the work
-    own = [expanded(settings)] if isinstance(settings, str | os.PathLike) else []
-    require_files([target], [*own, *files_read(source, chosen)])
+    require_files([target], [*_settings_file(settings), *files_read(source, chosen)])
     sheet = draw(source, chosen, scalar(count))
     write_image(target, sheet)
     return sheet
@@ -837,6 +840,11 @@ def _settings(
     else:
         base = Settings.from_preset(preset or "fast")
     return base.replace(**changes)
+
+
+def _settings_file(settings: Settings | AnyPath | None) -> list[Path]:
+    """Return the file that settings are read from, if they are; no result may replace it."""
+    return [expanded(settings)] if isinstance(settings, str | os.PathLike) else []
 
 
 def _folder(model: Predictor | AnyPath) -> Path:

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from destseg.data.samples import Sample
-    from destseg.inference.predictor import Predictor
-
 DESCRIPTION = """Make a small data set, train on its good parts, and inspect the others.
 
 The parts are cut from a photograph of a brick wall that comes with scikit-image.  Scratches,
@@ -59,8 +56,6 @@ def _demonstrate(output: Path, settings: Settings) -> None:
     from destseg.data.demo_parts import MARKER, make_demo_parts
     from destseg.data.images import write_image
     from destseg.data.samples import test_samples
-    from destseg.evaluation.evaluate import evaluate
-    from destseg.inference.predictor import Predictor
 
     parts, bundle, overlays = output / "parts", output / "model", output / "overlays"
     if not (parts / MARKER).is_file():
@@ -71,8 +66,9 @@ def _demonstrate(output: Path, settings: Settings) -> None:
     with needs_extra("train", "destseg demo"):
         from destseg.inference.backends.torch_ import untrained_head
     samples = test_samples(parts)
-    trained = evaluate(predictor, samples)
-    untrained = evaluate(Predictor(predictor.bundle, untrained_head(predictor.bundle)), samples)
+    trained = destseg.evaluate(predictor, samples)
+    before = destseg.Predictor(predictor.bundle, untrained_head(predictor.bundle))
+    untrained = destseg.evaluate(before, samples)
     _write_overlays(predictor, samples, overlays)
     write_image(output / "sheet.png", _sheet(predictor, samples))
     false_alarms, missed = trained.false_alarms, trained.misses
@@ -110,14 +106,16 @@ def _require_free(*places: Path) -> None:
             )
 
 
-def _write_overlays(predictor: Predictor, samples: list[Sample], folder: Path) -> None:
+def _write_overlays(
+    predictor: destseg.Predictor, samples: list[destseg.Sample], folder: Path
+) -> None:
     """Write every image with its heatmap and regions."""
     results = predictor.predict([sample.path for sample in samples])
     for sample, result in zip(samples, results, strict=True):
         result.save_overlay(folder / str(sample.defect_type) / f"{sample.path.stem}.png")
 
 
-def _sheet(predictor: Predictor, samples: list[Sample]) -> NDArray[np.uint8]:
+def _sheet(predictor: destseg.Predictor, samples: list[destseg.Sample]) -> NDArray[np.uint8]:
     """Return a sheet with the first test image of each defect type."""
     import numpy as np
 

@@ -112,16 +112,12 @@ def add_settings_flags(
             _add_flag((first or {}).get(name, section), name, expected, values)
 
 
-def settings_from(
-    parsed: argparse.Namespace, base: Settings, groups: Collection[str] = GROUPS
-) -> Settings:
-    """Return the base settings with what the flags say.
-
-    Raises:
-        SettingsError: naming every flag whose value does not fit.
-    """
+def settings_options(
+    parsed: argparse.Namespace, groups: Collection[str] = GROUPS
+) -> dict[str, Any]:
+    """Return what the flags of some groups of settings say, as keywords of ``destseg.train``."""
     names = [item.name for group, item in settings_fields() if group in groups]
-    return base.replace(**{name: getattr(parsed, name) for name in names})
+    return {name: getattr(parsed, name) for name in names}
 
 
 def _add_sources(section: Any) -> None:

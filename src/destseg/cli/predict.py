@@ -8,13 +8,10 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
-from destseg.errors import DataError, SettingsError
-
-if TYPE_CHECKING:
-    from destseg.inference.result import Result
+from destseg.errors import DataError
 
 DESCRIPTION = """Say how anomalous images are, where, and whether they are defective.
 
@@ -52,25 +49,21 @@ def run(words: list[str]) -> int:
         "--batch-size", type=int, default=8, metavar="N", help="images at a time (default: 8)"
     )
     parsed = parser.parse_args(words)
-    if parsed.batch_size < 1:
-        raise SettingsError(f"--batch-size: expected at least 1, got {parsed.batch_size}")
 
     from destseg.cli.progress import track
     from destseg.data.sources import named_images
-    from destseg.inference.predictor import load
-    from destseg.inference.result import Failure
     from destseg.interruption import Interruption
 
     named = list(named_images(map(Path, parsed.images)))
     _require_outputs(parsed, named)
-    predictor = load(parsed.bundle, **runtime_options(parsed), batch_size=parsed.batch_size)
+    predictor = destseg.load(parsed.bundle, **runtime_options(parsed), batch_size=parsed.batch_size)
     failed = not_drawn = 0
     with _destination(parsed.output) as add, Interruption().watch() as interruption:
         answers = predictor.stream(path for path, _ in named)
         inspected = zip(named, track(answers, len(named)), strict=True)
         for number, ((_, name), answer) in enumerate(inspected, 1):
             add(json.dumps(answer.to_json()) + "\n")
-            if isinstance(answer, Failure):
+            if isinstance(answer, destseg.Failure):
                 failed += 1
                 print(f"destseg: {answer.error}", file=sys.stderr)
             elif parsed.overlays:
@@ -100,7 +93,7 @@ def _require_outputs(parsed: argparse.Namespace, named: list[tuple[Path, str]]) 
         require_folder(Path(parsed.overlays))
 
 
-def _draw(answer: Result, target: Path) -> bool:
+def _draw(answer: destseg.Result, target: Path) -> bool:
     """Write an overlay; tell and return false if it cannot be: the results are what counts."""
     try:
         answer.save_overlay(target)

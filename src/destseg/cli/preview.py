@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import destseg
 from destseg.cli.flags import (
     add_settings_flags,
     base_settings,
     command_parser,
-    settings_from,
+    settings_options,
 )
-from destseg.data.outputs import require_apart
 
 DESCRIPTION = """Draw good images, each beside the same with a synthetic anomaly and its mask.
 
@@ -45,13 +42,14 @@ def run(words: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed (default: 0)")
     add_settings_flags(parser, base, GROUPS)
     parsed = parser.parse_args(words)
-    if parsed.settings:
-        require_apart([Path(parsed.output)], [Path(parsed.settings)])
     destseg.preview(
         parsed.data,
         parsed.output,
         count=parsed.count,
-        settings=settings_from(parsed, base, GROUPS).replace(seed=parsed.seed),
+        seed=parsed.seed,
+        settings=parsed.settings,
+        preset=parsed.preset,
+        **settings_options(parsed, GROUPS),
     )
     print(f"{parsed.output}: good images, the same with anomalies, and masks")
     return 0

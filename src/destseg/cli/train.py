@@ -10,9 +10,8 @@ from destseg.cli.flags import (
     add_settings_flags,
     base_settings,
     command_parser,
-    settings_from,
+    settings_options,
 )
-from destseg.data.outputs import require_apart
 from destseg.model_folder import SETTINGS
 
 DESCRIPTION = """Learn from images of good parts and save a model in a folder.
@@ -56,14 +55,14 @@ def run(words: list[str]) -> int:
     section.add_argument("--quiet", action="store_true", help="print nothing but errors")
     add_settings_flags(parser, base, sources=section, first=dict.fromkeys(MOST_USED, first))
     parsed = parser.parse_args(words)
-    if parsed.settings and not (parsed.resume or parsed.overwrite):
-        require_apart([Path(parsed.output) / SETTINGS], [Path(parsed.settings)])
     destseg.train(
         parsed.data,
         output=parsed.output,
-        settings=settings_from(parsed, base),
         resume=parsed.resume,
         overwrite=parsed.overwrite,
         quiet=parsed.quiet,
+        settings=parsed.settings,
+        preset=parsed.preset,
+        **settings_options(parsed),
     )
     return 0

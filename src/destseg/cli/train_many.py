@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import destseg
-from destseg.cli.flags import add_settings_flags, base_settings, command_parser, settings_from
+from destseg.cli.flags import add_settings_flags, base_settings, command_parser, settings_options
 from destseg.cli.writing import finished, tell
 
 if TYPE_CHECKING:
@@ -67,14 +67,9 @@ def run(words: list[str]) -> int:
     add_settings_flags(parser, base)
     parsed = parser.parse_args(words)
 
-    from destseg.categories.summary_files import FILES
-    from destseg.data.outputs import require_apart
-
-    if parsed.settings:
-        require_apart([parsed.output / name for name in FILES], [Path(parsed.settings)])
-
     from rich.console import Console
 
+    from destseg.categories.summary_files import FILES
     from destseg.cli.jobs_table import JobsShown
 
     # What Ray prints about its workers is not the answer: that alone goes to the standard output.
@@ -83,7 +78,6 @@ def run(words: list[str]) -> int:
             lambda: destseg.train_many(
                 parsed.folder,
                 output=parsed.output,
-                settings=settings_from(parsed, base),
                 seeds=parsed.seeds,
                 only=parsed.only,
                 per_category=parsed.per_category,
@@ -95,6 +89,9 @@ def run(words: list[str]) -> int:
                 on_progress=lambda _, total: shown.begin(total),
                 on_waiting=shown.update,
                 on_outcome=shown.ended,
+                settings=parsed.settings,
+                preset=parsed.preset,
+                **settings_options(parsed),
             )
         )
     tell(not_written)
