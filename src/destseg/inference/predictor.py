@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,10 @@ class Measurement:
     anomaly_map: NDArray[np.float32]
     height: int
     width: int
+
+
+Mapped: TypeAlias = tuple[Pixels, NDArray[np.float32]]
+"""An image, whose pixels are gone, and its map."""
 
 
 class Predictor:
@@ -196,8 +200,14 @@ class Predictor:
             DataError: if a folder or a list has no images.
             BundleError: if the predictor was closed.
         """
-        for measured in self.measure(images):
-            yield measured if isinstance(measured, Failure) else self._decide(measured)
+        with contextlib.closing(self._mapped(images)) as mapped:
+            if several(images) is None or self.bundle.settings.data.tile:
+                yield from map(self._decided, mapped)
+                return
+            # The regions of one batch are found while the next is in the networks.
+            deciding = in_order(self._decided, mapped, threads=1, ahead=self.batch_size)
+            with contextlib.closing(deciding) as decided:
+                yield from decided
 
     def measure(self, images: Images) -> Iterator[Measurement | Failure]:
         """Yield map and score of each image, in order, without a decision.
@@ -208,16 +218,21 @@ class Predictor:
         Args:
             images: as in ``stream``.
         """
+        with contextlib.closing(self._mapped(images)) as mapped:
+            yield from map(self._scored, mapped)
+
+    def _mapped(self, images: Images) -> Generator[Mapped | Failure]:
+        """Yield each image with its map."""
         many = several(images)
         given = named([images] if many is None else many)  # type: ignore[list-item]
         if self.bundle.settings.data.tile:
-            yield from map(self._measure_tiles, given)
+            yield from map(self._map_tiles, given)
             return
         reading = in_order(self._read, given, threads=2, ahead=2 * self.batch_size)
         with contextlib.closing(reading) as read:
-            yield from self._measure(read)
+            yield from self._map(read)
 
-    def _measure(self, read: Iterator[Pixels | Failure]) -> Iterator[Measurement | Failure]:
+    def _map(self, read: Iterator[Pixels | Failure]) -> Iterator[Mapped | Failure]:
         while batch := list(itertools.islice(read, self.batch_size)):
             readable = [item for item in batch if not isinstance(item, Failure)]
             maps = iter(())
@@ -229,9 +244,9 @@ class Predictor:
                     continue
                 anomaly_map = np.array(next(maps), dtype=np.float32)
                 self._require_finite(item.path, anomaly_map)
-                yield self._score(item, anomaly_map)
+                yield replace(item, pixels=NO_PIXELS), anomaly_map
 
-    def _measure_tiles(self, named: tuple[str, Content | ImageError]) -> Measurement | Failure:
+    def _map_tiles(self, named: tuple[str, Content | ImageError]) -> Mapped | Failure:
         item = self._read(named)
         if isinstance(item, Failure):
             return item
@@ -250,8 +265,7 @@ class Predictor:
             batch_size=self.batch_size,
             inspected=self.inspected((item.pixels.shape[0], item.pixels.shape[1])),
         )
-        item = replace(item, pixels=NO_PIXELS)
-        return self._score(item, anomaly_map)
+        return replace(item, pixels=NO_PIXELS), anomaly_map
 
     def inspected(self, size: tuple[int, int]) -> NDArray[np.bool_] | None:
         """Return which pixels of a map of (height, width) are inspected, bool [height, width].
@@ -278,7 +292,10 @@ class Predictor:
                 f"{self.bundle.folder} or what runs it is broken. Train anew or use another device."
             )
 
-    def _score(self, item: Pixels, anomaly_map: NDArray[np.float32]) -> Measurement:
+    def _scored(self, mapped: Mapped | Failure) -> Measurement | Failure:
+        if isinstance(mapped, Failure):
+            return mapped
+        item, anomaly_map = mapped
         inspected = self.inspected((anomaly_map.shape[0], anomaly_map.shape[1]))
         pixels = None
         if inspected is not None:
@@ -293,7 +310,10 @@ class Predictor:
             width=item.width,
         )
 
-    def _decide(self, measured: Measurement) -> Result:
+    def _decided(self, mapped: Mapped | Failure) -> Result | Failure:
+        measured = self._scored(mapped)
+        if isinstance(measured, Failure):
+            return measured
         calibration = self.calibration
         result = Result(
             path=measured.path,
