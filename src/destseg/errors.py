@@ -43,7 +43,10 @@ class DestsegError(Exception):
 
 
 class SettingsError(DestsegError):
-    """Settings that are unknown, of the wrong type or out of range; lists all of them at once."""
+    """Settings that are unknown, of the wrong type or out of range; lists all of them at once.
+
+    They are named as flags: ``--image-size`` is the keyword ``image_size``.
+    """
 
     exit_code = 2
 

@@ -373,7 +373,7 @@ def test_a_long_list_of_equal_names_is_named_in_time_that_grows_with_its_length(
 def test_a_batch_of_nothing_is_refused(value, predict, tmp_path):
     code, _, err = predict(write(tmp_path / "part.png"), "--batch-size", value)
     assert code == 2
-    assert f"--batch-size: expected at least 1, got {value}" in err
+    assert f"(--batch-size): expected at least 1, got {value}" in err
 
 
 def test_a_missing_model_is_an_error_without_a_trace(tmp_path, capsys):

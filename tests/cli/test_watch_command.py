@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_said_and_is_the_exit_code(watch, tmp_path):
     [
         (["--interval", "0"], 2, "--interval: expected a number of seconds of at least 0.01"),
         (["--give-up", "nan"], 2, "--give-up: expected a number of seconds"),
-        (["--batch-size", "0"], 2, "--batch-size: expected at least 1, got 0"),
+        (["--batch-size", "0"], 2, "(--batch-size): expected at least 1, got 0"),
         (["--output", "results.txt"], 2, "--output: expected a name that ends in .jsonl"),
         (["--output", "in"], 2, "--output: expected a name that ends in .jsonl"),
         (["--move", "in"], 2, "--move: expected a folder that"),

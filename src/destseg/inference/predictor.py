@@ -91,7 +91,7 @@ class Predictor:
         batch_size: int = 8,
     ) -> None:
         if batch_size < 1:
-            raise SettingsError(f"--batch-size: expected at least 1, got {batch_size}")
+            raise SettingsError(f"batch_size (--batch-size): expected at least 1, got {batch_size}")
         self.bundle = bundle
         self.batch_size = batch_size
         self._runtime = runtime

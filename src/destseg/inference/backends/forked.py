@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from destseg.inference.backends import Backend
+from destseg.inference.backends.runtime import Backend
 
 _INHERITED: list[Backend] = []
 """Never let go of: the end of a runtime waits for its threads, which a fork leaves behind."""

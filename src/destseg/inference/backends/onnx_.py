@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from destseg.data.faults import is_ours
 from destseg.data.paths import shown
 from destseg.errors import BundleError, SettingsError
-from destseg.inference.backends import Runtime, imports
+from destseg.inference.backends import imports
+from destseg.inference.backends.runtime import Runtime
 
 onnxruntime = imports.onnxruntime()
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from destseg.errors import BundleError, SettingsError
-from destseg.inference.backends import Runtime, imports
+from destseg.inference.backends import imports
+from destseg.inference.backends.runtime import Runtime
 
 _ASKING = threading.Lock()
 

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from destseg.errors import BundleError
-from destseg.inference.backends import Runtime
 from destseg.inference.backends.forked import is_forked, unforked
+from destseg.inference.backends.runtime import Runtime
 from destseg.inference.bundle import Bundle
 from destseg.model.chance import OwnChance
 from destseg.model.destseg import DeSTSeg, build_model
