@@ -15,17 +15,18 @@ _levels: dict[str, int] = {}
 
 
 @contextlib.contextmanager
-def without_remarks(*loggers: str) -> Iterator[None]:
-    """Keep what libraries say of themselves from the terminal; errors are still heard.
+def without_remarks(*loggers: str, level: int = logging.ERROR) -> Iterator[None]:
+    """Keep what libraries say of themselves from the terminal.
 
     Args:
         loggers: their names; those below them are meant too.
+        level: what is still heard.
     """
     with _lock:
         for name in loggers:
             if not _inside[name]:
                 _levels[name] = logging.getLogger(name).level
-                logging.getLogger(name).setLevel(logging.ERROR)
+                logging.getLogger(name).setLevel(level)
             _inside[name] += 1
     try:
         yield

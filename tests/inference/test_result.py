@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import pickle
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from destseg.data.bands import bands
 from destseg.errors import ImageError
 from destseg.inference.result import Failure, Region, Result, find_regions
 
@@ -101,7 +103,7 @@ def test_all_numbers_of_a_region_are_pythons_own():
 
 
 def test_regions_of_a_part_of_the_map_lie_where_they_are(monkeypatch):
-    monkeypatch.setattr("destseg.inference.result._PIXELS_AT_A_TIME", 16)
+    monkeypatch.setattr("destseg.inference.result.bands", functools.partial(bands, pixels=16))
     heatmap = np.zeros((300, 200), np.float32)
     heatmap[100:120, 50:90] = 0.6
     heatmap[119, 60] = heatmap[110, 70] = 0.9  # the first of equal peaks, row by row

@@ -14,6 +14,7 @@ import ray
 import ray.data
 import ray.exceptions
 
+from destseg.as_found import without_remarks
 from destseg.batch_inspection.inspector import TRIES, Inspector, Work, hash_of, pack
 from destseg.batch_inspection.job import begin, complete, finished
 from destseg.batch_inspection.partitions import Piece, fingerprint
@@ -173,17 +174,14 @@ def quiet() -> Iterator[None]:
     context = ray.data.DataContext.get_current()
     wanted = {"enable_progress_bars": False, "print_on_execution_start": False}
     before = {name: getattr(context, name) for name in wanted}
-    log = logging.getLogger("ray.data")
-    level = log.level
     try:
         for name, value in wanted.items():
             setattr(context, name, value)
-        log.setLevel(logging.CRITICAL)
-        yield
+        with without_remarks("ray.data", level=logging.CRITICAL):
+            yield
     finally:
         for name, value in before.items():
             setattr(context, name, value)
-        log.setLevel(level)
 
 
 class _Batch:

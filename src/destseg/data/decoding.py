@@ -23,6 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from destseg.data.bands import bands
 from destseg.data.faults import is_ours
 from destseg.data.kinds import HEAD, kind_of
 from destseg.errors import ImageError
@@ -42,7 +43,6 @@ FULL_DEPTH = 16
 _DEPTH = "expected 8 or 16 bits a channel"
 _EXIF_ORIENTATION = 0x0112
 _WHITE_IS_ZERO = 0  # of TIFF's tag 262
-_BAND = 256  # rows
 
 
 @dataclass(frozen=True)
@@ -211,9 +211,7 @@ def _in_bands(
     """
     image = np.empty((height, width, 3), np.uint8)
     # PIL asks its limit of what is cut out, too.
-    high = max(1, min(_BAND, (Image.MAX_IMAGE_PIXELS or height * width) // width))
-    for start in range(0, height, high):
-        rows = slice(start, min(start + high, height))
+    for rows in bands(image.shape, min(2**18, Image.MAX_IMAGE_PIXELS or 2**18)):
         image[rows] = band(rows)
     return image
 

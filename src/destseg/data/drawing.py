@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from destseg.data.bands import bands
 from destseg.data.images import as_image, resize
 
-_BAND = 256  # rows
 _WHITE = 255
 _INK = (40, 40, 40)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -33,7 +33,7 @@ def colour_map(anomaly_map: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 def levels_of(anomaly_map: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """Return a map in whole numbers: uint8 [h, w], 0 to 255 for 0 to 1, the rest clipped."""
     levels = np.empty(anomaly_map.shape, np.uint8)
-    for rows in _bands(len(levels)):
+    for rows in bands(levels.shape):
         levels[rows] = np.rint(np.clip(anomaly_map[rows], 0, 1) * 255)
     return levels
 
@@ -56,7 +56,7 @@ def overlay(
     """
     _check_same_size(image, heatmap)
     drawn = np.empty_like(image)
-    for rows in _bands(len(image)):
+    for rows in bands(image.shape):
         weight = opacity * np.clip(heatmap[rows], 0, 1)[..., None].astype(np.float32)
         mixed = image[rows] + weight * (colour_map(heatmap[rows]) - image[rows].astype(np.float32))
         drawn[rows] = np.rint(mixed)
@@ -150,11 +150,6 @@ def _write(area: NDArray[np.uint8], text: str, scale: float) -> None:
     canvas = np.ascontiguousarray(area)
     cv2.putText(canvas, text, (0, round(0.7 * len(area))), _FONT, scale, _INK, 1, cv2.LINE_AA)
     area[:] = canvas
-
-
-def _bands(height: int) -> Iterator[slice]:
-    """Yield some rows at a time: in floats, a large image is many times its size."""
-    yield from (slice(start, start + _BAND) for start in range(0, height, _BAND))
 
 
 def _check_same_size(image: NDArray[np.uint8], other: NDArray[Any]) -> None:

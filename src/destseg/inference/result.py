@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from destseg.config import DataSettings
+from destseg.data.bands import bands
 from destseg.data.drawing import outline, overlay
 from destseg.data.images import resize_map, write_image
 from destseg.data.outputs import require_apart
@@ -18,8 +19,6 @@ from destseg.data.paths import AnyPath, expanded
 from destseg.errors import ImageError
 from destseg.inference.calibration import TOLERANCE
 from destseg.inference.sources import ImageLike, named, path_of, read
-
-_PIXELS_AT_A_TIME = 2**20
 
 
 @dataclass(frozen=True)
@@ -251,11 +250,9 @@ def _box_above(heatmap: NDArray[np.float32], threshold: float) -> tuple[slice, s
 def _peak(heatmap: NDArray[np.float32], labels: NDArray[Any], label: int) -> tuple[float, int, int]:
     """Return the highest value with a label, and its row and column: the first of equal ones."""
     highest, where = -np.inf, (0, 0)
-    rows = max(1, _PIXELS_AT_A_TIME // heatmap.shape[1])
-    for start in range(0, len(heatmap), rows):
-        block = slice(start, start + rows)
-        values = np.where(labels[block] == label, heatmap[block], -np.inf)
+    for rows in bands(heatmap.shape):
+        values = np.where(labels[rows] == label, heatmap[rows], -np.inf)
         y, x = divmod(int(values.argmax()), values.shape[1])
         if values[y, x] > highest:
-            highest, where = float(values[y, x]), (start + y, x)
+            highest, where = float(values[y, x]), (rows.start + y, x)
     return highest, *where

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from destseg.data.bands import bands
+
 _PIXELS_AT_A_TIME = 2**22
 
 
@@ -37,12 +39,11 @@ def _highest(anomaly_map: NDArray[np.float32], count: int) -> NDArray[np.float32
 
     Some rows at a time: those that are above all but ``count`` of what was seen are kept.
     """
-    rows = max(1, _PIXELS_AT_A_TIME // anomaly_map.shape[1])
-    if count > anomaly_map.size // 8:
-        rows = len(anomaly_map)  # nearly all are kept anyway
+    # Of many, nearly all are kept anyway.
+    at_a_time = anomaly_map.size if count > anomaly_map.size // 8 else _PIXELS_AT_A_TIME
     kept = np.empty(0, np.float32)
-    for start in range(0, len(anomaly_map), rows):
-        values = anomaly_map[start : start + rows].reshape(-1)
+    for rows in bands(anomaly_map.shape, at_a_time):
+        values = anomaly_map[rows].reshape(-1)
         if len(kept) == count:
             values = values[values > kept.min()]
         kept = np.concatenate((kept, values)) if len(kept) else values
