@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from destseg.inference.backends import Runtime, open_backend
 from destseg.inference.bundle import save_calibration
 from destseg.inference.calibrate import fit_calibration
 from destseg.inference.calibration import TOLERANCE
@@ -36,7 +37,7 @@ def calibrated(quantisable_bundle, parts, tmp_path_factory):
 
 def shifted(predictor, calibration, by):
     """The same runtime with another rounding, as far off as another may be."""
-    run = predictor._backend
+    run = open_backend(predictor.bundle, Runtime(predictor.backend_name, "cpu"))
     bundle = replace(predictor.bundle, calibration=calibration)
     return Predictor(bundle, lambda x: (run(x) + np.float32(by)).clip(0, 1))
 

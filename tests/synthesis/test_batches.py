@@ -138,17 +138,23 @@ ASKEW = {"rotation": 5.0, "quarter_turns": False}
 ANY_WAY = {"rotation": 5.0, "quarter_turns": True}
 
 
-def batches(parts, *, cache_gib=4.0, seed=0, rotation=ANY_WAY, batch_size=4, **options):
+RED = torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1).repeat(1, 1, 64, 64)
+
+
+def textures():
     random = np.random.default_rng(5)
+    return torch.from_numpy(random.integers(0, 256, (3, 3, 64, 64), dtype=np.uint8))
+
+
+def batches(parts, *, cache_gib=4.0, rotation=ANY_WAY, shown=None, synthesis=None, **options):
+    """Return batches of small parts; of ``options`` those that ``Batches`` has."""
     return Batches(
         GoodImages(images_of(parts), DataSettings(image_size=64, cache_gib=cache_gib)),
-        torch.from_numpy(random.integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)),
+        textures() if shown is None else shown,
         **rotation,
-        synthesis=SynthesisSettings(perlin_units=options.pop("perlin_units", "cells")),
-        batch_size=batch_size,
-        seed=seed,
+        synthesis=SynthesisSettings(**(synthesis or {})),
         device=torch.device("cpu"),
-        **options,
+        **{"batch_size": 4, "seed": 0, **options},
     )
 
 
@@ -195,26 +201,21 @@ def test_a_batch_is_a_function_of_seed_phase_and_step(parts):
 )
 @pytest.mark.parametrize("processes", [2, 3, 6])
 def test_shares_of_a_batch_are_its_parts(parts, phase, perlin_units, processes):
-    whole = batches(parts, batch_size=6, perlin_units=perlin_units).make(phase, 5)
+    options = {"batch_size": 6, "synthesis": {"perlin_units": perlin_units}}
+    whole = batches(parts, **options).make(phase, 5)
     size = 6 // processes
     shares = [
-        batches(
-            parts, batch_size=6, perlin_units=perlin_units, share=slice(k * size, (k + 1) * size)
-        )
-        for k in range(processes)
+        batches(parts, share=slice(k * size, (k + 1) * size), **options) for k in range(processes)
     ]
     made = [each.make(phase, 5) for each in shares]
     assert equal(whole, [torch.cat(some) for some in zip(*made, strict=True)])
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_phase_3_gives_some_images_regions_of_other_good_ones(parts, share):
-    """The textures are red, the parts grey: what is anomalous without red comes from a part."""
-    made = batches(parts, batch_size=12)
-    made._synthesis = SynthesisSettings(cutpaste_probability=share, opacity=(1.0, 1.0))
-    made._textures = (
-        torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1).repeat(1, 1, 64, 64)
-    )
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_phase_3_gives_some_images_regions_of_other_good_ones(parts, probability):
+    """The textures are red, the parts are not: what has no red in it comes from a part."""
+    wanted = {"cutpaste_probability": probability, "opacity": (1.0, 1.0)}
+    made = batches(parts, batch_size=12, shown=RED, synthesis=wanted)
     found = []
     for step in range(8):
         clean, anomalous, masks = made.make("surface", step)
@@ -224,7 +225,7 @@ def test_phase_3_gives_some_images_regions_of_other_good_ones(parts, share):
         red = (anomalous[:, 0] == 255) & (anomalous[:, 1] == 0) & masks[:, 0].bool()
         found += [not each.any() for each, mask in zip(red, masks, strict=True) if mask.any()]
     assert len(found) > 80
-    assert sum(found) / len(found) == pytest.approx(share, abs=0.12)
+    assert sum(found) / len(found) == pytest.approx(probability, abs=0.12)
 
 
 def test_the_same_image_is_turned_and_changed_differently_each_time(parts):
@@ -317,10 +318,9 @@ def test_an_image_too_narrow_for_tiles_is_listed(large):
 
 def crops(folder, *, rotation=STRAIGHT, roi=None, **options):
     made = DataSettings(image_size=64, tile=True, **options)
-    random = np.random.default_rng(5)
     return Batches(
         GoodImages(images_of(folder), made),
-        torch.from_numpy(random.integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)),
+        textures(),
         **rotation,
         synthesis=SynthesisSettings(),
         batch_size=5,
@@ -367,23 +367,16 @@ def left_half(side=16):
 
 
 def test_no_anomaly_lies_outside_of_the_region(parts):
-    everywhere, inside = batches(parts, rotation=STRAIGHT), batches(parts, rotation=STRAIGHT)
-    inside = Batches(
-        inside._images,
-        inside._textures,
-        **STRAIGHT,
-        synthesis=SynthesisSettings(),
-        batch_size=4,
-        seed=0,
-        device=torch.device("cpu"),
-        roi=left_half(),
-    )
+    everywhere = batches(parts, rotation=STRAIGHT)
+    inside = batches(parts, rotation=STRAIGHT, roi=left_half())
     clean, anomalous, masks = inside.make("denoise", 0)
     whole = everywhere.make("denoise", 0)
     assert torch.equal(clean, whole[0])
     assert not masks[..., 32:].any()
-    inside._synthesis = SynthesisSettings(cutpaste_probability=1.0)
-    _, moved, regions = inside.make("surface", 0)
+    pasted = {"cutpaste_probability": 1.0}
+    _, moved, regions = batches(parts, rotation=STRAIGHT, roi=left_half(), synthesis=pasted).make(
+        "surface", 0
+    )
     assert regions[..., :32].any()
     assert not regions[..., 32:].any()
     assert not torch.equal(moved[..., :32], anomalous[..., :32])

@@ -737,11 +737,9 @@ def test_the_teacher_of_the_installed_package_trains(parts, settings, tmp_path):
 
 def test_the_loop_looks_at_losses_only_where_it_must(parts, settings, tmp_path, monkeypatch):
     looked = []
-    real = loop._finite_mean
+    real = loop.mean_of_all
     monkeypatch.setattr(
-        loop,
-        "_finite_mean",
-        lambda losses, *rest: looked.append(len(losses)) or real(losses, *rest),
+        loop, "mean_of_all", lambda losses: looked.append(len(losses)) or real(losses)
     )
     run(parts, tmp_path / "run", settings.replace(log_every=2, denoise_steps=5, segment_steps=2))
     assert looked == [2, 2, 1, 2, 2, 1]
