@@ -42,21 +42,21 @@ def main() -> int:
 
 
 def measure(data: str) -> dict[str, object]:
-    """Return the AUROC over all test images and by kind, and the correlations themselves."""
+    """Return the AUROC over all test images and by defect type, and the correlations themselves."""
     samples = test_samples(data)
-    kinds = np.array([sample.defect_type for sample in samples])
-    good = kinds == "good"
+    types = np.array([sample.defect_type for sample in samples])
+    good = types == "good"
     training = normalised([sample.path for sample in good_samples(data)])
     found = (normalised([sample.path for sample in samples]) @ training.T).max(1)
-    by_kind = {}
-    for kind in sorted(set(kinds[~good])):
-        which = good | (kinds == kind)
-        by_kind[str(kind)] = auroc(~good[which], 1 - found[which])
+    by_type = {}
+    for name in sorted(set(types[~good])):
+        which = good | (types == name)
+        by_type[str(name)] = auroc(~good[which], 1 - found[which])
     return {
         "image_auroc": auroc(~good, 1 - found),
-        "by_kind": by_kind,
+        "by_type": by_type,
         "quartiles_of_correlation": {
-            str(kind): quartiles(found[kinds == kind]) for kind in sorted(set(kinds))
+            str(name): quartiles(found[types == name]) for name in sorted(set(types))
         },
     }
 

@@ -31,7 +31,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with the images that the README speaks of."""
     random = np.random.default_rng(0)
     names = [f"data/bottle/train/good/{i}.png" for i in range(6)]
-    names += [f"data/bottle/test/{kind}/{i}.png" for kind in ("good", "dent") for i in range(2)]
+    names += [f"data/bottle/test/{name}/{i}.png" for name in ("good", "dent") for i in range(2)]
     names += [f"data/bottle/ground_truth/dent/{i}_mask.png" for i in range(2)]
     for name in [*names, "incoming/7.png", "part.png"]:
         path = tmp_path / name

@@ -52,7 +52,7 @@ class DataSettings:
 
     image_size: int = setting(
         256,
-        "Side in pixels that every image is resized to; with tile, of a tile.",
+        "Side in pixels to which every image is resized; with tile, the side of a tile.",
         multiple_of(32, 64),
     )
     tile: bool = setting(
@@ -97,7 +97,7 @@ class DataSettings:
     )
     cache_gib: float = setting(
         4.0,
-        "Memory in GiB for decoded images; those beyond it are read again at every use.",
+        "Memory in GiB for decoded images; those beyond it are read again at each use.",
         at_least(0),
     )
     calibration_fraction: float = setting(
@@ -108,7 +108,7 @@ class DataSettings:
     )
     calibration_minimum: int = setting(
         10,
-        "Good images in the calibration set at least, though never more than half of all.",
+        "Fewest good images in the calibration set, though never more than half of all.",
         at_least(1),
     )
 
@@ -129,9 +129,9 @@ class ModelSettings:
     )
     student: str = setting(
         SHARED,
-        "Encoder of the student: shared (it reads the teacher's features of the image, so one "
-        "encoder serves both) or, as in the paper, one of its own with random weights: any timm "
-        "name with strides 4, 8, 16, 32.",
+        "The student's encoder: shared (the student reads the teacher's features of the image, so "
+        "one encoder serves both) or, as in the paper, its own with random weights: any timm name "
+        "that offers features at strides 4, 8, 16 and 32.",
     )
     student_width: int = setting(
         128, "student=shared: channels of the student's bottleneck.", at_least(8)
@@ -147,8 +147,8 @@ class ModelSettings:
     )
     surface_width: int = setting(
         64,
-        "Channels of the surface head, which finds broad regions with another surface; 0 leaves it "
-        "out, as in the paper.",
+        "Channels of the surface head, which finds broad regions whose surface looks different; 0 "
+        "leaves it out, as in the paper.",
         at_least(0),
     )
 
@@ -160,7 +160,7 @@ class SynthesisSettings:
     textures: str = setting(
         "builtin",
         "Textures to lay over good images: a folder of images (searched to any depth, for "
-        "example DTD), or builtin: the photographs that scikit-image carries.",
+        "example DTD), or builtin: the photographs that come with scikit-image.",
         PATH,
     )
     perlin_units: Literal["cells", "pixels"] = setting(
@@ -207,7 +207,7 @@ class SynthesisSettings:
 class TrainingSettings:
     """The phases and their optimiser (section 4.1)."""
 
-    batch_size: int = setting(16, "Images in a step.", at_least(2))
+    batch_size: int = setting(16, "Images per step.", at_least(2))
     denoise_steps: int = setting(800, "Steps of phase 1, in which the student learns.", at_least(1))
     segment_steps: int = setting(1500, "Steps of phase 2, in which the head learns.", at_least(1))
     surface_steps: int = setting(
@@ -224,10 +224,11 @@ class TrainingSettings:
     momentum: float = setting(0.9, "Momentum of optimizer=sgd.", FRACTION)
     weight_decay: float = setting(1e-4, "Weight decay of the optimiser.", at_least(0))
     schedule: Literal["cosine", "constant"] = setting(
-        "cosine", "Learning rate over a phase: annealed by a half cosine to eta-min, or constant."
+        "cosine",
+        "Learning rate over a phase: a half cosine down to eta-min, or constant.",
     )
     warmup_steps: int = setting(
-        20, "Steps over which the learning rate rises linearly at first.", at_least(0)
+        20, "Steps at the start over which the learning rate rises linearly.", at_least(0)
     )
     eta_min: float = setting(
         0.0,
@@ -235,7 +236,8 @@ class TrainingSettings:
         FRACTION,
     )
     denoise_loss: Literal["cosine", "mse"] = setting(
-        "cosine", "Distance of student and teacher features: 1 - cosine, or mean square error."
+        "cosine",
+        "Distance of student and teacher features: 1 - cosine, or mean squared error.",
     )
     denoise_loss_scale: float = setting(
         1.0,
@@ -253,8 +255,8 @@ class TrainingSettings:
     gradient_checkpointing: bool = setting(
         False, "Recompute activations in the backward pass: less memory, more time."
     )
-    device: str = setting("auto", "Where to train: auto, cpu, cuda or mps.")
-    seed: int = setting(0, "Seed of everything random.", at_least(0))
+    device: str = setting("auto", "Where to train: cpu, cuda, mps, or auto: a GPU if there is one.")
+    seed: int = setting(0, "Seed of all random numbers.", at_least(0))
     checkpoint_every: int = setting(100, "Steps between saved states.", at_least(1))
     log_every: int = setting(10, "Steps between lines of the log.", at_least(1))
     tensorboard: bool = setting(False, "Also write TensorBoard event files into the output folder.")
@@ -271,7 +273,7 @@ class DecisionSettings:
     )
     max_false_alarm_rate: float = setting(
         0.01,
-        "Fraction of good parts that may be called defective at most; sets the threshold from "
-        "the calibration images.",
+        "Largest fraction of good parts that may be called defective; sets the threshold from the "
+        "calibration images.",
         FRACTION_ABOVE_0,
     )

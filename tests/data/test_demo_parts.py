@@ -15,7 +15,7 @@ from destseg.data import demo_parts
 from destseg.data.demo_parts import make_demo_parts
 from destseg.errors import DataError, MissingExtraError, SettingsError
 
-KINDS = ["hole", "missing_piece", "scratch", "stain"]
+DEFECT_TYPES = ["hole", "missing_piece", "scratch", "stain"]
 SMALL = {"n_train": 3, "n_test_good": 2, "n_per_defect": 2, "size": 64}
 
 
@@ -37,8 +37,8 @@ def made(tmp_path_factory):
 def test_layout_and_formats(made):
     expected = {f"train/good/{i:03d}.png" for i in range(6)}
     expected |= {f"test/good/{i:03d}.png" for i in range(4)}
-    expected |= {f"test/{kind}/{i:03d}.png" for kind in KINDS for i in range(6)}
-    masks = {f"ground_truth/{kind}/{i:03d}_mask.png" for kind in KINDS for i in range(6)}
+    expected |= {f"test/{name}/{i:03d}.png" for name in DEFECT_TYPES for i in range(6)}
+    masks = {f"ground_truth/{name}/{i:03d}_mask.png" for name in DEFECT_TYPES for i in range(6)}
     assert set(contents(made)) == expected | masks | {"demo-parts.json"}
     for name in expected | masks:
         with Image.open(made / name) as image:
@@ -55,9 +55,9 @@ def test_images_all_differ(made):
     assert len(set(images)) == len(images)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_masks_are_small_and_not_empty(made, kind):
-    for path in (made / "ground_truth" / kind).iterdir():
+@pytest.mark.parametrize("defect_type", DEFECT_TYPES)
+def test_masks_are_small_and_not_empty(made, defect_type):
+    for path in (made / "ground_truth" / defect_type).iterdir():
         mask = np.asarray(Image.open(path))
         assert set(np.unique(mask)) == {0, 255}
         assert (mask > 0).mean() < 0.2
@@ -96,25 +96,25 @@ def test_train_and_test_come_from_disjoint_regions(made):
     assert min(first for first, _ in columns["train"]) >= border - 2
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_mask_is_where_the_part_was_changed(tmp_path, monkeypatch, kind):
+@pytest.mark.parametrize("defect_type", DEFECT_TYPES)
+def test_mask_is_where_the_part_was_changed(tmp_path, monkeypatch, defect_type):
     """Against the same parts without their defects, which a painter that paints nothing leaves."""
-    make_demo_parts(tmp_path / "damaged", **SMALL)
-    painter = demo_parts.PAINTERS[kind]
+    make_demo_parts(tmp_path / "defective", **SMALL)
+    painter = demo_parts.PAINTERS[defect_type]
 
     def nothing(part, rng):
         alpha, target = painter(part, rng)
         return np.zeros_like(alpha), target
 
-    monkeypatch.setitem(demo_parts.PAINTERS, kind, nothing)
+    monkeypatch.setitem(demo_parts.PAINTERS, defect_type, nothing)
     make_demo_parts(tmp_path / "clean", **SMALL)
     for name in ("000.png", "001.png"):
-        damaged, clean = (
-            np.asarray(Image.open(tmp_path / which / "test" / kind / name)).astype(int)
-            for which in ("damaged", "clean")
+        defective, clean = (
+            np.asarray(Image.open(tmp_path / which / "test" / defect_type / name)).astype(int)
+            for which in ("defective", "clean")
         )
-        changed = np.abs(damaged - clean).max(axis=2)
-        path = tmp_path / "damaged" / "ground_truth" / kind / name.replace(".", "_mask.")
+        changed = np.abs(defective - clean).max(axis=2)
+        path = tmp_path / "defective" / "ground_truth" / defect_type / name.replace(".", "_mask.")
         mask = np.asarray(Image.open(path)) > 0
         assert changed[mask].mean() > 12
         assert changed[~mask].max() < 35

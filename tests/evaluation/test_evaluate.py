@@ -24,7 +24,7 @@ from destseg.inference.predictor import Predictor
 from destseg.inference.scoring import image_score
 
 SIDE = 64
-KINDS = {"good": 5, "hole": 3, "scratch": 4}
+DEFECT_TYPES = {"good": 5, "hole": 3, "scratch": 4}
 
 
 def write(path: Path, image: np.ndarray) -> Path:
@@ -51,16 +51,16 @@ def predictor() -> Predictor:
 def data(tmp_path) -> Path:
     """Test images of several sizes whose defects are somewhat brighter than the noise."""
     rng = np.random.default_rng(4)
-    for kind, count in KINDS.items():
+    for defect_type, count in DEFECT_TYPES.items():
         for number in range(count):
             height, width = rng.integers(40, 150, 2)
             image = rng.integers(0, 200, (height, width, 3), np.uint8)
-            if kind != "good":
+            if defect_type != "good":
                 mask = np.zeros((height, width), np.uint8)
                 mask[5:25, 8:31] = 255
                 image[mask > 0] = rng.integers(60, 255, (int((mask > 0).sum()), 3))
-                write(tmp_path / f"ground_truth/{kind}/{number:03}_mask.png", mask)
-            write(tmp_path / f"test/{kind}/{number:03}.png", image)
+                write(tmp_path / f"ground_truth/{defect_type}/{number:03}_mask.png", mask)
+            write(tmp_path / f"test/{defect_type}/{number:03}.png", image)
     return tmp_path
 
 
@@ -68,16 +68,16 @@ def test_the_figures_are_scikit_learns_on_maps_and_masks_made_by_hand(predictor,
     samples = test_samples(data)
     figures = evaluate(predictor, samples)
     labels, scores, masks, maps = [], [], [], []
-    for kind, count in KINDS.items():
+    for defect_type, count in DEFECT_TYPES.items():
         for number in range(count):
-            image = Image.open(data / f"test/{kind}/{number:03}.png")
+            image = Image.open(data / f"test/{defect_type}/{number:03}.png")
             small = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
             anomaly_map = np.asarray(small)[..., 0].astype(np.float32) / 255
             mask = np.zeros((SIDE, SIDE), bool)
-            if kind != "good":
-                true = Image.open(data / f"ground_truth/{kind}/{number:03}_mask.png")
+            if defect_type != "good":
+                true = Image.open(data / f"ground_truth/{defect_type}/{number:03}_mask.png")
                 mask = np.asarray(true.resize((SIDE, SIDE), Image.Resampling.BILINEAR)) >= 128
-            labels.append(kind != "good")
+            labels.append(defect_type != "good")
             scores.append(image_score(anomaly_map, 0.05))
             masks.append(mask)
             maps.append(anomaly_map)
@@ -261,11 +261,11 @@ def test_images_of_which_nothing_is_known_are_refused(predictor, data):
 
 
 def test_a_perfect_map_gives_perfect_figures(predictor, tmp_path):
-    for kind, value in (("good", 0), ("hole", 255)):
+    for defect_type, value in (("good", 0), ("hole", 255)):
         image = np.zeros((SIDE, SIDE, 3), np.uint8)
         image[10:20, 10:20] = value
-        write(tmp_path / f"test/{kind}/0.png", image)
-        write(tmp_path / f"ground_truth/{kind}/0_mask.png", image)
+        write(tmp_path / f"test/{defect_type}/0.png", image)
+        write(tmp_path / f"ground_truth/{defect_type}/0_mask.png", image)
     figures = evaluate(predictor, test_samples(tmp_path))
     assert (figures.image.auroc, figures.pixel.auroc, figures.pixel.ap) == (1, 1, 1)
 

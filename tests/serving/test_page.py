@@ -644,7 +644,7 @@ def test_the_words_hold_at_the_edges(visit):
     p, said, _ = told(0.05, CALIBRATION)
     assert p == "1"
     assert "All 3 good parts" in said
-    assert "no unusual score" in said
+    assert "not an unusual score" in said
     assert "chance" not in said
     p, said, meant = told(0.3001, CALIBRATION)  # a tie: at the threshold, not above it
     assert p == "0.5"

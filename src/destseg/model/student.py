@@ -1,4 +1,4 @@
-"""The denoising student: from a damaged image to the teacher's clean features."""
+"""The denoising student: from an anomalous image to the teacher's clean features."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Student(nn.Module):
 
 
 class SharedStudent(nn.Module):
-    """A student that reads the frozen teacher's features of the damaged image.
+    """A student that reads the frozen teacher's features of the anomalous image.
 
     The teacher is the encoder of both, so that one pass of it serves, and there is only a decoder
     to be learned: from a bottleneck at stride 16, without skip connections, as in the paper.
@@ -126,7 +126,7 @@ class SharedStudent(nn.Module):
         """Return features at strides 4, 8, 16, shaped like the teacher's taps that are given.
 
         Args:
-            taps: the teacher's features of damaged images, [n, c_i, h/s_i, w/s_i].
+            taps: the teacher's features of anomalous images, [n, c_i, h/s_i, w/s_i].
         """
         save = self.gradient_checkpointing
         x = self.fuse(self._embedded(taps))  # [n, width, h/16, w/16]

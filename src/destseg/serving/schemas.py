@@ -31,7 +31,7 @@ class Inspection(BaseModel):
     weights_sha256: str
     path: str = Field(description="The file's name in the form, else `image`.")
     score: Unit = Field(description="How anomalous; higher is worse.")
-    p_value: Unit = Field(description="Fraction of good parts expected to look as anomalous.")
+    p_value: Unit = Field(description="Fraction of good parts expected to score as high.")
     is_defective: bool = Field(description="Whether the score is above the threshold.")
     threshold: Unit
     pixel_threshold: Unit = Field(description="Map values above it make regions.")

@@ -3,13 +3,13 @@
 import { byId, element } from "./elements.js";
 
 const WANTED = { width: { ideal: 1920 }, height: { ideal: 1080 } };
-const INSECURE = "Browsers give the camera only to pages over https:// or of this machine itself. Start " +
+const INSECURE = "Browsers allow the camera only on pages from https:// or from this machine itself. Start " +
   "the server with --certificate and --key, or open this page as http://localhost.";
 const REASONS = {
   NotAllowedError: "The camera is not allowed for this page. Allow it in the browser’s site settings, " +
     "then press “Use the camera” again.",
   NotFoundError: "There is no camera on this machine. Connect one, or choose images instead.",
-  NotReadableError: "The camera cannot be read: another program may use it. Close that one, then try again.",
+  NotReadableError: "The camera cannot be read: another program may be using it. Close that program, then try again.",
 };
 
 let stream = null;

@@ -55,7 +55,7 @@ export function drawLegend(legend, threshold) {
   text.style.transform = `translateX(-${100 * threshold}%)`;
   bar.append(mark, text);
   legend.setAttribute("role", "img");
-  legend.setAttribute("aria-label", "Colours of the heatmap, from 0, dark blue, over green to 1, dark " +
-    `red; where it is above ${threshold.toFixed(2)} is a region`);
+  legend.setAttribute("aria-label", "Colours of the heatmap, from 0 (dark blue) through green to 1 (dark " +
+    `red); regions lie where it is above ${threshold.toFixed(2)}`);
   legend.replaceChildren(element("span", {}, "0"), bar, element("span", {}, "1"));
 }

@@ -3,7 +3,7 @@
 const AT_A_TIME = 2;
 
 export class Queue {
-  /** `work(item)` gives a guarantee that never fails; `changed()` is told of every step. */
+  /** `work(item)` is asynchronous and never fails; `changed()` is called at every step. */
   constructor(work, changed) {
     this.work = work;
     this.changed = changed;

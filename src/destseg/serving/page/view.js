@@ -175,7 +175,7 @@ function drawMeaning({ result, calibration }) {
     isDefective: result.is_defective, held: calibration?.calibration.scores ?? [] });
   byId("p-text").replaceChildren(...lines(pSentences(result, calibration)));
   byId("threshold-text").replaceChildren(...lines(calibration ? thresholdSentences(calibration)
-    : [`A part is called defective when its score is above ${threshold}. The model was loaded anew ` +
+    : [`A part is called defective when its score is above ${threshold}. The model has been reloaded ` +
        "since then, so what that threshold guaranteed is not known here."]));
   drawLegend(byId("legend"), result.pixel_threshold);
 }

@@ -41,7 +41,7 @@ function compared(as, n) {
   if (n === 1) return `The one good part kept aside from training ${as ? "scored as high or higher" : "scored lower"}.`;
   const parts = `${whole.format(n)} good parts kept aside from training`;
   if (as === 0) return `None of the ${parts} scored as high.`;
-  if (as === n) return `All ${parts} scored as high or higher: this is no unusual score for a good part.`;
+  if (as === n) return `All ${parts} scored as high or higher: this is not an unusual score for a good part.`;
   return `${whole.format(as)} of the ${parts} scored as high or higher.`;
 }
 
