@@ -177,11 +177,10 @@ def quantisable_bundle(
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
     import torch
 
-    from destseg.exporting.export import export, metadata_of, openvino_files
+    from destseg.exporting.export import export
     from destseg.inference.backends.torch_ import TorchBackend
     from destseg.inference.bundle import save_bundle, save_calibration
     from destseg.inference.calibrate import fit_calibration
-    from destseg.inference.exports import save_export
     from destseg.inference.predictor import Predictor
     from destseg.model.destseg import build_model
 
@@ -206,10 +205,6 @@ def quantisable_bundle(
         bundle.weights_sha256,
     )
     bundle = save_calibration(bundle, calibration)
-    from destseg.inference.backends.openvino_ import core
-
-    # One graph for both: tracing it takes most of the time.
-    made = export(bundle, "onnx")
-    converted = core().read_model(made.model)
-    save_export(bundle, "openvino", openvino_files(converted, metadata_of(bundle)), {})
+    export(bundle, "onnx")
+    export(bundle, "openvino")
     return bundle

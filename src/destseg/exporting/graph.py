@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from destseg.as_found import without_remarks
 from destseg.errors import BundleError
+from destseg.exporting.free_sizes import TRACED, free_sizes
 from destseg.model.destseg import DeSTSeg
 from destseg.model.folding import folded
 
@@ -48,12 +49,10 @@ def to_onnx(model: DeSTSeg, metadata: Mapping[str, str]) -> onnx.ModelProto:
     """
     generator = torch.Generator().manual_seed(0)
     example = torch.randint(0, 256, (2, 128, 128, 3), dtype=torch.uint8, generator=generator)
-    # As multiples of the largest stride, or the exporter cannot tell that skips meet their like.
-    sides = {axis: 32 * torch.export.Dim(AXES[axis]) for axis in (1, 2)}
-    # Bounded, as PyTorch 2.7 refuses an axis that could have as many as a 64-bit number counts.
-    free = {0: torch.export.Dim(AXES[0], max=2**30), **sides}
     # The exporter leaves norms whose convolution also gives a size to someone.
     network = folded(Graph(model), example)
+    # Nothing is computed with it: one pixel that is said to be everywhere.
+    traced = example[:1, :1, :1].expand(*TRACED, 3)
     try:
         with (
             without_remarks("torch.onnx", "onnxscript", "onnx_ir"),
@@ -61,9 +60,8 @@ def to_onnx(model: DeSTSeg, metadata: Mapping[str, str]) -> onnx.ModelProto:
         ):
             program = torch.onnx.export(
                 network,
-                (example,),
+                (traced,),
                 dynamo=True,
-                dynamic_shapes={INPUT: free},
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 opset_version=OPSET,
@@ -74,6 +72,7 @@ def to_onnx(model: DeSTSeg, metadata: Mapping[str, str]) -> onnx.ModelProto:
     if program is None:
         raise BundleError("this network cannot be exported to ONNX: nothing came out")
     proto: onnx.ModelProto = program.model_proto
+    free_sizes(proto.graph)
     _name_axes(proto)
     _name_nodes(proto)
     proto.producer_name = "destseg"
@@ -87,11 +86,11 @@ def to_onnx(model: DeSTSeg, metadata: Mapping[str, str]) -> onnx.ModelProto:
 
 
 def _name_axes(proto: onnx.ModelProto) -> None:
-    """Give the free axes their names; the exporter's own are numbers of its symbols."""
+    """Free the axes under their names."""
     for value in (proto.graph.input[0], proto.graph.output[0]):
         for axis, name in zip(value.type.tensor_type.shape.dim, AXES, strict=False):
             axis.dim_param = name
-    del proto.graph.value_info[:]  # it speaks of the symbols; any runtime infers it again
+    del proto.graph.value_info[:]  # it speaks of the traced sizes; any runtime infers it again
 
 
 def _name_nodes(proto: onnx.ModelProto) -> None:

@@ -1,0 +1,83 @@
+"""Networks that work with sizes, traced at one of them and run at others."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from destseg.errors import BundleError
+from destseg.exporting.graph import to_onnx
+
+
+class Sizes(nn.Module):
+    """Gives a map [n, 1, h, w] of images [n, 3, h, w] by some function of both."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.function(images.float() / 255)
+
+
+def windows(x: Tensor) -> Tensor:
+    """Attention's way: batch, height and width of the windows in one axis, and back."""
+    n, c, h, w = x.shape
+    parts = x.view(n, c, h // 8, 8, w // 8, 8).permute(0, 2, 4, 3, 5, 1).reshape(-1, 64, c)
+    parts = torch.softmax(parts, 1)
+    parts = parts.view(n, h // 8, w // 8, 8, 8, c).permute(0, 5, 1, 3, 2, 4)
+    return parts.reshape(n, c, h, w)[:, :1]
+
+
+def flat(x: Tensor) -> Tensor:
+    """Every pixel of a batch in one axis."""
+    n, c, h, w = x.shape
+    pixels = x.permute(0, 2, 3, 1).reshape(n * h * w, c)
+    return pixels.max(1).values.view(n, 1, h, w)
+
+
+def spread(x: Tensor) -> Tensor:
+    """A mean joined to each pixel, and another size on the way."""
+    n, c, h, w = x.shape
+    smaller = F.interpolate(x, size=(h // 4, w // 2), mode="bilinear")
+    mean = smaller.mean((2, 3), keepdim=True).expand(n, c, h, w)
+    return torch.cat([x, mean], 1).amax(1, keepdim=True)
+
+
+def halves(x: Tensor) -> Tensor:
+    """Cut in the middle and put together the other way round."""
+    h = x.shape[2] // 2
+    return torch.cat([x[:, :1, h:], x[:, :1, :h]], 2)
+
+
+@pytest.mark.parametrize("function", [windows, flat, spread, halves])
+def test_what_a_network_does_with_sizes_is_done_with_those_of_the_image(function):
+    import onnxruntime
+
+    network = Sizes(function)
+    session = onnxruntime.InferenceSession(to_onnx(network, {}).SerializeToString())
+    for size in ((1, 32, 32), (3, 64, 160), (2, 96, 32)):
+        images = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        expected = network(torch.from_numpy(images).permute(0, 3, 1, 2))[:, 0]
+        (maps,) = session.run(None, {"images": images})
+        np.testing.assert_allclose(maps, expected.numpy(), atol=1e-5)
+
+
+def pooled(x: Tensor) -> Tensor:
+    """The highest value of an image, by a window of its size."""
+    return x[:, :1] - F.max_pool2d(x[:, :1], x.shape[2:])
+
+
+def ramp(x: Tensor) -> Tensor:
+    """A position in pixels, which the exporter works out beforehand."""
+    return x[:, :1] + torch.arange(x.shape[3]) / 100
+
+
+@pytest.mark.parametrize(
+    ("function", "what"),
+    [(pooled, r"(kernel_shape|strides) of a node MaxPool"), (ramp, r"a table of \[\d+\]")],
+)
+def test_a_size_that_is_a_constant_in_onnx_is_refused(function, what):
+    with pytest.raises(BundleError, match=f"for images of any size: it has {what}, which depends"):
+        to_onnx(Sizes(function), {})
