@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEMO := $(VENV)/.demo
 # A run of the tests is spread over the cores; each process then computes with one thread.
 WORKERS ?= auto
 # "make test ISA=avx2" computes as on a processor without AVX-512, ISA=avx as on one without AVX2
@@ -31,7 +32,13 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	$(BIN)/pip install --quiet --no-deps 'adeval>=1.1'
 	@touch $(READY)
 
-demo: $(READY)
+$(DEMO): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[train]'
+	@touch $(DEMO)
+
+# What the tests need is there already, or only what the demo needs.
+demo: $(if $(wildcard $(READY)),,$(DEMO))
 	$(BIN)/destseg demo
 
 test: $(READY)
