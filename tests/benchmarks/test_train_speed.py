@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import write_category
 from destseg.phases import PHASES
 
 ROOT = Path(__file__).parents[2]
@@ -33,3 +34,27 @@ def test_rows_of_each_phase_with_ratios_to_the_first(tmp_path):
     assert rows["one", "segment"]["ratio"] == 1
     # A head of 32 times the width costs more, where the head is what learns.
     assert rows["wide", "segment"]["ratio"] < 0.9
+
+
+@pytest.mark.slow
+def test_minutes_of_a_whole_training_with_ratios_to_the_first(tmp_path):
+    write_category(tmp_path / "disc", seed=0)
+    small = "image_size=64,batch_size=2,head_width=8,student_width=8,calibration_minimum=2"
+    one = f"{ROOT / 'src'}:{small},denoise_steps=30,segment_steps=30"
+    results = tmp_path / "results.json"
+    subprocess.run(
+        [
+            *(sys.executable, ROOT / "benchmarks" / "train_minutes.py", tmp_path / "disc"),
+            *(f"one={one}", f"long={one.replace('steps=30', 'steps=3000')}"),
+            *("--steps", "20", "--rounds", "1", "--results", results),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    one, long = json.loads(results.read_text())["rows"]
+    assert one["steps"] == {"denoise": 30, "segment": 30}
+    assert long["steps"] == {"denoise": 3000, "segment": 3000}
+    assert one["times_as_fast"] == 1
+    # A hundred times the steps takes longer, but not all of a run is steps.
+    assert 1 / 100 < long["times_as_fast"] < 0.7
