@@ -35,7 +35,6 @@ PRESETS = ("fast", "paper")
 BATCHES = (1, 8, 32)
 # The quick run shows that every path works, not how well: a few steps of small images.
 QUICK = {"image_size": 64, "denoise_steps": 3, "segment_steps": 3, "batch_size": 4}
-QUICK_FAST = {"surface_steps": 3}
 SHORT_STEPS = 150
 
 
@@ -126,7 +125,7 @@ def run_training(parsed: argparse.Namespace, name: str, preset: str, **changes: 
         **changes,
     }
     if parsed.quick:
-        changes |= QUICK | (QUICK_FAST if preset == "fast" else {})
+        changes |= QUICK
     if preset == "paper" and not resnet_is_here():
         changes["teacher"] = destseg.Settings().model.teacher
     settings = destseg.Settings.from_preset(preset, log_every=50, **changes)
@@ -196,7 +195,7 @@ def speed(parsed: argparse.Namespace, preset: str, precision: str) -> dict[str, 
     """Return steps a second, waiting and memory of a short training."""
     import torch
 
-    steps = dict.fromkeys(("denoise_steps", "segment_steps", "surface_steps"), SHORT_STEPS)
+    steps = dict.fromkeys(("denoise_steps", "segment_steps"), SHORT_STEPS)
     with Waiting(parsed.device) as waiting:
         predictor = run_training(
             parsed, f"speed-{preset}-{precision}", preset, precision=precision, **steps
@@ -240,7 +239,7 @@ def train(parsed: argparse.Namespace, preset: str) -> dict[str, Any]:
 
 def determinism(parsed: argparse.Namespace) -> dict[str, Any]:
     """Return whether two runs of each preset end with the same weights."""
-    steps = dict.fromkeys(("denoise_steps", "segment_steps", "surface_steps"), 20)
+    steps = dict.fromkeys(("denoise_steps", "segment_steps"), 20)
     equal = {}
     for preset in PRESETS:
         weights = {

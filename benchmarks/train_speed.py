@@ -9,7 +9,6 @@ so that all see the same minutes of the machine.  Images are made up; what is ti
 step as the loop does it: a batch in a thread, forward, backward, optimiser.  The first is
 1.0.  Each turn is repeated with one batch that is ready on the device: what that saves is
 ``input_share``, the part of a step that making batches costs; on a GPU, that it stands idle.
-``paper`` has no phase 3: ``--phases denoise segment``.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "train-speed-cpu.json"
-PHASES = ("denoise", "segment", "surface")
+PHASES = ("denoise", "segment")
 
 
 def main() -> int:

@@ -142,7 +142,6 @@ def tiny_settings(textures: Path) -> Settings:
         batch_size=4,
         denoise_steps=3,
         segment_steps=3,
-        surface_steps=3,
         warmup_steps=2,
         log_every=1,
         device="cpu",

@@ -90,7 +90,6 @@ OTHER: dict[str, Any] = {
     "batch_size": 4,
     "denoise_steps": 7,
     "segment_steps": 8,
-    "surface_steps": 9,
     "optimizer": "sgd",
     "lr_student": 1e-5,
     "lr_head_blocks": 1e-06,

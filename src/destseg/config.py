@@ -32,7 +32,7 @@ from destseg.fields import (
     TrainingSettings,
     setting,
 )
-from destseg.phases import phases_of
+from destseg.phases import PHASES
 from destseg.validation import one_of, plain, problem
 
 __all__ = [
@@ -153,7 +153,7 @@ class Settings:
 
     def steps_of_phases(self) -> dict[str, int]:
         """Return the steps of each phase that training has, in order."""
-        return {phase.name: phase.steps(self.training) for phase in phases_of(self.model)}
+        return {phase.name: phase.steps(self.training) for phase in PHASES.values()}
 
     def flat(self) -> dict[str, Any]:
         """Return the value of every field of every group by the field's name."""

@@ -197,8 +197,8 @@ class SynthesisSettings:
     )
     cutpaste_probability: float = setting(
         0.3,
-        "Phase 3: probability that an anomaly is a broad region of another good image "
-        "(CutPaste-style) instead of a texture.",
+        "Phase 2, with a surface head, for which it is: probability that an anomaly is a broad "
+        "region of another good image (CutPaste-style) instead of a texture.",
         FRACTION,
     )
 
@@ -207,20 +207,15 @@ class SynthesisSettings:
 class TrainingSettings:
     """The phases and their optimiser (section 4.1)."""
 
-    batch_size: int = setting(16, "Images per step.", at_least(2))
-    denoise_steps: int = setting(800, "Steps of phase 1, in which the student learns.", at_least(1))
-    segment_steps: int = setting(1500, "Steps of phase 2, in which the head learns.", at_least(1))
-    surface_steps: int = setting(
-        800, "Steps of phase 3, in which the surface head learns.", at_least(1)
-    )
+    batch_size: int = setting(8, "Images per step.", at_least(2))
+    denoise_steps: int = setting(400, "Steps of phase 1, in which the student learns.", at_least(1))
+    segment_steps: int = setting(1400, "Steps of phase 2, in which the heads learn.", at_least(1))
     optimizer: Literal["adamw", "sgd"] = setting("adamw", "Optimiser of all phases.")
     lr_student: float = setting(4e-3, "Learning rate of the student in phase 1.", POSITIVE)
     lr_head_blocks: float = setting(
         2e-3, "Learning rate of the head's first blocks in phase 2.", POSITIVE
     )
-    lr_head: float = setting(
-        2e-3, "Learning rate of the rest of the head in phase 2, and of phase 3.", POSITIVE
-    )
+    lr_head: float = setting(2e-3, "Learning rate of the rest of the heads in phase 2.", POSITIVE)
     momentum: float = setting(0.9, "Momentum of optimizer=sgd.", FRACTION)
     weight_decay: float = setting(1e-4, "Weight decay of the optimiser.", at_least(0))
     schedule: Literal["cosine", "constant"] = setting(

@@ -49,7 +49,6 @@ class SettingsKeywords(TypedDict, total=False):
     batch_size: int
     denoise_steps: int
     segment_steps: int
-    surface_steps: int
     optimizer: Literal["adamw", "sgd"]
     lr_student: float
     lr_head_blocks: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from destseg.fields import ModelSettings, TrainingSettings
+from destseg.fields import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,7 @@ class Phase:
 
 
 DENOISE = Phase("denoise", 1, "student")
-SEGMENT = Phase("segment", 2, "head")
-SURFACE = Phase("surface", 3, "surface head")
+SEGMENT = Phase("segment", 2, "segmentation")
 
-PHASES = {phase.name: phase for phase in (DENOISE, SEGMENT, SURFACE)}
-"""All phases by name, in their order."""
-
-
-def phases_of(settings: ModelSettings) -> list[Phase]:
-    """Return the phases that the training of a model has, in order."""
-    return [phase for phase in PHASES.values() if phase is not SURFACE or settings.surface_width]
+PHASES = {phase.name: phase for phase in (DENOISE, SEGMENT)}
+"""The phases by name, in their order."""

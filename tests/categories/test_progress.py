@@ -6,7 +6,7 @@ from destseg.categories.progress import standing
 from destseg.config import Settings
 from destseg.model_folder import read_log
 
-SETTINGS = Settings().replace(batch_size=8, denoise_steps=40, segment_steps=60, surface_steps=20)
+SETTINGS = Settings().replace(batch_size=8, denoise_steps=40, segment_steps=60)
 
 
 def write(folder, *records):
@@ -19,7 +19,6 @@ PHASE_1 = {"event": "phase", "phase": "denoise", "step": 0, "steps": 40}
 STEP_1 = {**PHASE_1, "event": "step", "step": 10, "loss": 0.5, "images_per_s": 4.0}
 PHASE_2 = {"event": "phase", "phase": "segment", "step": 0, "steps": 60}
 STEP_2 = {**PHASE_2, "event": "step", "step": 30, "loss": 0.25, "images_per_s": 2.0}
-STEP_3 = {**STEP_2, "phase": "surface", "step": 10, "steps": 20, "loss": 0.125}
 DONE = {"event": "note", "text": "done", "threshold": 0.5, "guaranteed_false_alarm_rate": 0.1}
 
 
@@ -28,11 +27,10 @@ DONE = {"event": "note", "text": "done", "threshold": 0.5, "guaranteed_false_ala
     [
         ([CHECK], "checking images"),
         ([CHECK, PHASE_1], "phase 1, step 0/40"),
-        # 30 + 60 + 20 steps of 8 images, 4 a second.
-        ([CHECK, PHASE_1, STEP_1], "phase 1, step 10/40, loss 0.5000, about 0:03:40 left"),
+        # 30 + 60 steps of 8 images, 4 a second.
+        ([CHECK, PHASE_1, STEP_1], "phase 1, step 10/40, loss 0.5000, about 0:03:00 left"),
         ([CHECK, PHASE_1, STEP_1, PHASE_2], "phase 2, step 0/60"),
-        ([PHASE_2, STEP_2], "phase 2, step 30/60, loss 0.2500, about 0:03:20 left"),
-        ([STEP_2, STEP_3], "phase 3, step 10/20, loss 0.1250, about 0:00:40 left"),
+        ([PHASE_2, STEP_2], "phase 2, step 30/60, loss 0.2500, about 0:02:00 left"),
         ([PHASE_2, STEP_2, DONE], "measuring"),
     ],
 )
@@ -63,10 +61,3 @@ def test_lines_that_are_cut_off_are_passed_over(tmp_path):
     assert [each["event"] for each in read_log(tmp_path)] == ["note", "phase"]
     path.write_bytes(whole)
     assert [each["event"] for each in read_log(tmp_path, tail=150)] == ["step"]
-
-
-def test_what_is_left_knows_whether_there_is_a_third_phase(tmp_path):
-    write(tmp_path, PHASE_2, STEP_2)
-    two = SETTINGS.replace(surface_width=0)
-    assert standing(tmp_path, two, since=0).seconds_left == 30 * 8 / 2
-    assert standing(tmp_path, SETTINGS, since=0).seconds_left == (30 + 20) * 8 / 2

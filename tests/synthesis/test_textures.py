@@ -186,6 +186,6 @@ def test_batches_of_grey_parts_are_grey():
         seed=0,
         device=torch.device("cpu"),
     )
-    _, anomalous, masks = batches.make("denoise", 0)
+    _, anomalous, masks, _ = batches.make("denoise", 0)
     assert masks.any()
     assert torch.equal(anomalous, anomalous[:, :1].expand_as(anomalous))

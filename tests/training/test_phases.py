@@ -10,7 +10,6 @@ from destseg.model.destseg import build_model, compare, describe
 from destseg.training.phases import (
     DenoisePhase,
     SegmentPhase,
-    SurfacePhase,
     build_optimizer,
     freeze_all_but,
     rate_factor,
@@ -30,7 +29,9 @@ def batch(n=4, seed=0):
     masks = torch.zeros(n, 1, 64, 64)
     masks[:, :, 10:40, 20:50] = 1
     noise = 255 * torch.rand(n, 3, 64, 64, generator=generator)
-    return clean, torch.lerp(clean.float(), noise, masks), masks
+    # What the last image shows is for the surface head alone.
+    broad = torch.arange(n) == n - 1
+    return clean, torch.lerp(clean.float(), noise, masks), masks, broad
 
 
 # ---- learning rates
@@ -82,7 +83,8 @@ def test_a_warm_up_longer_than_the_phase_ends_with_it(steps):
 
 
 def test_the_papers_optimisers(tiny_settings):
-    model = model_of(tiny_settings, head="aspp", student="test_efficientnet")
+    paper = {"head": "aspp", "student": "test_efficientnet", "surface_width": 0}
+    model = model_of(tiny_settings, **paper)
     denoise, segment = DenoisePhase(model, PAPER), SegmentPhase(model, PAPER)
     assert (denoise.steps, segment.steps) == (1000, 4000)
     first, second = build_optimizer(denoise, PAPER), build_optimizer(segment, PAPER)
@@ -124,7 +126,7 @@ def test_phase_1_compares_the_anomalous_with_the_clean(tiny_settings, student):
     phase = DenoisePhase(model, wanted)
     freeze_all_but(phase)
     model.student.eval()  # the same statistics for both ways
-    clean, anomalous, masks = batch()
+    clean, anomalous, masks, broad = batch()
     mean = torch.tensor(model.teacher.mean).view(1, 3, 1, 1)
     std = torch.tensor(model.teacher.std).view(1, 3, 1, 1)
     teacher = model.teacher((clean / 255 - mean) / std)
@@ -133,39 +135,48 @@ def test_phase_1_compares_the_anomalous_with_the_clean(tiny_settings, student):
     expected = sum(
         (1 - F.cosine_similarity(t, s, dim=1)).mean() for t, s in zip(teacher, student, strict=True)
     )
-    torch.testing.assert_close(phase(clean, anomalous, masks), 3 * expected)
-    assert phase(anomalous, anomalous, masks) != phase(clean, anomalous, masks)
+    torch.testing.assert_close(phase(clean, anomalous, masks, broad), 3 * expected)
+    assert phase(anomalous, anomalous, masks, broad) != phase(clean, anomalous, masks, broad)
 
 
-def test_phase_2_sees_the_anomalous_only(tiny_settings):
-    model = model_of(tiny_settings)
-    phase = SegmentPhase(model, TrainingSettings())
-    freeze_all_but(phase)
-    model.head.eval()
-    clean, anomalous, masks = batch()
-    p = torch.sigmoid(model.segment(anomalous))
-    target = (F.interpolate(masks, size=(16, 16), mode="bilinear") >= 0.5).float()
+def loss_of_each(logits, masks):
+    """Focal loss with gamma 4 plus L1 at each place, from the probabilities; and the mask there."""
+    p = torch.sigmoid(logits)
+    target = (F.interpolate(masks, size=logits.shape[2:], mode="bilinear") >= 0.5).float()
     p_true = torch.where(target == 1, p, 1 - p)
-    expected = (-((1 - p_true) ** 4) * p_true.log()).mean() + (p - target).abs().mean()
-    torch.testing.assert_close(phase(clean, anomalous, masks), expected)
-    assert torch.equal(phase(clean * 0, anomalous, masks), phase(clean, anomalous, masks))
+    return -((1 - p_true) ** 4) * p_true.log() + (p - target).abs(), target
 
 
 @pytest.mark.parametrize("student", ["shared", "test_efficientnet"])
-def test_phase_3_is_phase_2_of_the_other_head(tiny_settings, student):
+def test_phase_2_teaches_both_heads_from_the_anomalous_images(tiny_settings, student):
     model = model_of(tiny_settings, student=student)
-    phase = SurfacePhase(model, TrainingSettings())
+    phase = SegmentPhase(model, TrainingSettings())
     freeze_all_but(phase)
+    model.head.eval()
     model.surface.eval()
-    clean, anomalous, masks = batch()
+    clean, anomalous, masks, broad = batch()
     taps, made = model.features(model.normalize(anomalous))
-    p = torch.sigmoid(model.surface(describe(taps, compare(taps, made))))
-    assert p.shape == (len(clean), 1, 8, 8)
-    target = (F.interpolate(masks, size=(8, 8), mode="bilinear") >= 0.5).float()
-    p_true = torch.where(target == 1, p, 1 - p)
-    expected = (-((1 - p_true) ** 4) * p_true.log()).mean() + (p - target).abs().mean()
-    torch.testing.assert_close(phase(clean, anomalous, masks), expected)
-    assert torch.equal(phase(clean * 0, anomalous, masks), phase(clean, anomalous, masks))
+    logits = model.surface(describe(taps, compare(taps, made)))
+    assert logits.shape == (len(clean), 1, 8, 8)
+    of_head, target = loss_of_each(model.segment(anomalous), masks)
+    of_surface, _ = loss_of_each(logits, masks)
+    # Of broad regions of other parts the main head learns nothing, but of what is around them.
+    of_head[broad] *= 1 - target[broad]
+    expected = of_head.mean() + of_surface.mean()
+    torch.testing.assert_close(phase(clean, anomalous, masks, broad), expected)
+    other = phase(clean * 0, anomalous, masks, broad)
+    assert torch.equal(other, phase(clean, anomalous, masks, broad))
+
+
+def test_without_a_surface_head_phase_2_is_the_papers(tiny_settings):
+    model = model_of(tiny_settings, surface_width=0)
+    phase = SegmentPhase(model, TrainingSettings())
+    freeze_all_but(phase)
+    model.head.eval()
+    clean, anomalous, masks, _ = batch()
+    expected = loss_of_each(model.segment(anomalous), masks)[0].mean()
+    none = torch.zeros(len(clean), dtype=torch.bool)
+    torch.testing.assert_close(phase(clean, anomalous, masks, none), expected)
 
 
 def student_gradients(model):
@@ -174,12 +185,12 @@ def student_gradients(model):
 
 def test_the_papers_phase_1_steps_are_the_public_recipes_at_any_batch_size(tiny_settings):
     """It sums the loss over its batch of 32; ours is 32 times the mean."""
-    clean, anomalous, masks = batch(32)
+    clean, anomalous, masks, broad = batch(32)
     model = model_of(tiny_settings, student="test_efficientnet")
     recipe = copy.deepcopy(model)
     phase = DenoisePhase(model, PAPER)
     freeze_all_but(phase)
-    phase(clean, anomalous, masks).backward()
+    phase(clean, anomalous, masks, broad).backward()
     ours = student_gradients(model)
 
     recipe.student.train()
@@ -197,7 +208,7 @@ def test_the_papers_phase_1_steps_are_the_public_recipes_at_any_batch_size(tiny_
 
     # The same images twice: the published sum would double its steps.
     model.zero_grad()
-    phase(*(torch.cat([each, each]) for each in (clean, anomalous, masks))).backward()
+    phase(*(torch.cat([each, each]) for each in (clean, anomalous, masks, broad))).backward()
     for name, gradient in student_gradients(model).items():
         size = gradient.abs().max().clamp_min(1e-4)
         assert (ours[name] - gradient).abs().max() <= 2e-3 * size, name
@@ -208,9 +219,9 @@ def test_the_papers_phase_1_steps_are_the_public_recipes_at_any_batch_size(tiny_
 
 @pytest.mark.parametrize(
     ("kind", "learns"),
-    [(DenoisePhase, "student."), (SegmentPhase, "head."), (SurfacePhase, "surface.")],
+    [(DenoisePhase, "student."), (SegmentPhase, ("head.", "surface."))],
 )
-def test_a_phase_changes_its_own_network_only(tiny_settings, kind, learns):
+def test_a_phase_changes_its_own_networks_only(tiny_settings, kind, learns):
     model = model_of(tiny_settings)
     wanted = TrainingSettings()
     phase = kind(model, wanted)

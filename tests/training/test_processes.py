@@ -181,7 +181,7 @@ def test_several_processes_give_the_model_of_one(
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     steps = [json.loads(line) for line in lines]
     steps = [(each["phase"], each["step"]) for each in steps if each["event"] == "step"]
-    phases = ("denoise", "segment", "surface")
+    phases = ("denoise", "segment")
     assert steps == [(phase, step) for phase in phases for step in (1, 2, 3)]
     expected = [json.loads(line) for line in (alone / "log.jsonl").read_text().splitlines()]
     losses = [

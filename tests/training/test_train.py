@@ -111,7 +111,6 @@ def test_the_log_tells_every_step(settings, finished):
     assert [(each["phase"], each["step"]) for each in steps] == [
         *(("denoise", k) for k in (1, 2, 3)),
         *(("segment", k) for k in (1, 2, 3)),
-        *(("surface", k) for k in (1, 2, 3)),
     ]
     for each in steps:
         assert each["steps"] == 3
@@ -119,7 +118,7 @@ def test_the_log_tells_every_step(settings, finished):
         assert np.isfinite(each["loss"])
     # Two steps of warm-up under a cosine over three.
     student, head = settings.training.lr_student, settings.training.lr_head
-    expected = [rate * factor for rate in (student, head, head) for factor in (0.5, 0.75, 0.25)]
+    expected = [rate * factor for rate in (student, head) for factor in (0.5, 0.75, 0.25)]
     assert [each["lr"] for each in steps] == pytest.approx(expected)
 
 
@@ -144,10 +143,10 @@ def test_the_returned_predictor_is_the_saved_one(parts, settings, tmp_path):
 
 @pytest.mark.slow
 def test_the_learning_learns(parts, settings, tmp_path):
-    """The loss of phase 1 falls to less than a half, those of phases 2 and 3 too."""
-    longer = settings.replace(denoise_steps=25, segment_steps=25, surface_steps=25, rotation=0)
+    """The loss of phase 1 falls to less than a half, that of phase 2 too."""
+    longer = settings.replace(denoise_steps=25, segment_steps=25, rotation=0)
     run(parts, tmp_path / "run", longer.replace(lr_student=0.01, lr_head=0.01, lr_head_blocks=0.01))
-    for phase in ("denoise", "segment", "surface"):
+    for phase in ("denoise", "segment"):
         losses = [
             e["loss"] for e in log_of(tmp_path / "run") if e.get("phase") == phase and "loss" in e
         ]
@@ -573,7 +572,7 @@ def test_overwriting_begins_anew(parts, settings, finished, tmp_path, request, e
     run(parts, folder, settings.replace(seed=1), overwrite=True)
     assert {path.name for path in folder.iterdir()} == FILES
     assert load(folder, device="cpu").bundle.settings.training.seed == 1
-    assert sum(entry["event"] == "step" for entry in log_of(folder)) == 9
+    assert sum(entry["event"] == "step" for entry in log_of(folder)) == 6
 
 
 def test_overwriting_destroys_nothing_before_the_new_run_can_begin(

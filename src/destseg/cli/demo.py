@@ -37,7 +37,6 @@ def run(words: list[str]) -> int:
         image_size=128,
         denoise_steps=DENOISE_STEPS,
         segment_steps=SEGMENT_STEPS,
-        surface_steps=SURFACE_STEPS,
         # Ten calibration images cannot guarantee less than 1 in 11.
         max_false_alarm_rate=0.1,
         seed=parsed.seed,
@@ -46,9 +45,8 @@ def run(words: list[str]) -> int:
     return 0
 
 
-DENOISE_STEPS = 150
-SEGMENT_STEPS = 200
-SURFACE_STEPS = 60
+DENOISE_STEPS = 200
+SEGMENT_STEPS = 400
 
 
 def _demonstrate(output: Path, settings: Settings) -> None:

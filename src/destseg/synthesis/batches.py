@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from destseg.config import SynthesisSettings
 from destseg.data.decoded import GoodImages
 from destseg.data.roi import Roi
-from destseg.phases import PHASES, SURFACE
+from destseg.phases import PHASES, SEGMENT
 from destseg.synthesis.anomalies import add_anomalies, cutpaste
 from destseg.synthesis.augment import draw_view, show, show_mask
 from destseg.synthesis.textures import as_grey_as
@@ -36,6 +37,22 @@ def batch_indices(n: int, batch_size: int, step: int, *, seed: int, phase: str) 
         for epoch in {position // n for position in positions}
     }
     return [int(orders[position // n][position % n]) for position in positions]
+
+
+class Batch(NamedTuple):
+    """What a step of training learns from.
+
+    Attributes:
+        clean: good images, uint8 [n, 3, h, w].
+        anomalous: the same with anomalies, float32 [n, 3, h, w] in 0..255.
+        masks: where the anomalies are, float32 [n, 1, h, w] in {0, 1}.
+        broad: which anomalies are regions of other good images instead of textures, bool [n].
+    """
+
+    clean: Tensor
+    anomalous: Tensor
+    masks: Tensor
+    broad: Tensor
 
 
 class Batches:
@@ -82,13 +99,8 @@ class Batches:
         self._seed = seed
         self._device = device
 
-    def make(self, phase: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the batch of a step (from 0) of a phase.
-
-        Returns:
-            Clean images uint8 [n, 3, h, w], anomalous ones float32 [n, 3, h, w] in 0..255, and
-            masks float32 [n, 1, h, w] in {0, 1}.
-        """
+    def make(self, phase: str, step: int) -> Batch:
+        """Return the batch of a step (from 0) of a phase."""
         words = [self._seed, PHASES[phase].number, 1, step]
         draw = np.random.default_rng(words)
         indices = batch_indices(
@@ -110,19 +122,20 @@ class Batches:
         anomalous, masks = add_anomalies(
             clean, self._textures, self._synthesis, generator, where, whole
         )
-        if phase == SURFACE.name:
-            self._cutpaste(draw, wanted, (clean, anomalous, masks), where)
-        return clean, anomalous, masks
+        broad = torch.zeros(len(clean), dtype=torch.bool, device=self._device)
+        batch = Batch(clean, anomalous, masks, broad)
+        if phase == SEGMENT.name:
+            self._cutpaste(draw, wanted, batch, where)
+        return batch
 
     def _cutpaste(
         self,
         draw: np.random.Generator,
         wanted: range,
-        batch: tuple[Tensor, Tensor, Tensor],
+        batch: Batch,
         where: Tensor | None,
     ) -> None:
         """Give some samples of a batch regions of other good images instead of textures."""
-        clean, anomalous, masks = batch
         chosen = np.flatnonzero(
             draw.random(self._batch_size) < self._synthesis.cutpaste_probability
         )
@@ -140,7 +153,10 @@ class Batches:
         stacked = torch.from_numpy(np.stack(others)).permute(0, 3, 1, 2).to(self._device)
         allowed = None if where is None else where[rows]
         whole = (len(chosen), mine)
-        anomalous[rows], masks[rows] = cutpaste(clean[rows], stacked, generator, allowed, whole)
+        batch.anomalous[rows], batch.masks[rows] = cutpaste(
+            batch.clean[rows], stacked, generator, allowed, whole
+        )
+        batch.broad[rows] = True
 
     def _sample(
         self, image: NDArray[np.uint8], draw: np.random.Generator, wanted: bool
@@ -160,7 +176,7 @@ class Batches:
             return None  # drawn all the same, so that the next one's numbers are what they are
         return show(image, view), None if inspected is None else show_mask(inspected, view)
 
-    def stream(self, phase: str, steps: range) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def stream(self, phase: str, steps: range) -> Iterator[Batch]:
         """Yield the batches of some steps, each made while the one before it is learned from."""
         with ThreadPoolExecutor(1, thread_name_prefix="destseg-batches") as pool:
             coming = pool.submit(self.make, phase, steps[0]) if steps else None

@@ -15,7 +15,7 @@ from destseg.data.drawing import contact_sheet
 from destseg.data.roi import read_roi
 from destseg.data.samples import find_images, good_samples
 from destseg.errors import DataError
-from destseg.phases import DENOISE, SURFACE
+from destseg.phases import SEGMENT
 from destseg.synthesis.batches import Batches
 from destseg.synthesis.textures import BUILTIN, load_textures
 
@@ -55,9 +55,7 @@ def preview(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint
         crop=side if settings.data.tile else None,
         roi=None if region is None else read_roi(region, max_pixels=settings.data.max_pixels),
     )
-    # Phase 3 shows both kinds of anomalies.
-    phase = SURFACE if settings.synthesis.cutpaste_probability else DENOISE
-    clean, anomalous, masks = batches.make(phase.name, 0)
+    clean, anomalous, masks, _ = batches.make(SEGMENT.name, 0)  # with both kinds of anomalies
     cells = [
         [_pixels(image), _pixels(with_anomaly), _pixels(255 * mask)]
         for image, with_anomaly, mask in zip(clean, anomalous, masks, strict=True)

@@ -28,7 +28,9 @@ def denoise_loss(teacher: list[Tensor], student: list[Tensor], kind: str) -> Ten
     return torch.stack(distances).sum()
 
 
-def segment_loss(logits: Tensor, masks: Tensor, kind: str, gamma: float) -> Tensor:
+def segment_loss(
+    logits: Tensor, masks: Tensor, kind: str, gamma: float, ignored: Tensor | None = None
+) -> Tensor:
     """Return how far the head's map is from the mask of anomalies (section 3.3).
 
     Args:
@@ -37,17 +39,19 @@ def segment_loss(logits: Tensor, masks: Tensor, kind: str, gamma: float) -> Tens
         kind: ``focal_l1``: focal loss (Lin et al., 2017, without class weights) plus L1 (equations
             5 and 6), or ``bce``.
         gamma: the focal loss's exponent.
+        ignored: bool, same shape; positions with the loss 0; ``None``: none.
 
     Returns:
-        Scalar: mean over images and positions.
+        Scalar: mean over images and positions, the ignored ones too, so that the mean of several
+        processes' losses is the loss of their whole batch.
     """
     logits = logits.float()
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
-    if kind == "bce":
-        return cross_entropy.mean()
-    # exp(-cross entropy) is the probability given to the true class, without a second sigmoid.
-    focal = (1 - torch.exp(-cross_entropy)).clamp_min(0) ** gamma * cross_entropy
-    return focal.mean() + F.l1_loss(torch.sigmoid(logits), masks)
+    loss = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    if kind != "bce":
+        # exp(-cross entropy) is the probability given to the true class, without another sigmoid.
+        focal = (1 - torch.exp(-loss)).clamp_min(0) ** gamma * loss
+        loss = focal + (torch.sigmoid(logits) - masks).abs()
+    return loss.mean() if ignored is None else (loss * ~ignored).mean()
 
 
 def masks_at_stride(masks: Tensor, stride: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import platform
 import time
 from collections.abc import Callable
@@ -150,7 +151,9 @@ def _model(settings: Settings, saved: Checkpoint | None) -> tuple[DeSTSeg, str]:
 
 
 def _batches(source: GoodParts, settings: Settings, device: torch.device) -> Batches:
-    wanted = settings.training
+    wanted, synthesis = settings.training, settings.synthesis
+    if not settings.model.surface_width:
+        synthesis = dataclasses.replace(synthesis, cutpaste_probability=0)  # nobody learns from it
     return Batches(
         source.training,
         load_textures(
@@ -160,7 +163,7 @@ def _batches(source: GoodParts, settings: Settings, device: torch.device) -> Bat
         ),
         rotation=settings.data.rotation,
         quarter_turns=settings.data.quarter_turns,
-        synthesis=settings.synthesis,
+        synthesis=synthesis,
         batch_size=wanted.batch_size,
         seed=wanted.seed,
         device=device,
