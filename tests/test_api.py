@@ -259,7 +259,7 @@ def test_settings_are_changed_by_keywords_and_presets_are_not_mixed_with_them(
     used = load_bundle(tmp_path / "model").settings
     changes = {"teacher_weights": str(tiny_teacher_weights), "denoise_steps": 2}
     assert used == tiny_settings.replace(**changes)
-    assert told == [(step, 8) for step in range(1, 9)]
+    assert told == [(step, 5) for step in range(1, 6)]
     with pytest.raises(destseg.SettingsError, match="unknown setting 'image_sizes'; did you mean"):
         destseg.train(parts, output=tmp_path / "other", image_sizes=64)
     with pytest.raises(destseg.SettingsError, match="expected settings or a preset"):

@@ -60,7 +60,7 @@ def test_jobs_are_categories_times_seeds_with_their_own_settings(categories, tmp
         *(("nut, seed 3", 10), ("nut, seed 1", 10)),
         *(("worn, seed 3", 5), ("worn, seed 1", 5)),
     ]
-    assert [job.settings.training.batch_size for job in jobs] == [16, 16, 4, 4, 16, 16]
+    assert [job.settings.training.batch_size for job in jobs] == [8, 8, 4, 4, 8, 8]
     assert jobs[1].folder == tmp_path / "out/bolt/seed-1"
     assert jobs[1].category.data == categories / "bolt"
 
@@ -141,7 +141,7 @@ def test_models_of_other_settings_are_not_taken_for_these(categories, tmp_path):
         plan.require_same_settings(jobs)
     told = str(caught.value)
     assert "bolt" not in told
-    assert "--batch-size: 4 then, 16 now" in told
+    assert "--batch-size: 4 then, 8 now" in told
     assert "--lr-head: 1 then, 0.002 now" in told
     assert "--overwrite" in told
 

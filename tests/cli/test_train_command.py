@@ -35,7 +35,7 @@ def test_the_log_has_every_step_of_all_phases(trained):
     lines = (trained / "log.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [line for line in map(json.loads, lines) if line["event"] == "step"]
     assert [(line["phase"], line["step"]) for line in steps] == [
-        (phase, step) for phase in ("denoise", "segment", "surface") for step in (1, 2, 3)
+        (phase, step) for phase in ("denoise", "segment") for step in (1, 2, 3)
     ]
     assert all(line["loss"] > 0 for line in steps)
 

@@ -188,7 +188,7 @@ def test_numbers_stay_exact_and_undefined_ones_have_no_number():
     assert data["entries"][0]["score"] == 0.1 + 0.2
     assert data["metrics"] == [["a", None, ""], ["b", None, "why"]]
     assert data["defectTypes"]["rows"] == [["good", "3", "1", "–", "50.0"]]
-    assert ["training", "batch_size", "16"] in data["settings"]
+    assert ["training", "batch_size", "8"] in data["settings"]
 
 
 def test_each_count_that_a_threshold_can_give_has_its_interval():

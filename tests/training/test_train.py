@@ -705,7 +705,7 @@ def test_otherwise_a_run_tells_what_it_does(parts, settings, tmp_path, capfd):
         "9 images to train on, 3 for calibration",
         "teacher: file tiny.safetensors",
         "phase 1, student: step 3/3",
-        "phase 2, head: step 3/3",
+        "phase 2, segmentation: step 3/3",
         "note: ",
         f"model saved in {tmp_path / 'run'}",
         f", {load(tmp_path / 'run', device='cpu').calibration.set_by()}, at most",
@@ -737,7 +737,7 @@ def test_the_loop_looks_at_losses_only_where_it_must(parts, settings, tmp_path, 
         loop, "mean_of_all", lambda losses: looked.append(len(losses)) or real(losses)
     )
     run(parts, tmp_path / "run", settings.replace(log_every=2, denoise_steps=5, segment_steps=2))
-    assert looked == [2, 2, 1, 2, 2, 1]
+    assert looked == [2, 2, 1, 2]
 
 
 # ---- tiles and a region of interest
@@ -818,7 +818,7 @@ def test_a_state_that_cannot_be_saved_ends_no_training(
     run(parts, tmp_path / "model", settings)
     assert load(tmp_path / "model", device="cpu").calibration is not None
     told = [record.message for record in caplog.records if "no space left" in record.message]
-    assert len(told) == 3  # at the end of each phase
+    assert len(told) == 2  # at the end of each phase
     assert all("training goes on" in text for text in told)
 
 
