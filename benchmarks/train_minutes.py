@@ -89,12 +89,14 @@ class Candidate:
         told = [each for each in map(json.loads, log.splitlines()) if each["event"] == "step"]
         rates: dict[str, list[float]] = {}
         for each in told:
-            rates.setdefault(each["phase"], []).append(each["images_per_s"])
+            # Older logs have another word for images.
+            (rate,) = (value for key, value in each.items() if key.endswith("_per_s"))
+            rates.setdefault(each["phase"], []).append(rate)
         # The first steps of a phase warm up: their lines count as what was not learning.
-        rate = {phase: float(np.median(some[1:] or some)) for phase, some in rates.items()}
-        learning = sum(steps * self.batch / rate[phase] for phase in self.steps)
-        wanted = sum(count * self.batch / rate[phase] for phase, count in self.steps.items())
-        self.rates.append(rate)
+        typical = {phase: float(np.median(some[1:] or some)) for phase, some in rates.items()}
+        learning = sum(steps * self.batch / typical[phase] for phase in self.steps)
+        wanted = sum(count * self.batch / typical[phase] for phase, count in self.steps.items())
+        self.rates.append(typical)
         self.minutes.append((whole - learning + wanted) / 60)
 
     def row(self, base: Candidate) -> dict[str, Any]:
