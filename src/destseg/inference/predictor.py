@@ -200,8 +200,10 @@ class Predictor:
             DataError: if a folder or a list has no images.
             BundleError: if the predictor was closed.
         """
-        with contextlib.closing(self._mapped(images)) as mapped:
-            if several(images) is None or self.bundle.settings.data.tile:
+        many = several(images)
+        given = [images] if many is None else many
+        with contextlib.closing(self._mapped(given)) as mapped:  # type: ignore[arg-type]
+            if many is None or self.bundle.settings.data.tile:
                 yield from map(self._decided, mapped)
                 return
             # The regions of one batch are found while the next is in the networks.
@@ -218,13 +220,14 @@ class Predictor:
         Args:
             images: as in ``stream``.
         """
-        with contextlib.closing(self._mapped(images)) as mapped:
+        many = several(images)
+        given = [images] if many is None else many
+        with contextlib.closing(self._mapped(given)) as mapped:  # type: ignore[arg-type]
             yield from map(self._scored, mapped)
 
-    def _mapped(self, images: Images) -> Generator[Mapped | Failure]:
+    def _mapped(self, images: Iterable[ImageLike]) -> Generator[Mapped | Failure]:
         """Yield each image with its map."""
-        many = several(images)
-        given = named([images] if many is None else many)  # type: ignore[list-item]
+        given = named(images)
         if self.bundle.settings.data.tile:
             yield from map(self._map_tiles, given)
             return
