@@ -260,7 +260,7 @@ def inference(parsed: argparse.Namespace, preset: str) -> dict[str, Any]:
     from destseg.inference.bundle import load_bundle
 
     bundle = load_bundle(Path(parsed.work) / f"train-{preset}")
-    side = bundle.settings.data.image_size
+    size = bundle.settings.data.size
     rates: dict[str, Any] = {}
     for name in ("torch", "onnx"):
         # Asked before the export, which takes longer than all that is timed here.
@@ -275,10 +275,10 @@ def inference(parsed: argparse.Namespace, preset: str) -> dict[str, Any]:
             rates[name] = str(error)
             continue
         for batch in BATCHES:
-            pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
+            pixels = np.random.default_rng(0).integers(0, 256, (batch, *size, 3), np.uint8)
             seconds = [timed(backend, pixels) for _ in range(3 if parsed.quick else 60)]
             rates[f"{name}, batch {batch}"] = round(batch / statistics.median(seconds[1:]), 1)
-    return {"preset": preset, "image_size": side, "images_per_s": rates}
+    return {"preset": preset, "image_size": size, "images_per_s": rates}
 
 
 def timed(backend: Callable[[Any], Any], pixels: Any) -> float:

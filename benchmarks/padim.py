@@ -83,7 +83,7 @@ def likenesses(training: list[Sample], good: list[Sample]) -> NDArray[np.float64
 @torch.no_grad()
 def embeddings(samples: list[Sample]) -> NDArray[np.float32]:
     """Return some channels of the teacher's taps, joined at stride 4: [n, h, w, CHANNELS]."""
-    teacher, _ = pretrained_teacher(TEACHER, None, image_size=SIZE)
+    teacher, _ = pretrained_teacher(TEACHER, None, image_size=(SIZE, SIZE))
     chosen = torch.randperm(sum(teacher.channels), generator=torch.Generator().manual_seed(0))
     found = []
     for sample in samples:

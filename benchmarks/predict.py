@@ -124,8 +124,7 @@ def work(configuration: Configuration) -> int:
     bundle = load_bundle(configuration.bundle)
     runtime = Runtime(configuration.backend, "cpu", configuration.threads)
     backend = open_backend(bundle, runtime)
-    side = bundle.settings.data.image_size
-    shape = (configuration.batch, side, side, 3)
+    shape = (configuration.batch, *bundle.settings.data.size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     for _ in range(WARM_UP):
         backend(images)

@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("--device-name", default="", help="what the machine is, in words")
     parsed = parser.parse_args()
     bundle = load_bundle(parsed.bundle)
-    graph = sized(onnx.load(load_export(bundle, "onnx").model), bundle.settings.data.image_size)
+    graph = sized(onnx.load(load_export(bundle, "onnx").model), bundle.settings.data.size)
     peaks = measured_peaks(parsed.rounds)
     rows = by_part(costs(graph), profile(graph, parsed.rounds), peaks)
     print({name: round(value, 1) for name, value in peaks.items()})
@@ -70,10 +70,10 @@ def main() -> int:
     return 0
 
 
-def sized(graph: onnx.ModelProto, side: int) -> onnx.ModelProto:
-    """Return a graph for one image of the given side, with the shape of every value."""
-    for name, size in (("batch", 1), ("height", side), ("width", side)):
-        make_dim_param_fixed(graph.graph, name, size)
+def sized(graph: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
+    """Return a graph for one image of a (height, width), with the shape of every value."""
+    for name, length in (("batch", 1), ("height", size[0]), ("width", size[1])):
+        make_dim_param_fixed(graph.graph, name, length)
     # Sizes that the graph computes from its input are numbers now; the runtime works them out.
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()

@@ -34,7 +34,7 @@ import numpy as np
 
 import destseg
 from destseg.data.images import read_image, resize_for_model
-from destseg.data.samples import IMAGE_SUFFIXES
+from destseg.data.kinds import IMAGE_SUFFIXES
 from provenance import commit, environment
 
 RESULTS = Path(__file__).parent / "results" / "serving-cpu.json"

@@ -52,8 +52,8 @@ def main() -> int:
         if name in there and installed(name)
     }
     callers = [1, *parsed.callers]
-    side = bundle.settings.data.image_size
-    images = np.random.default_rng(0).integers(0, 256, (IMAGES, side, side, 3), dtype=np.uint8)
+    size = bundle.settings.data.size
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, *size, 3), dtype=np.uint8)
     times = measure(predictors, images, callers, parsed.rounds)
     rows = [row(*key, count, times) for key in predictors for count in callers]
     for each in rows:
@@ -69,7 +69,7 @@ def main() -> int:
         **environment("torch", "onnxruntime", "openvino", "numpy"),
         "processor": processor(),
         "rounds": parsed.rounds,
-        "image_size": side,
+        "image_size": size,
         "rows": rows,
     }
     Path(parsed.results).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -137,11 +137,11 @@ def work(task: dict[str, Any]) -> int:
     freeze_all_but(phase)
     optimizer = build_optimizer(phase, settings.training)
     random = np.random.default_rng(0)
-    side = settings.data.image_size
-    images = [random.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(32)]
+    size = settings.data.size
+    images = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(32)]
     batches = Batches(
         images,  # type: ignore[arg-type]  # all that it needs is a length and an index
-        torch.randint(0, 256, (64, 3, side, side), dtype=torch.uint8),
+        torch.randint(0, 256, (64, 3, *size), dtype=torch.uint8),
         rotation=5.0,
         quarter_turns=True,
         synthesis=settings.synthesis,

@@ -49,15 +49,15 @@ def disagreement_sheet(predictor: Predictor, samples: list[Sample]) -> NDArray[n
     model = load_model(predictor.bundle).eval()
     rows = [row(predictor, model, sample) for sample in samples]
     captions = ["image", "defect", "stride 4", "stride 8", "stride 16", "map"]
-    return contact_sheet(rows, captions=captions, cell=160)
+    return contact_sheet(rows, captions=captions, cell=(160, 160))
 
 
 def row(predictor: Predictor, model: DeSTSeg, sample: Sample) -> list[NDArray[np.uint8]]:
     """Return a row of the sheet; distances 1 - cosine and map are drawn on the scale 0 to 1."""
     image = read_image(sample.path)
     mask = read_image(sample.mask) if sample.mask else np.zeros_like(image)
-    side = predictor.bundle.settings.data.image_size
-    pixels = torch.from_numpy(resize(image, (side, side))).permute(2, 0, 1)[None]
+    size = predictor.bundle.settings.data.size
+    pixels = torch.from_numpy(resize(image, size)).permute(2, 0, 1)[None]
     with torch.inference_mode():
         products = compare(*model.features(model.normalize(pixels)))
     distances = [1 - similar.sum(1)[0].numpy() for similar in products]

@@ -185,7 +185,7 @@ def quantisable_bundle(
 
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        model = build_model(tiny_settings.model, image_size=64).eval()
+        model = build_model(tiny_settings.model, image_size=(64, 64)).eval()
         images = torch.randint(0, 256, (8, 3, 64, 64))
         with torch.no_grad():
             logits = model.segment(images)

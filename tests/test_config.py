@@ -59,6 +59,8 @@ PAPER = {
 # One value a field that is not its default and fits.
 OTHER: dict[str, Any] = {
     "image_size": 128,
+    "fit": "pad",
+    "crop_size": 0,
     "tile": True,
     "tile_overlap": 0.5,
     "roi": "roi.png",
@@ -194,11 +196,57 @@ def test_all_problems_are_listed_at_once_with_their_flags():
     assert "expected a finite number, got 'sideways'" in message
 
 
+@pytest.mark.parametrize("value", ["64x96", [64, 96], (np.int64(64), 96)])
+def test_an_image_size_is_height_and_width(value):
+    data = Settings.from_preset(image_size=value).data
+    assert data.image_size == data.size == (64, 96)
+
+
+def test_a_square_is_one_number_and_auto_is_square_until_there_are_images():
+    assert Settings.from_preset(image_size=(64, 64)) == Settings.from_preset(image_size=64)
+    assert Settings.from_preset(image_size="64x64").data.size == (64, 64)
+    assert Settings().data.size == (256, 256)
+
+
+@pytest.mark.parametrize(
+    ("changes", "crop"),
+    [
+        ({}, None),
+        ({"image_size": (160, 416)}, None),
+        ({"image_size": 288}, None),
+        ({"image_size": (320, 800)}, (256, 256)),
+        ({"image_size": 512}, (256, 256)),
+        ({"image_size": 512, "crop_size": 0}, None),
+        ({"image_size": 512, "crop_size": 384}, (384, 384)),
+        ({"image_size": (128, 2048)}, (128, 512)),
+        ({"image_size": (2048, 128)}, (512, 128)),
+        ({"image_size": (96, 1120)}, (96, 672)),
+        ({"image_size": 512, "tile": True}, (512, 512)),
+    ],
+)
+def test_training_sees_crops_of_large_images_with_the_area_of_a_square(changes, crop):
+    assert Settings.from_preset(**changes).data.crop == crop
+
+
+def test_the_paper_trains_on_whole_images():
+    assert Settings.from_preset("paper", image_size=512).data.crop is None
+
+
+def test_tiles_are_square():
+    assert "--image-size: expected one number with --tile" in refusal(
+        tile=True, image_size=(64, 96)
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("image_size", 256.0),
         ("image_size", "256"),
+        ("image_size", "256x"),
+        ("image_size", (64, 100)),
+        ("image_size", (64, 64, 64)),
+        ("image_size", "big"),
         ("image_size", True),
         ("image_size", None),
         ("image_size", 0),
@@ -358,6 +406,7 @@ def test_plain_values_go_through_json(preset):
 
 
 numbers = st.floats(1e-12, 1, exclude_min=True)
+sides = st.integers(2, 64).map(lambda k: 32 * k)
 pairs = st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair)))
 
 
@@ -374,7 +423,7 @@ pairs = st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair)))
             "anomaly_area": pairs,
             "head_dilations": st.lists(st.integers(1, 99), min_size=1).map(tuple),
             "seed": st.integers(0, 2**63),
-            "image_size": st.integers(2, 64).map(lambda k: 32 * k),
+            "image_size": sides | st.tuples(sides, sides) | st.just("auto"),
             "textures": st.text(max_size=20),
             "teacher_weights": st.none() | st.text(max_size=20),
             "rotation": st.floats(0, 180),

@@ -584,7 +584,7 @@ def compare(
         raise SettingsError(f"--limit: expected at least 1, got {limit}")
     bundle = load_bundle(_folder(model))
     if images is None:
-        chosen: list[ImageLike] = [*example_images(8, bundle.settings.data.image_size)]
+        chosen: list[ImageLike] = [*example_images(8, bundle.settings.data.size)]
     elif isinstance(images, str | os.PathLike):
         # Spread over the folder: its first images are often all of one kind.
         chosen = [*evenly(find_images(expanded(images)), scalar(limit))]

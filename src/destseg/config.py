@@ -25,8 +25,10 @@ import yaml
 from destseg.errors import SettingsError
 from destseg.fields import (
     SHARED,
+    SIDE,
     DataSettings,
     DecisionSettings,
+    ImageSize,
     ModelSettings,
     SynthesisSettings,
     TrainingSettings,
@@ -41,6 +43,7 @@ __all__ = [
     "SHARED",
     "DataSettings",
     "DecisionSettings",
+    "ImageSize",
     "ModelSettings",
     "PresetName",
     "Settings",
@@ -82,6 +85,11 @@ class Settings:
         ]
         if self.preset not in PRESETS:
             problems.append(f"--preset: expected {one_of(PRESETS)}, got {self.preset!r}")
+        if not problems and self.data.tile and self.data.size[0] != self.data.size[1]:
+            problems.append(
+                "--image-size: expected one number with --tile (the side of a tile), got "
+                f"{self.data.image_size!r}"
+            )
         if problems:
             raise SettingsError("\n".join(problems))
 
@@ -211,6 +219,8 @@ GROUPS = ("data", "model", "synthesis", "training", "decision")
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {},
     "paper": {
+        "image_size": SIDE,
+        "crop_size": 0,
         "teacher": "resnet18.tv_in1k",
         "student": "resnet18",
         "head": "aspp",

@@ -6,24 +6,36 @@ The defaults are the preset ``fast``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from destseg.validation import (
     ANY,
+    CROP_SIZE,
     DILATIONS,
     FRACTION,
     FRACTION_ABOVE_0,
+    IMAGE_SIZE,
     PATH,
     POSITIVE,
     Rule,
     at_least,
     between,
-    multiple_of,
     rising,
 )
 
 SHARED = "shared"
 """The student without an encoder of its own."""
+
+ImageSize: TypeAlias = int | tuple[int, int] | Literal["auto"]
+"""A side, (height, width), or ``auto``: the shape of the images."""
+
+STRIDE = 32
+"""What the sides of images are multiples of: the coarsest stride of the networks."""
+
+SIDE = 256
+"""Side in pixels of the square that ``auto`` has the area of (the paper's image size)."""
+
+_CROPPED = 1.5  # times the crop's area from which on images are cropped
 
 # What may differ between a run and its resumption without changing the weights.
 HARMLESS = {
@@ -50,10 +62,24 @@ def setting(default: Any, text: str, rule: Rule = ANY) -> Any:
 class DataSettings:
     """The images: how they are read, turned and held in memory."""
 
-    image_size: int = setting(
+    image_size: ImageSize = setting(
+        "auto",
+        "Size in pixels to which every image is resized: HEIGHTxWIDTH, one number for a square, "
+        "or auto: the shape of the typical good image, with the area of 256x256. With tile, one "
+        "number: the side of a tile.",
+        IMAGE_SIZE,
+    )
+    fit: Literal["stretch", "pad"] = setting(
+        "stretch",
+        "How images of other shapes become that size: stretch, or pad: they keep their shape, "
+        "and what is added to it is neither damaged nor scored.",
+    )
+    crop_size: int = setting(
         256,
-        "Side in pixels to which every image is resized; with tile, the side of a tile.",
-        multiple_of(32, 64),
+        "Where images of image-size have half as many pixels again as a square of this side, "
+        "training sees random crops with the area of that square, and inspection the whole image. "
+        "0 always trains on whole images.",
+        CROP_SIZE,
     )
     tile: bool = setting(
         False,
@@ -111,6 +137,27 @@ class DataSettings:
         "Fewest good images in the calibration set, though never more than half of all.",
         at_least(1),
     )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """What the networks see, (height, width) in pixels; ``auto`` without images is square."""
+        if isinstance(self.image_size, tuple):
+            return self.image_size
+        side = SIDE if self.image_size == "auto" else self.image_size
+        return side, side
+
+    @property
+    def crop(self) -> tuple[int, int] | None:
+        """(height, width) of the random crops that training sees; ``None`` if it sees the whole."""
+        if self.tile:
+            return self.size
+        height, width = self.size
+        area = self.crop_size**2
+        if area == 0 or height * width < _CROPPED * area:
+            return None
+        short = min(height, width, self.crop_size)
+        long = area // short // STRIDE * STRIDE
+        return (short, min(width, long)) if height <= width else (min(height, long), short)
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,15 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypedDict, TypeVar
 
-from destseg.config import Settings
+from destseg.config import ImageSize, Settings
 
 
 class SettingsKeywords(TypedDict, total=False):
     """Every setting of every group by its name; ``destseg.Settings`` says what they mean."""
 
-    image_size: int
+    image_size: ImageSize
+    fit: Literal["stretch", "pad"]
+    crop_size: int
     tile: bool
     tile_overlap: float
     roi: str | os.PathLike[str] | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -20,10 +21,12 @@ class Rule:
     Attributes:
         holds: whether a value of the right type lies in it.
         expected: the range in words, for messages and docs.
+        says_type: whether the words say what type is expected as well.
     """
 
     holds: Callable[[Any], bool]
     expected: str
+    says_type: bool = False
 
 
 ANY = Rule(lambda _: True, "")
@@ -37,6 +40,12 @@ DILATIONS = Rule(
 )
 
 
+CROP_SIZE = Rule(
+    lambda value: value == 0 or (value >= 64 and value % 32 == 0),
+    "0, or a multiple of 32, at least 64",
+)
+
+
 def at_least(low: float) -> Rule:
     """Return the rule that a number is not below ``low``."""
     return Rule(lambda value: value >= low, f"at least {low:g}")
@@ -47,12 +56,16 @@ def between(low: float, high: float) -> Rule:
     return Rule(lambda value: low <= value <= high, f"a number in [{low:g}, {high:g}]")
 
 
-def multiple_of(factor: int, low: int) -> Rule:
-    """Return the rule that a whole number is a multiple of a factor and not below ``low``."""
-    return Rule(
-        lambda value: value >= low and value % factor == 0,
-        f"a multiple of {factor}, at least {low}",
-    )
+def _is_image_size(value: Any) -> bool:
+    sides = value if isinstance(value, tuple) else (value,)
+    return value == "auto" or all(side >= 64 and side % 32 == 0 for side in sides)
+
+
+IMAGE_SIZE = Rule(
+    _is_image_size,
+    "auto, a multiple of 32, at least 64, or two of these as HEIGHTxWIDTH",
+    says_type=True,
+)
 
 
 def rising(low: float, high: float, *, above: bool = False) -> Rule:
@@ -73,13 +86,25 @@ def plain(value: Any, expected: Any, rule: Rule) -> Any:
     """Return a value as settings keep it, as far as it fits its type.
 
     NumPy's scalars become Python's, and lists tuples where a tuple is expected.  Where the rule is
-    ``PATH``, paths become text, and ``~`` the home folder.
+    ``PATH``, paths become text, and ``~`` the home folder; where it is ``IMAGE_SIZE``, text such as
+    160x416 becomes two numbers, and two equal numbers become one.
     """
+    if rule is IMAGE_SIZE:
+        return _image_size(value)
     if get_origin(expected) is tuple and isinstance(value, list | tuple):
         return tuple(plain(item, None, ANY) for item in value)
     if rule is PATH and isinstance(value, str | os.PathLike):
         return os.path.expanduser(value)  # noqa: PTH111 - Path's fails where there is none
     return scalar(value)
+
+
+def _image_size(value: Any) -> Any:
+    if isinstance(value, str) and (written := re.fullmatch(r"(\d+)x(\d+)", value)):
+        value = tuple(map(int, written.groups()))
+    if not isinstance(value, list | tuple):
+        return scalar(value)
+    sides = tuple(map(scalar, value))
+    return sides[0] if len(sides) == 2 and sides[0] == sides[1] else sides
 
 
 def scalar(value: Value) -> Value:
@@ -98,7 +123,8 @@ def problem(value: Any, expected: Any, rule: Rule) -> str | None:
         rule: its range.
     """
     if not _fits(value, expected):
-        return f"expected {_describe(expected)}, got {value!r}"
+        wanted = rule.expected if rule.says_type else _describe(expected)
+        return f"expected {wanted}, got {value!r}"
     if value is not None and not rule.holds(value):
         return f"expected {rule.expected}, got {value!r}"
     return None

@@ -77,6 +77,8 @@ def test_the_preview_command_has_the_flags_that_matter_to_it(helps):
 # Every kind of value, as people write them.
 WRITTEN = [
     ("image_size", ["128"], 128),
+    ("image_size", ["64x96"], (64, 96)),
+    ("image_size", ["auto"], "auto"),
     ("max_pixels", ["1000"], 1000),
     ("lr_student", ["1e-3"], 0.001),
     ("lr_student", ["3"], 3.0),

@@ -22,19 +22,19 @@ def preview(parts, textures, tmp_path):
 
 
 def cells(sheet: np.ndarray, row: int) -> list[np.ndarray]:
-    """The images of a row of the sheet: good, anomalous, mask, and the same again."""
+    """The images of a row of the sheet: the file, what is seen of it, anomalous, mask."""
     top = GAP + HEADING + row * (CELL + GAP)
     lefts = range(GAP, sheet.shape[1] - CELL, CELL + GAP)
     return [sheet[top : top + CELL, left : left + CELL] for left in lefts]
 
 
-@pytest.mark.parametrize(("count", "columns", "rows"), [(1, 3, 1), (2, 6, 1), (3, 6, 2), (8, 6, 4)])
-def test_the_sheet_has_a_row_for_two_images(count, columns, rows, preview, capsys):
+@pytest.mark.parametrize("count", [1, 8])
+def test_the_sheet_has_a_row_for_each_image(count, preview, capsys):
     code, sheet = preview("--count", str(count))
     assert code == 0
     assert "sheet.png" in capsys.readouterr().out
-    height = GAP + HEADING + rows * (CELL + GAP)
-    assert sheet.shape == (height, GAP + columns * (CELL + GAP), 3)
+    height = GAP + HEADING + count * (CELL + GAP)
+    assert sheet.shape == (height, GAP + 4 * (CELL + GAP), 3)
 
 
 def test_a_row_shows_a_good_image_and_preview_only_where_the_mask_is(preview, parts):
@@ -52,9 +52,7 @@ def test_a_row_shows_a_good_image_and_preview_only_where_the_mask_is(preview, pa
         )
     )
     known = [resize(read_image(path), (CELL, CELL)) for path in parts.glob("*.png")]
-    row = cells(sheet, 0)
-    assert len(row) == 6
-    for good, anomalous, mask in (row[:3], row[3:]):
+    for _, good, anomalous, mask in (cells(sheet, 0), cells(sheet, 1)):
         assert any(np.abs(good.astype(int) - image).max() <= 1 for image in known)
         assert 0 < (mask == 255).mean() < 1
         np.testing.assert_array_equal(anomalous[mask == 0], good[mask == 0])
@@ -83,8 +81,7 @@ def test_the_settings_decide(preview):
             "20",
         ]
         _, sheet = preview("--count", "2", "--cutpaste-probability", "0", *words)
-        row = cells(sheet, 0)
-        fractions[high] = np.mean([(row[2] > 127).mean(), (row[5] > 127).mean()])
+        fractions[high] = np.mean([(cells(sheet, row)[3] > 127).mean() for row in range(2)])
     assert 0.01 < fractions["0.03"] < 0.06
     assert 0.3 < fractions["0.5"] < 0.6
 
@@ -122,4 +119,4 @@ def test_a_name_that_is_no_image_is_refused(preview, capsys):
 def test_more_images_than_there_are_can_be_asked_for(preview):
     code, sheet = preview("--count", "30")
     assert code == 0
-    assert sheet.shape[0] == GAP + HEADING + 15 * (CELL + GAP)
+    assert sheet.shape[0] == GAP + HEADING + 30 * (CELL + GAP)

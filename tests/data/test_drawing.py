@@ -82,7 +82,7 @@ def test_sizes_that_differ_are_refused():
 
 def test_a_contact_sheet_puts_every_image_into_its_cell():
     first, second, grey = noise(32, 32, 3), 255 - noise(32, 32, 3), noise(32, 32)
-    sheet = contact_sheet([[first, second], [grey]], cell=32, gap=4)
+    sheet = contact_sheet([[first, second], [grey]], cell=(32, 32), gap=4)
     assert sheet.shape == (4 + 2 * 36, 4 + 2 * 36, 3)
     np.testing.assert_array_equal(sheet[4:36, 4:36], first)
     np.testing.assert_array_equal(sheet[4:36, 40:72], second)
@@ -92,7 +92,9 @@ def test_a_contact_sheet_puts_every_image_into_its_cell():
 
 
 def test_images_keep_their_aspect_and_are_centred():
-    sheet = contact_sheet([[np.zeros((20, 40, 3), np.uint8), np.zeros((8, 4), np.uint8)]], cell=16)
+    sheet = contact_sheet(
+        [[np.zeros((20, 40, 3), np.uint8), np.zeros((8, 4), np.uint8)]], cell=(16, 16)
+    )
     black = (sheet == 0).all(axis=-1)
     expected = np.zeros_like(black)
     expected[8 + 4 : 8 + 12, 8:24] = True
@@ -102,7 +104,7 @@ def test_images_keep_their_aspect_and_are_centred():
 
 def test_headings_are_written_above_their_columns_and_stay_inside():
     images = [np.full((64, 64, 3), 255, np.uint8)] * 2
-    sheet = contact_sheet([images], cell=64, gap=8, captions=["a very long heading", ""])
+    sheet = contact_sheet([images], cell=(64, 64), gap=8, captions=["a very long heading", ""])
     ink = (sheet < 128).any(axis=-1)
     rows, columns = np.nonzero(ink)
     assert ink.sum() > 20

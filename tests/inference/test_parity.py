@@ -61,7 +61,7 @@ def test_images_that_cannot_be_read_are_passed_over(make_predictor, tmp_path):
 
 
 def test_example_images_are_the_same_every_time_and_no_two_alike():
-    once, again = list(example_images(3, 64)), list(example_images(3, 64))
+    once, again = list(example_images(3, (64, 64))), list(example_images(3, (64, 64)))
     assert [image.shape for image in once] == [(64, 64, 3)] * 3
     assert all(np.array_equal(a, b) for a, b in zip(once, again, strict=True))
     assert not np.array_equal(once[0], once[1])

@@ -42,6 +42,35 @@ def plain(result: Result) -> dict:
 # --- one image, step by step
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (30, 100), (200, 30), (5, 5)])
+def test_what_is_added_to_an_image_is_not_scored(make_predictor, height, width):
+    shown = []
+
+    def backend(images):
+        """A map that is highest in what is added, which is known by its size alone."""
+        shown.append(images.shape)
+        maps = np.ones(images.shape[:3], np.float32)
+        h, w = fitted
+        maps[:, :h, :w] = 0.25
+        return maps
+
+    scale = min(64 / height, 96 / width)
+    fitted = round(scale * height), round(scale * width)
+    predictor = make_predictor(backend, image_size=(64, 96), fit="pad", score_fraction=1.0)
+    result = predictor.predict(noise(height, width))
+    assert shown == [(1, 64, 96, 3)]
+    assert result.anomaly_map.shape == fitted
+    assert result.heatmap.shape == (height, width)
+    assert result.score == 0.25
+
+
+def test_a_size_that_is_not_square_is_height_and_width(make_predictor):
+    image = noise(40, 200)
+    result = make_predictor(image_size=(64, 128)).predict(image)
+    expected = np.array(Image.fromarray(image).resize((128, 64), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(result.anomaly_map, expected[..., 0] / np.float32(255))
+
+
 def test_12_bit_values_mean_the_same_as_files_bytes_arrays_and_pil_images(make_predictor, tmp_path):
     values = np.random.default_rng(0).integers(0, 4096, (64, 64), np.uint16)
     Image.fromarray(values).save(tmp_path / "part.png")

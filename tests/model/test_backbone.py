@@ -21,7 +21,7 @@ NETWORKS = [
 
 @pytest.mark.parametrize(("name", "side", "last"), NETWORKS)
 def test_taps_are_the_networks_features_of_each_stride(name, side, last):
-    backbone = Backbone(name, (4, 8, 16), image_size=side).eval()
+    backbone = Backbone(name, (4, 8, 16), image_size=(side, side)).eval()
     whole = timm.create_model(name, features_only=True).eval()
     # timm leaves out what lies behind the last tap: the rest's weights are a part of the whole's.
     assert not whole.load_state_dict(backbone.features.state_dict(), strict=False).unexpected_keys

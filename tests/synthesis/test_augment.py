@@ -96,7 +96,7 @@ def views(size, n=300, **options):
 
 def test_a_crop_is_any_square_of_the_image():
     image = noise(20, 33)
-    drawn = views((20, 33), 2000, crop=16)
+    drawn = views((20, 33), 2000, crop=(16, 16))
     assert Counter({view.y for view in drawn}) == Counter(range(5))
     assert Counter({view.x for view in drawn}) == Counter(range(18))
     per_row = Counter(view.y for view in drawn)
@@ -109,7 +109,7 @@ def test_a_crop_is_any_square_of_the_image():
 
 
 def test_an_image_of_the_crops_size_is_shown_whole():
-    assert set(views((16, 16), 5, crop=16)) == {View(0, 0, 16, 16)}
+    assert set(views((16, 16), 5, crop=(16, 16))) == {View(0, 0, 16, 16)}
 
 
 def literal(image, view, outside):
@@ -185,13 +185,13 @@ def test_a_mask_is_false_beyond_the_image():
 def test_crops_lie_where_something_is_inspected():
     inspected = np.zeros((100, 200), bool)
     inspected[40:60, 150:200] = True
-    drawn = views((100, 200), crop=32, inspected=inspected)
+    drawn = views((100, 200), crop=(32, 32), inspected=inspected)
     assert all(inspected[v.y : v.y + 32, v.x : v.x + 32].any() for v in drawn)
     assert {v.x for v in drawn} == set(range(134, 169))  # the middle from 150 to the border
     assert {v.y for v in drawn} == set(range(24, 45))
 
 
 def test_the_same_generator_gives_the_same_views():
-    one, other = (views((90, 70), 5, crop=32, **ANY_WAY) for _ in range(2))
+    one, other = (views((90, 70), 5, crop=(32, 32), **ANY_WAY) for _ in range(2))
     assert one == other
     assert len(set(one)) == 5

@@ -328,9 +328,66 @@ def crops(folder, *, rotation=STRAIGHT, roi=None, **options):
         batch_size=5,
         seed=0,
         device=torch.device("cpu"),
-        crop=64,
         roi=roi,
     )
+
+
+def padded_batches(folder, *, roi=None, **options):
+    made = DataSettings(image_size=(64, 96), fit="pad", **options)
+    return Batches(
+        GoodImages(images_of(folder), made),
+        torch.randint(0, 256, (3, 3, 64, 96), generator=torch.Generator().manual_seed(0)).byte(),
+        **STRAIGHT,
+        synthesis=SynthesisSettings(cutpaste_probability=0.5),
+        batch_size=5,
+        seed=0,
+        device=torch.device("cpu"),
+        pad_to=(64, 96),
+        roi=roi,
+    )
+
+
+@pytest.mark.parametrize("phase", ["denoise", "segment"])
+@pytest.mark.parametrize("roi", [None, Roi(np.ones((4, 4), bool))])
+def test_what_is_added_to_an_image_is_never_damaged(large, phase, roi):
+    """Their shapes within 64 x 96, worked out by hand: the one that fits is among them."""
+    inside = {0: (64, 64), 1: (64, 58), 2: (64, 22), 3: (48, 96), 4: (58, 96)}
+    made, hit = padded_batches(large, roi=roi), 0
+    for step in range(6):
+        clean, anomalous, masks, _ = made.make(phase, step)
+        assert clean.shape == (5, 3, 64, 96)
+        for place, index in enumerate(batch_indices(5, 5, step, seed=0, phase=phase)):
+            height, width = inside[index]
+            outside = torch.ones(64, 96, dtype=torch.bool)
+            outside[:height, :width] = False
+            assert not masks[place, 0][outside].any()
+            assert (anomalous[place] == clean[place])[:, outside].all()
+            hit += int(masks[place].sum())
+    assert hit > 5000
+
+
+def test_of_images_larger_than_the_textures_a_sample_is_a_crop(parts):
+    """At 128 x 192 each is a window of 64 x 96 of the image, and not always the same."""
+    images = GoodImages(images_of(parts), DataSettings(image_size=(128, 192)))
+    made = Batches(
+        images,
+        torch.zeros(1, 3, 64, 96, dtype=torch.uint8),
+        **STRAIGHT,
+        synthesis=SynthesisSettings(),
+        batch_size=5,
+        seed=0,
+        device=torch.device("cpu"),
+        pad_to=(128, 192),
+    )
+    places = set()
+    for step in range(3):
+        clean = made.make("denoise", step).clean
+        assert clean.shape == (5, 3, 64, 96)
+        order = batch_indices(12, 5, step, seed=0, phase="denoise")
+        for crop, index in zip(clean, order, strict=True):
+            windows = np.lib.stride_tricks.sliding_window_view(images[index][..., 0], (64, 96))
+            places |= {tuple(x) for x in np.argwhere((windows == crop[0].numpy()).all((2, 3)))}
+    assert len(places) > 10
 
 
 def found_in(crop, image):

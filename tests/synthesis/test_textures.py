@@ -32,7 +32,7 @@ def colours(textures):
 
 
 def test_a_folder_is_loaded_in_order_at_the_size_asked_for(folder):
-    textures = load_textures(str(folder), 32, max_pixels=MAX_PIXELS)
+    textures = load_textures(str(folder), (32, 32), max_pixels=MAX_PIXELS)
     assert textures.dtype == torch.uint8
     assert textures.shape == (10, 3, 32, 32)
     assert textures.is_contiguous()
@@ -42,32 +42,32 @@ def test_a_folder_is_loaded_in_order_at_the_size_asked_for(folder):
 def test_channels_and_axes_are_those_of_the_file(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    textures = load_textures(str(tmp_path), 16, max_pixels=MAX_PIXELS)
+    textures = load_textures(str(tmp_path), (16, 16), max_pixels=MAX_PIXELS)
     assert np.array_equal(textures[0].permute(1, 2, 0).numpy(), pixels)
 
 
 def test_unreadable_textures_are_left_out_with_a_warning(folder, caplog):
     (folder / "kind0" / "3.png").write_bytes(b"no image")
     with caplog.at_level(logging.WARNING, "destseg"):
-        textures = load_textures(str(folder), 32, max_pixels=MAX_PIXELS)
+        textures = load_textures(str(folder), (32, 32), max_pixels=MAX_PIXELS)
     assert colours(textures) == [colour for k, colour in enumerate(COLOURS) if k != 3]
     assert [record.name for record in caplog.records] == ["destseg"]
     assert str(folder / "kind0" / "3.png") in caplog.text
 
 
 def test_too_large_textures_are_left_out(folder):
-    textures = load_textures(str(folder), 32, max_pixels=25 * 31)
+    textures = load_textures(str(folder), (32, 32), max_pixels=25 * 31)
     assert colours(textures) == COLOURS[:6]
 
 
 def test_nothing_readable_is_an_error(folder):
     with pytest.raises(DataError, match="10 files of which none can be read"):
-        load_textures(str(folder), 32, max_pixels=1)
+        load_textures(str(folder), (32, 32), max_pixels=1)
 
 
 def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(DataError, match="nowhere"):
-        load_textures(str(tmp_path / "nowhere"), 32, max_pixels=MAX_PIXELS)
+        load_textures(str(tmp_path / "nowhere"), (32, 32), max_pixels=MAX_PIXELS)
 
 
 @pytest.mark.parametrize(
@@ -77,19 +77,19 @@ def test_a_missing_folder_is_an_error(tmp_path):
 def test_only_as_many_as_fit_evenly_spaced(folder, caplog, room, expected):
     with caplog.at_level(logging.INFO, "destseg"):
         textures = load_textures(
-            str(folder), 32, max_pixels=MAX_PIXELS, max_bytes=int(room * 3 * 32 * 32)
+            str(folder), (32, 32), max_pixels=MAX_PIXELS, max_bytes=int(room * 3 * 32 * 32)
         )
     assert colours(textures) == [COLOURS[k] for k in expected]
     assert (f"{len(textures)} of 10 textures are used" in caplog.text) == (len(textures) < 10)
 
 
 def test_builtin_crops_are_many_lively_and_always_the_same():
-    textures = load_textures("builtin", 64, max_pixels=MAX_PIXELS)
+    textures = load_textures("builtin", (64, 64), max_pixels=MAX_PIXELS)
     assert textures.dtype == torch.uint8
     assert textures.shape[1:] == (3, 64, 64)
     assert 200 <= len(textures) <= 300
     assert len(torch.unique(textures.flatten(1), dim=0)) == len(textures)
-    assert torch.equal(textures, load_textures("builtin", 64, max_pixels=MAX_PIXELS))
+    assert torch.equal(textures, load_textures("builtin", (64, 64), max_pixels=MAX_PIXELS))
     spread = textures.float().std((1, 2, 3))
     assert spread.median() > 25
     assert (spread < 5).float().mean() < 0.05
@@ -98,23 +98,23 @@ def test_builtin_crops_are_many_lively_and_always_the_same():
 
 
 def test_builtin_crops_show_the_same_at_every_size():
-    large = load_textures("builtin", 128, max_pixels=MAX_PIXELS).float()
-    small = load_textures("builtin", 32, max_pixels=MAX_PIXELS).float()
+    large = load_textures("builtin", (128, 128), max_pixels=MAX_PIXELS).float()
+    small = load_textures("builtin", (32, 32), max_pixels=MAX_PIXELS).float()
     shrunk = torch.nn.functional.avg_pool2d(large, 4)
     assert (shrunk - small).abs().mean((1, 2, 3)).max() < 12
     assert (shrunk - small.roll(1, 0)).abs().mean((1, 2, 3)).median() > 30
 
 
 def test_builtin_crops_that_do_not_fit_are_thinned_over_all_photographs():
-    every = load_textures("builtin", 64, max_pixels=MAX_PIXELS)
-    few = load_textures("builtin", 64, max_pixels=MAX_PIXELS, max_bytes=17 * 3 * 64 * 64)
+    every = load_textures("builtin", (64, 64), max_pixels=MAX_PIXELS)
+    few = load_textures("builtin", (64, 64), max_pixels=MAX_PIXELS, max_bytes=17 * 3 * 64 * 64)
     assert torch.equal(few, every[::15])
 
 
 def test_builtin_reads_installed_files_and_neither_imports_nor_downloads(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] in ("skimage", "pooch")]:
         monkeypatch.delitem(sys.modules, name)
-    load_textures("builtin", 32, max_pixels=MAX_PIXELS)
+    load_textures("builtin", (32, 32), max_pixels=MAX_PIXELS)
     assert not {"skimage", "pooch"} & set(sys.modules)
 
 
@@ -124,7 +124,7 @@ def test_builtin_without_scikit_image_names_the_extra(monkeypatch):
         importlib.util, "find_spec", lambda name: None if name == "skimage" else found(name)
     )
     with pytest.raises(MissingExtraError, match=r"scikit-image.*destseg\[train\]"):
-        load_textures("builtin", 32, max_pixels=MAX_PIXELS)
+        load_textures("builtin", (32, 32), max_pixels=MAX_PIXELS)
 
 
 @pytest.mark.data
@@ -132,7 +132,7 @@ def test_dtd_is_loaded_from_its_own_layout():
     if not DTD.is_dir():
         pytest.skip(f"no DTD at {DTD}")
     # Room for 40 of the 1,200, so that all ten classes come once in a short test.
-    textures = load_textures(str(DTD), 64, max_pixels=MAX_PIXELS, max_bytes=40 * 3 * 64 * 64)
+    textures = load_textures(str(DTD), (64, 64), max_pixels=MAX_PIXELS, max_bytes=40 * 3 * 64 * 64)
     assert textures.shape == (40, 3, 64, 64)
     assert textures.float().std((1, 2, 3)).median() > 20
     assert len(torch.unique(textures.flatten(1), dim=0)) == 40

@@ -59,7 +59,7 @@ def test_batch_norm_of_one_process_is_pytorchs():
 def test_norms_for_several_gpus_are_the_same_weights_under_the_same_names(student):
     torch.manual_seed(0)
     settings = Settings().replace(student=student).model
-    network = build_model(settings, image_size=64).student
+    network = build_model(settings, image_size=(64, 64)).student
     norms = {n: type(m) for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with synchronized_norms(network):

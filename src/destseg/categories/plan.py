@@ -12,6 +12,7 @@ from destseg.config import Settings, changed_settings, read_yaml
 from destseg.data.folders import folders_in
 from destseg.data.names import is_good, is_split
 from destseg.data.samples import Sample
+from destseg.data.shapes import settled_size
 from destseg.errors import DataError, SettingsError, TrainingError
 from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
 from destseg.model_folder import CHECKPOINT, LOG, MANIFEST, RESULT, SETTINGS, remove_model
@@ -177,7 +178,8 @@ def require_same_settings(jobs: Iterable[TrainingJob]) -> None:
         if job.state == "new" or not written.is_file():
             continue
         harmless = HARMLESS_WHEN_FINISHED if (job.folder / MANIFEST).is_file() else HARMLESS
-        changed = changed_settings(Settings.from_yaml(written), job.settings, harmless)
+        asked = settled_size(job.settings, job.category.data)
+        changed = changed_settings(Settings.from_yaml(written), asked, harmless)
         if changed:
             problems.append("\n".join([f"{job.folder} ({job.state}):", *changed]))
     if problems:

@@ -127,4 +127,4 @@ def _sheet(predictor: destseg.Predictor, samples: list[destseg.Sample]) -> NDArr
         image = read_image(sample.path)
         mask = read_image(sample.mask) if sample.mask else np.zeros_like(image)
         rows.append([image, mask, colour_map(result.heatmap), result.overlay()])
-    return contact_sheet(rows, captions=["image", "defect", "heatmap", "regions"], cell=192)
+    return contact_sheet(rows, captions=["image", "defect", "heatmap", "regions"], cell=(192, 192))

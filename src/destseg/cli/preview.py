@@ -10,10 +10,11 @@ from destseg.cli.flags import (
     settings_options,
 )
 
-DESCRIPTION = """Draw good images, each beside the same with a synthetic anomaly and its mask.
+DESCRIPTION = """Draw good images as the networks see them, with a synthetic anomaly and its mask.
 
-Training shows the networks images like these.  Look whether the anomalies lie on the part, are
-about as large as defects can be, and whether --rotation suits the category.
+Look first whether a small defect could still be seen in the second column; if not, raise
+--image-size or use --tile.  Then whether the anomalies lie on the part, are about as large as
+defects can be, and whether --rotation suits the category.
 """
 
 EPILOG = """examples:
@@ -51,5 +52,5 @@ def run(words: list[str]) -> int:
         preset=parsed.preset,
         **settings_options(parsed, GROUPS),
     )
-    print(f"{parsed.output}: good images, the same with anomalies, and masks")
+    print(f"{parsed.output}: good images, as the networks see them, with anomalies, and masks")
     return 0

@@ -35,13 +35,12 @@ class GoodImages:
         settings: DataSettings,
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> None:
-        side = settings.image_size
         room = settings.cache_gib * 2**30
         self._settings = settings
         self.paths: list[Path] = []
         self.unreadable: list[ImageError] = []
         cached: list[NDArray[np.uint8]] = []
-        size = None if settings.tile else (side, side)
+        size = None if settings.tile or settings.fit == "pad" else settings.size
         images = read_many(
             paths, size=size, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth
         )
@@ -88,7 +87,7 @@ class GoodImages:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Return one image, uint8 RGB: [image_size, image_size, 3], with tile of its own size."""
+        """Return one image, uint8 RGB [h, w, 3], as ``resize_for_model`` gives it."""
         if index < len(self._cached):
             return self._cached[index]
         settings = self._settings

@@ -42,6 +42,7 @@ EXPECTED = "expected a JPEG, PNG, BMP, TIFF or WebP image"
 FULL_DEPTH = 16
 _DEPTH = "expected 8 or 16 bits a channel"
 _EXIF_ORIENTATION = 0x0112
+_ON_ITS_SIDE = (5, 6, 7, 8)
 _WHITE_IS_ZERO = 0  # of TIFF's tag 262
 
 
@@ -85,17 +86,7 @@ def open_frame(file: IO[bytes], name: Path, max_pixels: int) -> Iterator[Frame]:
 
     Pillow's own limit, a number for the whole process, is never changed, and felt by WebP alone.
     """
-    head = file.read(HEAD)
-    if not head:
-        raise ImageError(name, f"{EXPECTED}, got an empty file; copy it again or remove it")
-    reader = next((reader for magic, reader in _READERS if head.startswith(magic)), None)
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        reader = WebPImageFile
-    if reader is None and (kind := kind_of(head)) is not None:
-        raise ImageError(name, f"{EXPECTED}, got {kind}, which is not read; convert it to PNG")
-    if reader is None:
-        raise ImageError(name, f"{EXPECTED}, got a file that starts with {head!r}; convert it")
-    file.seek(0)
+    reader = _reader(file, name)
     if reader is TiffImageFile and _check_tiff(file, name, max_pixels):
         yield Frame(None, _decode_deep_colour(file, name))
         return
@@ -110,6 +101,34 @@ def open_frame(file: IO[bytes], name: Path, max_pixels: int) -> Iterator[Frame]:
             image.im = Image.new(image.mode, (image.tag_v2[256], image.tag_v2[257])).im
         image.load()
         yield Frame(image)
+
+
+def read_shape(file: IO[bytes], name: Path) -> tuple[int, int]:
+    """Return the (height, width) of an open image file, upright, from its header alone."""
+    reader = _reader(file, name)
+    if reader is TiffImageFile:
+        tags = _tiff_tags(file)
+        (width, height), orientation = (tags[256], tags[257]), tags.get(_EXIF_ORIENTATION, 1)
+    else:
+        with _header(reader, file, name) as image:
+            (width, height), orientation = image.size, _orientation(image)
+    return (width, height) if orientation in _ON_ITS_SIDE else (height, width)
+
+
+def _reader(file: IO[bytes], name: Path) -> type[ImageFile]:
+    """Return what reads an open image file by its content; the file is at its start again."""
+    head = file.read(HEAD)
+    if not head:
+        raise ImageError(name, f"{EXPECTED}, got an empty file; copy it again or remove it")
+    reader = next((reader for magic, reader in _READERS if head.startswith(magic)), None)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        reader = WebPImageFile
+    if reader is None and (kind := kind_of(head)) is not None:
+        raise ImageError(name, f"{EXPECTED}, got {kind}, which is not read; convert it to PNG")
+    if reader is None:
+        raise ImageError(name, f"{EXPECTED}, got a file that starts with {head!r}; convert it")
+    file.seek(0)
+    return reader
 
 
 def _header(reader: type[ImageFile], file: IO[bytes], name: Path) -> ImageFile:
@@ -275,15 +294,19 @@ def whole_numbers(image: Image.Image, part: Image.Image) -> NDArray[Any]:
     return values
 
 
-def _upright(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
+def _orientation(image: Image.Image) -> object:
     try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        return image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception as error:
         if is_ours(error):
             raise
         # Damaged metadata is no reason to lose an image whose pixels are whole.
-        orientation = 1
-    if orientation in (5, 6, 7, 8):
+        return 1
+
+
+def _upright(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
+    orientation = _orientation(image)
+    if orientation in _ON_ITS_SIDE:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]

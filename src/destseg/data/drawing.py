@@ -93,20 +93,20 @@ def outline(
 def contact_sheet(
     rows: Sequence[Sequence[NDArray[np.uint8]]],
     *,
-    cell: int = 256,
+    cell: tuple[int, int] = (256, 256),
     captions: Sequence[str] | None = None,
     gap: int = 8,
 ) -> NDArray[np.uint8]:
-    """Lay images out in a grid of square cells on white, each whole and centred in its cell.
+    """Lay images out in a grid of cells on white, each whole and centred in its cell.
 
     Args:
         rows: images, uint8 [H, W, 3] RGB or [H, W] grey; a short row leaves cells white.
-        cell: side of a cell in pixels; images are scaled to fit, their aspect is kept.
+        cell: (height, width) of a cell in pixels; images are scaled to fit, their aspect is kept.
         captions: one heading a column (ASCII), or ``None`` for none.
         gap: white pixels around and between cells.
 
     Returns:
-        uint8 [H, W, 3] with W = columns * (cell + gap) + gap.
+        uint8 [H, W, 3] with W = columns * (cell width + gap) + gap.
 
     Raises:
         ValueError: there are no images, or not one heading a column.
@@ -116,26 +116,27 @@ def contact_sheet(
         raise ValueError("expected at least one image for a contact sheet, got none")
     if captions is not None and len(captions) != columns:
         raise ValueError(f"expected {columns} captions, one a column, got {len(captions)}")
-    heading = 0 if captions is None else max(16, cell // 8)
-    step = cell + gap
-    shape = (gap + heading + len(rows) * step, gap + columns * step, 3)
+    tall, wide = cell
+    heading = 0 if captions is None else max(16, min(cell) // 8)
+    down, right = tall + gap, wide + gap
+    shape = (gap + heading + len(rows) * down, gap + columns * right, 3)
     sheet = np.full(shape, _WHITE, np.uint8)
-    scale = min((_text_scale(text, cell, heading) for text in captions or ()), default=1.0)
+    scale = min((_text_scale(text, wide, heading) for text in captions or ()), default=1.0)
     for column, caption in enumerate(captions or ()):
-        _write(sheet[gap : gap + heading, gap + column * step :][:, :cell], caption, scale)
+        _write(sheet[gap : gap + heading, gap + column * right :][:, :wide], caption, scale)
     for row, images in enumerate(rows):
         for column, image in enumerate(images):
             fitted = _fit(image, cell)
             height, width = fitted.shape[:2]
-            top = gap + heading + row * step + (cell - height) // 2
-            left = gap + column * step + (cell - width) // 2
+            top = gap + heading + row * down + (tall - height) // 2
+            left = gap + column * right + (wide - width) // 2
             sheet[top : top + height, left : left + width] = fitted
     return sheet
 
 
-def _fit(image: NDArray[np.uint8], cell: int) -> NDArray[np.uint8]:
+def _fit(image: NDArray[np.uint8], cell: tuple[int, int]) -> NDArray[np.uint8]:
     pixels = as_image(image)
-    scale = cell / max(pixels.shape[:2])
+    scale = min(cell[0] / pixels.shape[0], cell[1] / pixels.shape[1])
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
     return resize(pixels, (height, width))
 

@@ -136,12 +136,13 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
 
 
 def resize_for_model(image: NDArray[np.uint8], settings: DataSettings) -> NDArray[np.uint8]:
-    """Return an image at the size that the model sees it at: whole, or to be cut into tiles.
+    """Return an image as large as the model sees it: to be padded, or to be cut into tiles.
 
     Args:
         image: uint8 [H, W, 3].
-        settings: without ``tile``, images are resized to ``image_size`` squared; with it they
-            keep their size, but are scaled up where a side is shorter than a tile.
+        settings: without ``tile``, images are resized to ``size``, with ``fit=pad`` to the
+            largest size of their own shape within it; with ``tile`` they keep their size, but are
+            scaled up where a side is shorter than a tile.
 
     Returns:
         uint8 [h, w, 3]; the image itself where it has that size.
@@ -149,9 +150,13 @@ def resize_for_model(image: NDArray[np.uint8], settings: DataSettings) -> NDArra
     Raises:
         ImageError: scaling a narrow image up would give more than ``max_pixels``.
     """
-    side = settings.image_size
+    height, width = settings.size
     if not settings.tile:
-        return resize(image, (side, side))
+        if settings.fit == "pad":
+            scale = min(height / image.shape[0], width / image.shape[1])
+            height, width = (max(1, round(scale * side)) for side in image.shape[:2])
+        return resize(image, (height, width))
+    side = height
     height, width = size_for_tiles(image.shape[0], image.shape[1], side)
     if (height, width) != image.shape[:2] and height * width > settings.max_pixels:
         raise ImageError(
@@ -161,6 +166,24 @@ def resize_for_model(image: NDArray[np.uint8], settings: DataSettings) -> NDArra
             "more than --max-pixels; lower --image-size or train without --tile",
         )
     return resize(image, (height, width))
+
+
+def padded(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return an image with its last row and column repeated up to a size.
+
+    No edge is added, which a network would see.
+
+    Args:
+        image: uint8 [h, w, 3].
+        size: (height, width) in pixels, at least the image's.
+
+    Returns:
+        uint8 [height, width, 3]; the image itself where it has that size.
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    below, right = size[0] - image.shape[0], size[1] - image.shape[1]
+    return np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
 
 
 def resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

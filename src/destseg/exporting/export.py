@@ -80,6 +80,7 @@ def metadata_of(bundle: Bundle) -> dict[str, str]:
         "format": 1,
         "preset": settings.preset,
         "image_size": settings.data.image_size,
+        "fit": settings.data.fit,
         "tile": settings.data.tile,
         "tile_overlap": settings.data.tile_overlap if settings.data.tile else 0.0,
         "roi_sha256": bundle.roi_sha256,
@@ -106,14 +107,13 @@ def difference(bundle: Bundle, original: TorchBackend, name: str, files: dict[st
     """
     runtime = Runtime(backend=name, device="cpu")
     generator = np.random.default_rng(0)
-    side = bundle.settings.data.image_size
     largest = 0.0
     with tempfile.TemporaryDirectory() as folder:
         scratch = replace(bundle, folder=Path(folder))
         save_export(scratch, name, files, {})
         other = open_backend(scratch, runtime)
         # The second is of another batch, height and width than the first, and a small one.
-        for size in ((1, side, side), (3, 96, 160)):
+        for size in ((1, *bundle.settings.data.size), (3, 96, 160)):
             images = generator.integers(0, 256, (*size, 3), dtype=np.uint8)
             expected = original(images)
             try:

@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 from destseg.as_found import logging_as_found, without_remarks
-from destseg.config import Settings
+from destseg.config import DataSettings, Settings
 from destseg.data.decoded import GoodImages
+from destseg.data.images import padded
 from destseg.errors import DataError, needs_extra
 from destseg.exporting.export import metadata_of, openvino_files
 from destseg.exporting.graph import INPUT
@@ -119,12 +120,9 @@ def good_and_anomalous(
             f"given an anomaly, got {len(images)} of {len(paths)}; add good images."
         )
     draw = np.random.default_rng(seed)
-    crop = settings.data.image_size if settings.data.tile else None
-    clean = np.stack([_view(images[index], crop, draw) for index in range(len(images))])
+    clean = np.stack([_view(images[index], settings.data, draw) for index in range(len(images))])
     # Not the textures of the training, which need not be on this machine.
-    textures = load_textures(
-        "builtin", settings.data.image_size, max_pixels=settings.data.max_pixels
-    )
+    textures = load_textures("builtin", settings.data.size, max_pixels=settings.data.max_pixels)
     generator = torch.Generator().manual_seed(seed)
     channels_first = torch.from_numpy(clean).permute(0, 3, 1, 2)
     anomalous, masks = add_anomalies(
@@ -136,10 +134,12 @@ def good_and_anomalous(
     return pixels, where
 
 
-def _view(image: Pixels, crop: int | None, draw: np.random.Generator) -> Pixels:
+def _view(image: Pixels, data: DataSettings, draw: np.random.Generator) -> Pixels:
     """Return what the networks would see: the whole image, or of a large one a crop."""
+    if not data.tile:
+        return padded(image, data.size)
     size = (image.shape[0], image.shape[1])
-    return show(image, draw_view(size, draw, crop=crop))
+    return show(image, draw_view(size, draw, crop=data.size))
 
 
 def _with_nncf(

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from destseg.config import Settings
+from destseg.config import ImageSize, Settings
 from destseg.errors import BundleError, DataError, SettingsError
 
 TOLERANCE = 1e-4
@@ -56,26 +56,28 @@ class Calibration:
         peaks: highest map value of each, in the order of ``scores``.
         paths: of the images, in the order of ``scores``; of equal scores the first path first.
         max_false_alarm_rate: the rate asked for.
-        image_size: side in pixels that images were resized to.
+        image_size: side in pixels that images were resized to, or (height, width).
         score_fraction: fraction of the map that the score is the mean of.
         weights_sha256: of the weights that gave the scores.
         tile: whether images were cut into tiles.
         tile_overlap: of the tiles; 0 without them.
         roi_sha256: of the region of interest; ``None`` where whole images were inspected.
         bit_depth: bits that the values of 16-bit images were taken to use.
+        padded: whether images of other shapes kept theirs.
     """
 
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
     paths: tuple[str, ...]
     max_false_alarm_rate: float
-    image_size: int
+    image_size: ImageSize
     score_fraction: float
     weights_sha256: str
     tile: bool
     tile_overlap: float
     roi_sha256: str | None
     bit_depth: int
+    padded: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.scores) == len(self.peaks) == len(self.paths) > 0:
@@ -207,8 +209,11 @@ class Calibration:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         """Return the calibration that ``to_dict`` described."""
-        plain: dict[str, Any] = {item.name: values[item.name] for item in fields(cls)}
+        plain: dict[str, Any] = {item.name: values[item.name] for item in fields(cls)[:-1]}
+        plain["padded"] = values.get("padded", False)  # it came later than the others
         plain["paths"] = tuple(plain["paths"])
+        if isinstance(plain["image_size"], list):
+            plain["image_size"] = tuple(plain["image_size"])
         for name in ("scores", "peaks"):
             plain[name] = tuple(map(float, plain[name]))
         return cls(**plain)
@@ -262,6 +267,7 @@ def _scored_with(settings: Settings) -> dict[str, Any]:
     data = settings.data
     return {
         "image_size": data.image_size,
+        "padded": data.fit == "pad",
         "bit_depth": data.bit_depth,
         "score_fraction": settings.decision.score_fraction,
         "tile": data.tile,

@@ -140,14 +140,14 @@ def compare_backends(
     ]
 
 
-def example_images(count: int, side: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield seeded images, uint8 [side, side, 3]: soft colours, grain and a stroke."""
+def example_images(count: int, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    """Yield seeded images, uint8 [*size, 3]: soft colours, grain and a stroke."""
     random = np.random.default_rng(0)
     for _ in range(count):
         coarse = random.integers(0, 256, (8, 8, 3)).astype(np.float32)
-        soft = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
+        soft = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
         image = (soft + random.normal(0, 8, soft.shape)).clip(0, 255).astype(np.uint8)
-        ends = random.integers(0, side, (2, 2))
+        ends = random.integers(0, size[::-1], (2, 2))
         colour = tuple(int(value) for value in random.integers(0, 256, 3))
         cv2.line(image, tuple(map(int, ends[0])), tuple(map(int, ends[1])), colour, 3)
         yield image

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from destseg.data.images import padded
 from destseg.data.paths import AnyPath, expanded
 from destseg.data.prefetch import in_order
 from destseg.errors import BatchError, BundleError, ImageError, SettingsError
@@ -46,8 +47,8 @@ class Measurement:
     Attributes:
         path: the file's path as it was given, or a number for an image without a file.
         score: in [0, 1].
-        anomaly_map: float32 in [0, 1], [image_size, image_size] or, from tiles, of the image's
-            size; 0 outside the region of interest.
+        anomaly_map: float32 in [0, 1], of the size that the model sees the image at, without what
+            is added to it, or, from tiles, of the image's; 0 outside the region of interest.
         height, width: of the image in pixels.
     """
 
@@ -240,12 +241,15 @@ class Predictor:
             readable = [item for item in batch if not isinstance(item, Failure)]
             maps = iter(())
             if readable:
-                maps = iter(self._backend(np.stack([item.pixels for item in readable])))
+                size = self.bundle.settings.data.size
+                seen = np.stack([padded(item.pixels, size) for item in readable])
+                maps = iter(self._backend(seen))
             for item in batch:
                 if isinstance(item, Failure):
                     yield item
                     continue
-                anomaly_map = np.array(next(maps), dtype=np.float32)
+                height, width = item.pixels.shape[:2]
+                anomaly_map = np.array(next(maps)[:height, :width], dtype=np.float32)
                 self._require_finite(item.path, anomaly_map)
                 yield replace(item, pixels=NO_PIXELS), anomaly_map
 
@@ -263,7 +267,7 @@ class Predictor:
         anomaly_map = tiled_map(
             item.pixels,
             run,
-            tile=data.image_size,
+            tile=data.size[0],
             overlap=data.tile_overlap,
             batch_size=self.batch_size,
             inspected=self.inspected((item.pixels.shape[0], item.pixels.shape[1])),

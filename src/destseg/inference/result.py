@@ -61,8 +61,8 @@ class Result:
         is_defective: whether the score is above the threshold, which holds the tolerance already.
         threshold: the image score's threshold.
         pixel_threshold: the map's threshold, which bounds the regions.
-        anomaly_map: float32 in [0, 1], as the model gave it: [image_size, image_size]; from tiles
-            [height, width], more where the image was smaller than a tile.
+        anomaly_map: float32 in [0, 1], as the model gave it, of the size that it sees the image
+            at; from tiles [height, width], more where the image was smaller than a tile.
         height, width: of the image in pixels.
         regions: where the heatmap is above its threshold, the highest peak first.
         bit_depth: bits that the model takes values of 16-bit images to use.

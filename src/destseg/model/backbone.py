@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from destseg.as_found import without_remarks
-from destseg.config import DataSettings
 from destseg.errors import SettingsError
+from destseg.fields import SIDE
 
 
 class Backbone(nn.Module):
@@ -23,7 +23,8 @@ class Backbone(nn.Module):
         strides: the strides wanted, rising; of several taps of one stride the last is taken.
         state_dict: weights of the *whole* timm network; ``None`` leaves them random.
         hub: take the weights from timm's model hub instead (raises what the hub raises).
-        image_size: side of the images, for networks that are built for one size (Swin, MaxViT).
+        image_size: (height, width) of the images, for networks that are built for one size (Swin,
+            MaxViT).
 
     Attributes:
         channels: number of channels of every tap.
@@ -40,7 +41,7 @@ class Backbone(nn.Module):
         *,
         state_dict: Mapping[str, Tensor] | None = None,
         hub: bool = False,
-        image_size: int = DataSettings.image_size,
+        image_size: tuple[int, int] = (SIDE, SIDE),
     ) -> None:
         super().__init__()
         available = _tap_strides(name)
@@ -127,7 +128,7 @@ def _fix_padding(network: nn.Module) -> None:
                 setattr(module, name, FixedSameConv2d(layer))
 
 
-def _create(name: str, image_size: int, **options: Any) -> Any:
+def _create(name: str, image_size: tuple[int, int], **options: Any) -> Any:
     # It warns that the classifier's weights find no place: none is wanted.
     with without_remarks("timm.models._builder"):
         try:

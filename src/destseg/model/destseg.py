@@ -7,7 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from destseg.config import SHARED, DataSettings, ModelSettings
+from destseg.config import SHARED, ModelSettings
+from destseg.fields import SIDE
 from destseg.model.backbone import Backbone
 from destseg.model.head import Head, SurfaceHead, build_head
 from destseg.model.layers import upsample
@@ -145,7 +146,7 @@ def build_model(
     settings: ModelSettings,
     teacher: Backbone | None = None,
     *,
-    image_size: int = DataSettings.image_size,
+    image_size: tuple[int, int] = (SIDE, SIDE),
 ) -> DeSTSeg:
     """Return DeSTSeg as the settings say, student and head with random weights.
 
@@ -153,7 +154,7 @@ def build_model(
         settings: the networks' names and widths.
         teacher: a teacher with its pretrained weights; ``None`` makes one with random weights,
             for a bundle's weights to be loaded into.
-        image_size: side of the images in pixels, for networks that are built for one size.
+        image_size: (height, width) of the images in pixels, for networks that are built for one.
     """
     teacher = teacher or Backbone(settings.teacher, TEACHER_STRIDES, image_size=image_size)
     student = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from destseg.config import DataSettings
+from destseg.fields import SIDE
 from destseg.model.backbone import Backbone
 from destseg.model.layers import (
     ResidualBlock,
@@ -31,7 +31,7 @@ class Student(nn.Module):
     Args:
         encoder: timm name, random weights.
         tap_channels: the teacher's channels at strides 4, 8 and 16.
-        image_size: side of the images, for encoders that are built for one size.
+        image_size: (height, width) of the images, for encoders that are built for one size.
     """
 
     reads_taps = False
@@ -40,7 +40,7 @@ class Student(nn.Module):
         self,
         encoder: str,
         tap_channels: Sequence[int],
-        image_size: int = DataSettings.image_size,
+        image_size: tuple[int, int] = (SIDE, SIDE),
     ) -> None:
         super().__init__()
         self.encoder = Backbone(encoder, STRIDES, image_size=image_size)

@@ -14,9 +14,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from destseg.config import DataSettings
 from destseg.data.faults import is_ours
 from destseg.errors import WeightsError
+from destseg.fields import SIDE
 from destseg.model.backbone import Backbone, whole_network_keys
 from destseg.model.destseg import TEACHER_STRIDES
 
@@ -52,7 +52,7 @@ def pretrained_teacher(
     name: str,
     weights: str | Path | None = None,
     *,
-    image_size: int = DataSettings.image_size,
+    image_size: tuple[int, int] = (SIDE, SIDE),
 ) -> tuple[Backbone, str]:
     """Return the teacher with pretrained weights, and one line that says where they came from.
 
@@ -62,7 +62,7 @@ def pretrained_teacher(
     Args:
         name: timm name of the network.
         weights: a file with a state dict of the whole timm network.
-        image_size: side of the images in pixels, for networks that are built for one size.
+        image_size: (height, width) of the images in pixels, for networks that are built for one.
 
     Raises:
         WeightsError: if none of the three gives weights, or they are changed or do not fit.
@@ -172,7 +172,7 @@ def _lite0_name(key: str, stages: list[tuple[int, int]]) -> str:
     return f"blocks.{stage}.{block}.{names[layer]}.{rest}"
 
 
-def _teacher_from(name: str, state: dict[str, Tensor], image_size: int) -> Backbone:
+def _teacher_from(name: str, state: dict[str, Tensor], image_size: tuple[int, int]) -> Backbone:
     Backbone(name, TEACHER_STRIDES, image_size=image_size)  # the name first, then its weights
     # timm loads what it finds and passes over the rest; a partly random teacher would be silent.
     missing = sorted(whole_network_keys(name) - state.keys())

@@ -92,7 +92,7 @@ class ModelBody(BaseModel):
     name: str
     default: bool
     backend: str
-    image_size: int
+    image_size: int | tuple[int, int] = Field(description="Side, or height and width.")
     tile: bool
     max_pixels: int
     weights_sha256: str

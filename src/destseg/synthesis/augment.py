@@ -36,7 +36,7 @@ def draw_view(
     *,
     rotation: float = 0.0,
     quarter_turns: bool = False,
-    crop: int | None = None,
+    crop: tuple[int, int] | None = None,
     inspected: NDArray[np.bool_] | None = None,
 ) -> View:
     """Draw what a sample shows of an image.
@@ -46,7 +46,8 @@ def draw_view(
         generator: where all random numbers come from.
         rotation: largest angle in degrees, either way (section 4.1 of the paper: per category).
         quarter_turns: whether it is also turned by a multiple of 90 degrees.
-        crop: side of a random square to show, at most the image's; ``None`` is the whole.
+        crop: (height, width) of a random window to show, at most the image's; ``None`` is the
+            whole.
         inspected: bool of the image's size; a crop's middle lies in the box of what is
             inspected, as far as the image's borders allow.
     """
@@ -54,10 +55,10 @@ def draw_view(
     if crop is not None:
         boxes = [(0, side) for side in size] if inspected is None else _box(inspected)
         y, x = (
-            _start(low, high, side, crop, generator)
-            for (low, high), side in zip(boxes, size, strict=True)
+            _start(low, high, side, shown, generator)
+            for (low, high), side, shown in zip(boxes, size, crop, strict=True)
         )
-        height = width = crop
+        height, width = crop
     degrees = 0.0
     if quarter_turns:
         degrees = 90.0 * int(generator.integers(4))

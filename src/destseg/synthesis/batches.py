@@ -19,6 +19,7 @@ from torch import Tensor
 
 from destseg.config import SynthesisSettings
 from destseg.data.decoded import GoodImages
+from destseg.data.images import padded
 from destseg.data.roi import Roi
 from destseg.phases import PHASES, SEGMENT
 from destseg.synthesis.anomalies import add_anomalies, cutpaste
@@ -66,7 +67,7 @@ class Batches:
         batch_size: images in a step.
         seed: of everything drawn.
         device: where the batches are wanted.
-        crop: side of the random square that a sample shows; ``None`` shows whole images.
+        pad_to: (height, width) to which smaller images are padded; ``None`` leaves them.
         roi: where anomalies may lie; ``None`` is everywhere.
         share: which samples of each batch are made; the others are another process's.
     """
@@ -82,11 +83,12 @@ class Batches:
         batch_size: int,
         seed: int,
         device: torch.device,
-        crop: int | None = None,
+        pad_to: tuple[int, int] | None = None,
         roi: Roi | None = None,
         share: slice = slice(None),
     ) -> None:
-        self._crop = crop
+        self._pad_to = pad_to
+        self._size = (textures.shape[2], textures.shape[3])
         self._share = share
         # The last one is kept: good images are usually of one size.
         self._inspected = None if roi is None else functools.lru_cache(maxsize=1)(roi.at)
@@ -115,8 +117,7 @@ class Batches:
         stacked = np.stack([shown for shown, _ in samples])
         # Channels lie last in memory, which is what the convolutions are fastest with.
         clean = torch.from_numpy(stacked).permute(0, 3, 1, 2).to(self._device)
-        allowed = [mask for _, mask in samples if mask is not None]
-        where = torch.from_numpy(np.stack(allowed)[:, None]).to(self._device) if allowed else None
+        where = self._where([mask for _, mask in samples])
         generator = torch.Generator(self._device).manual_seed(int(draw.integers(2**62)))
         whole = (len(indices), self._share)
         anomalous, masks = add_anomalies(
@@ -164,17 +165,30 @@ class Batches:
         """Return a view of an image, and where anomalies may lie; ``None`` if it is not wanted."""
         size = (image.shape[0], image.shape[1])
         inspected = None if self._inspected is None else self._inspected(size)
+        if self._pad_to not in (None, size):
+            there = np.ones(size, bool) if inspected is None else inspected
+            inspected = np.zeros(self._pad_to, bool)
+            inspected[: size[0], : size[1]] = there  # what is added can have no anomaly
+            size, image = self._pad_to, padded(image, self._pad_to)
         view = draw_view(
             size,
             draw,
             rotation=self._rotation,
             quarter_turns=self._quarter_turns,
-            crop=self._crop,
+            crop=None if size == self._size else self._size,
             inspected=inspected,
         )
         if not wanted:
             return None  # drawn all the same, so that the next one's numbers are what they are
         return show(image, view), None if inspected is None else show_mask(inspected, view)
+
+    def _where(self, allowed: list[NDArray[np.bool_] | None]) -> Tensor | None:
+        """Return the masks of a batch, bool [n, 1, h, w]; ``None`` if all is allowed in all."""
+        if all(mask is None for mask in allowed):
+            return None
+        everywhere = np.ones(self._size, bool)
+        masks = np.stack([everywhere if mask is None else mask for mask in allowed])
+        return torch.from_numpy(masks[:, None]).to(self._device)
 
     def stream(self, phase: str, steps: range) -> Iterator[Batch]:
         """Yield the batches of some steps, each made while the one before it is learned from."""

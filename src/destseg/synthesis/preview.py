@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,22 +13,29 @@ from numpy.typing import NDArray
 from destseg.config import Settings
 from destseg.data.decoded import GoodImages
 from destseg.data.drawing import contact_sheet
+from destseg.data.images import read_image
 from destseg.data.roi import read_roi
 from destseg.data.samples import find_images, good_samples
+from destseg.data.shapes import settled_size
 from destseg.errors import DataError
+from destseg.fields import SIDE
 from destseg.phases import SEGMENT
-from destseg.synthesis.batches import Batches
+from destseg.synthesis.batches import Batches, batch_indices
 from destseg.synthesis.textures import BUILTIN, load_textures
+
+_LARGEST = 2.0  # times the size that the networks see; more makes a sheet too large to look at
 
 
 def preview(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint8]:
-    """Return a sheet of image, anomalous image and mask, two of these a row.
+    """Return a sheet with a row an image: the file, what the networks see, an anomaly, its mask.
+
+    Where they see less than there is, the cells are larger than what they see, so that it shows.
 
     Args:
         data: good images, as for training.
         settings: how they are read and turned, of their anomalies, and the seed.
-        count: number of images; made as a first training batch of that size would be: of phase
-            3, which has both kinds of anomalies, if ``cutpaste_probability`` is above 0.
+        count: number of images; made as a first training batch of that size would be, of phase
+            2, which has both kinds of anomalies, if ``cutpaste_probability`` is above 0.
 
     Returns:
         uint8 RGB [height, width, 3].
@@ -35,8 +43,8 @@ def preview(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint
     Raises:
         DataError: if there are no images or none can be read.
     """
-    side = settings.data.image_size
     paths = [sample.path for sample in good_samples(data)]
+    settings = settled_size(settings, data)
     # A seeded choice from all of them: neighbouring files often show the same part.
     chosen = np.random.default_rng(settings.training.seed).permutation(len(paths))[:count]
     images = GoodImages([paths[i] for i in chosen], settings.data)
@@ -45,27 +53,39 @@ def preview(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint
     region = settings.data.roi
     batches = Batches(
         images,
-        load_textures(settings.synthesis.textures, side, max_pixels=settings.data.max_pixels),
+        load_textures(
+            settings.synthesis.textures,
+            settings.data.crop or settings.data.size,
+            max_pixels=settings.data.max_pixels,
+        ),
         rotation=settings.data.rotation,
         quarter_turns=settings.data.quarter_turns,
         synthesis=settings.synthesis,
         batch_size=count,
         seed=settings.training.seed,
         device=torch.device("cpu"),
-        crop=side if settings.data.tile else None,
+        pad_to=None if settings.data.tile else settings.data.size,
         roi=None if region is None else read_roi(region, max_pixels=settings.data.max_pixels),
     )
     clean, anomalous, masks, _ = batches.make(SEGMENT.name, 0)  # with both kinds of anomalies
-    cells = [
-        [_pixels(image), _pixels(with_anomaly), _pixels(255 * mask)]
-        for image, with_anomaly, mask in zip(clean, anomalous, masks, strict=True)
+    order = batch_indices(len(images), count, 0, seed=settings.training.seed, phase=SEGMENT.name)
+    files = [
+        read_image(
+            images.paths[i],
+            max_pixels=settings.data.max_pixels,
+            bit_depth=settings.data.bit_depth,
+        )
+        for i in order
     ]
-    columns = min(2, len(cells))
     rows = [
-        [shown for cell in cells[i : i + columns] for shown in cell]
-        for i in range(0, len(cells), columns)
+        [file, _pixels(image), _pixels(with_anomaly), _pixels(255 * mask)]
+        for file, image, with_anomaly, mask in zip(files, clean, anomalous, masks, strict=True)
     ]
-    return contact_sheet(rows, captions=["good", "anomalous", "mask"] * columns)
+    height, width = settings.data.size
+    smaller = max(math.sqrt(file[..., 0].size / (height * width)) for file in files)
+    more = max(min(_LARGEST, smaller), 1.0, SIDE / max(height, width))
+    cell = round(more * height), round(more * width)
+    return contact_sheet(rows, captions=["image", "as seen", "anomalous", "mask"], cell=cell)
 
 
 def files_read(data: Path, settings: Settings) -> Iterator[Path]:

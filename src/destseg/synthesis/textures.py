@@ -55,31 +55,33 @@ _SMALLEST_CROP = 96
 
 
 def load_textures(
-    source: str, image_size: int, *, max_pixels: int, max_bytes: int = 1 << 30
+    source: str, size: tuple[int, int], *, max_pixels: int, max_bytes: int = 1 << 30
 ) -> Tensor:
     """Load the textures of synthetic anomalies once, at the size of the training images.
 
     Args:
         source: a folder (searched to any depth; DTD's layout works), or ``builtin``: crops,
             mirrored and turned, of the photographs that scikit-image carries.
-        image_size: side in pixels to which every texture is resized.
+        size: (height, width) in pixels.  Every texture is resized to a square of the longer side,
+            and of that the middle taken.
         max_pixels: larger files of a folder are refused before they are decoded.
         max_bytes: of more textures than fit into this an evenly spaced share is taken.
 
     Returns:
-        uint8 [t, 3, image_size, image_size], t >= 1, on the CPU; the same for the same files.
+        uint8 [t, 3, height, width], t >= 1, on the CPU; the same for the same files.
         Files that cannot be read are left out with a warning to the logger ``destseg``.
 
     Raises:
         DataError: the folder does not exist or holds no image that can be read.
         MissingExtraError: ``builtin`` without scikit-image.
     """
-    most = max(1, max_bytes // (3 * image_size**2))
+    side = max(size)
+    most = max(1, max_bytes // (3 * size[0] * size[1]))
     if source == BUILTIN:
-        crops = _photograph_crops(_photographs(), image_size)
+        crops = _photograph_crops(_photographs(), side)
         total = len(_PHOTOGRAPHS) * _CROPS_PER_PHOTOGRAPH
         wanted = set(evenly(range(total), most))
-        return _bank((crop for k, crop in enumerate(crops) if k in wanted), len(wanted), image_size)
+        return _bank((crop for k, crop in enumerate(crops) if k in wanted), len(wanted), size)
     paths = find_images(source)
     chosen = evenly(paths, most)
     if len(chosen) < len(paths):
@@ -87,8 +89,8 @@ def load_textures(
             "%s: %d of %d textures are used, so that they fit into %.3g GiB",
             *(source, len(chosen), len(paths), max_bytes / 2**30),
         )
-    images = read_many(chosen, size=(image_size, image_size), max_pixels=max_pixels)
-    textures = _bank(_readable(images), len(chosen), image_size)
+    images = read_many(chosen, size=(side, side), max_pixels=max_pixels)
+    textures = _bank(_readable(images), len(chosen), size)
     if len(textures) == 0:
         raise DataError(
             f"{source}: expected textures, got {len(chosen)} files of which none can be read; "
@@ -104,7 +106,7 @@ def as_grey_as(textures: Tensor, images: Images) -> Tensor:
     would learn to look for it.
 
     Args:
-        textures: uint8 [t, 3, s, s].
+        textures: uint8 [t, 3, h, w].
         images: good parts, uint8 RGB [h, w, 3]; some of them are looked at, spread over all.
     """
     looked_at = (images[k] for k in evenly(range(len(images)), _LOOKED_AT))
@@ -129,13 +131,14 @@ def _readable(images: Iterable[NDArray[np.uint8] | ImageError]) -> Iterator[NDAr
             yield image
 
 
-def _bank(images: Iterable[NDArray[np.uint8]], most: int, image_size: int) -> Tensor:
-    """Gather up to ``most`` images [s, s, 3] into one tensor [t, 3, s, s]."""
+def _bank(images: Iterable[NDArray[np.uint8]], most: int, size: tuple[int, int]) -> Tensor:
+    """Gather the middles of up to ``most`` images [s, s, 3] in one tensor [t, 3, h, w]."""
     # Allocated once: a list of all of them would need twice the memory for a moment.
-    bank = np.empty((most, 3, image_size, image_size), np.uint8)
+    bank = np.empty((most, 3, *size), np.uint8)
+    top, left = ((max(size) - side) // 2 for side in size)
     count = 0
     for image in images:
-        bank[count] = image.transpose(2, 0, 1)
+        bank[count] = image.transpose(2, 0, 1)[:, top : top + size[0], left : left + size[1]]
         count += 1
     return torch.from_numpy(bank[:count])
 
@@ -151,7 +154,7 @@ def _photographs() -> Iterator[NDArray[np.uint8]]:
 
 
 def _photograph_crops(
-    photographs: Iterable[NDArray[np.uint8]], image_size: int
+    photographs: Iterable[NDArray[np.uint8]], side: int
 ) -> Iterator[NDArray[np.uint8]]:
     """Cut each photograph into crops of many scales, mirrored and turned: always the same ones."""
     for number, photograph in enumerate(photographs):
@@ -160,7 +163,7 @@ def _photograph_crops(
             # The liveliest of three: sky, shadow and space make poor textures.
             crop = max((_crop(photograph, random) for _ in range(3)), key=np.std)
             crop = np.rot90(crop[:, :: random.choice((1, -1))], int(random.integers(4)))
-            yield resize(np.ascontiguousarray(crop), (image_size, image_size))
+            yield resize(np.ascontiguousarray(crop), (side, side))
 
 
 def _crop(photograph: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:

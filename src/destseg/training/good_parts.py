@@ -11,6 +11,7 @@ from destseg.config import Settings
 from destseg.data.decoded import GoodImages
 from destseg.data.roi import Roi
 from destseg.data.samples import Sample, good_samples, split_calibration
+from destseg.data.shapes import shrinking_note, typical_shape
 from destseg.errors import DataError
 from destseg.training.log import TrainingLog
 
@@ -44,6 +45,8 @@ class GoodParts:
         """
         samples = good_samples(data, tell=log.say)
         wanted = settings.data
+        if shape := typical_shape([sample.path for sample in samples]):
+            log.say(shrinking_note(shape, wanted), image_size=wanted.size)
         log.say(f"checking {len(samples)} images in {data}", images=len(samples))
         images = GoodImages(
             [sample.path for sample in samples],

@@ -9,6 +9,7 @@ from destseg.data.files import write_atomically
 from destseg.data.outputs import require_apart, require_folder
 from destseg.data.roi import Roi, read_roi
 from destseg.data.samples import good_samples
+from destseg.data.shapes import settled_size
 from destseg.errors import DataError, SettingsError, TrainingError
 from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
 from destseg.inference.bundle import load_bundle
@@ -84,17 +85,19 @@ def note_beginning(folder: Path, settings: Settings, roi: Roi | None) -> None:
         write_atomically(folder / ROI, roi.to_png())
 
 
-def settled(settings: Settings | None, saved: Checkpoint | None) -> Settings:
-    """Return the settings to run with.
+def settled(settings: Settings | None, saved: Checkpoint | None, data: str | Path) -> Settings:
+    """Return the settings to run with, the image size in pixels.
 
     Raises:
         TrainingError: naming the settings that a resumed run cannot change.
+        DataError: if the good images cannot be found.
     """
-    if saved is None:
-        return settings or Settings.from_preset("fast")
-    earlier = Settings.from_dict(saved.settings)
-    if settings is None:
+    earlier = None if saved is None else Settings.from_dict(saved.settings)
+    if settings is None and earlier is not None:
         return earlier
+    settings = settled_size(settings or Settings.from_preset("fast"), data)
+    if earlier is None:
+        return settings
     differing = changed_settings(earlier, settings, HARMLESS)
     if differing:
         raise TrainingError(
@@ -134,6 +137,7 @@ def require_same_run(folder: Path, data: str | Path, settings: Settings | None) 
     bundle = load_bundle(folder)
     differing = []
     if settings is not None:
+        settings = settled_size(settings, data)
         differing += changed_settings(bundle.settings, settings, HARMLESS_WHEN_FINISHED)
     if bundle.training.get("data_sha256") != fingerprint(data):
         differing.append(f"  {data}: other images than then: their number, names or contents")

@@ -81,7 +81,7 @@ def train(
         return load(
             folder, backend="torch", device=settings.training.device if settings else "auto"
         )
-    settings = settled(settings, saved)
+    settings = settled(settings, saved, data)
     require_equal_shares(settings.training)
     device = local_device(resolve_device(settings.training.device))
     if settings.training.precision == "fp16" and device.type == "cpu":
@@ -136,15 +136,15 @@ def train(
 
 def _model(settings: Settings, saved: Checkpoint | None) -> tuple[DeSTSeg, str]:
     if saved is not None:
-        model = build_model(settings.model, image_size=settings.data.image_size)
+        model = build_model(settings.model, image_size=settings.data.size)
         model.load_state_dict(dict(saved.model))
         origin = saved.teacher
     else:
-        side = settings.data.image_size
+        size = settings.data.size
         teacher, origin = pretrained_teacher(
-            settings.model.teacher, settings.model.teacher_weights, image_size=side
+            settings.model.teacher, settings.model.teacher_weights, image_size=size
         )
-        model = build_model(settings.model, teacher, image_size=side)
+        model = build_model(settings.model, teacher, image_size=size)
     model.student.gradient_checkpointing = settings.training.gradient_checkpointing
     model.head.gradient_checkpointing = settings.training.gradient_checkpointing
     return model, origin
@@ -158,7 +158,7 @@ def _batches(source: GoodParts, settings: Settings, device: torch.device) -> Bat
         source.training,
         load_textures(
             settings.synthesis.textures,
-            settings.data.image_size,
+            settings.data.crop or settings.data.size,
             max_pixels=settings.data.max_pixels,
         ),
         rotation=settings.data.rotation,
@@ -168,7 +168,7 @@ def _batches(source: GoodParts, settings: Settings, device: torch.device) -> Bat
         seed=wanted.seed,
         device=device,
         share=share_of(wanted.batch_size),
-        crop=settings.data.image_size if settings.data.tile else None,
+        pad_to=None if settings.data.tile else settings.data.size,
         roi=source.roi,
     )
 

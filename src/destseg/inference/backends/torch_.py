@@ -84,7 +84,7 @@ def load_model(bundle: Bundle) -> DeSTSeg:
     """
     # The random weights that are replaced below are not to move the process's generator.
     with OwnChance():
-        model = build_model(bundle.settings.model, image_size=bundle.settings.data.image_size)
+        model = build_model(bundle.settings.model, image_size=bundle.settings.data.size)
     weights = {name: torch.from_numpy(value) for name, value in bundle.weights().items()}
     try:
         model.load_state_dict(weights)
@@ -101,6 +101,6 @@ def untrained_head(bundle: Bundle) -> TorchBackend:
     """
     model = load_model(bundle)
     with OwnChance(bundle.settings.training.seed):
-        untrained = build_model(bundle.settings.model)
+        untrained = build_model(bundle.settings.model, image_size=bundle.settings.data.size)
     model.head, model.surface = untrained.head, untrained.surface
     return TorchBackend(model)

@@ -1,0 +1,104 @@
+"""The size at which networks see images: that of the typical image's shape."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from destseg.config import DataSettings, Settings
+from destseg.data.choice import evenly
+from destseg.data.decoding import read_shape
+from destseg.data.opening import open_image
+from destseg.data.samples import good_samples
+from destseg.errors import ImageError
+from destseg.fields import SIDE, STRIDE
+
+_LEAST = 64
+_LOOKED_AT = 64
+_NOTED = 1.25  # times that images are made smaller, from which on it is said what that does
+
+
+def size_of(height: int, width: int, area: int = SIDE**2) -> tuple[int, int]:
+    """Return the (height, width) that is nearest to a shape and an area, in multiples of 32.
+
+    Nearest is where the ratios of the aspects and of the areas, together, are nearest to 1.  No
+    side is below 64.
+
+    >>> size_of(500, 1250)
+    (160, 416)
+    >>> size_of(900, 900)
+    (256, 256)
+    """
+    aspect = math.log(width / height)
+    sides = range(_LEAST, max(_LEAST, area // _LEAST) + 1, STRIDE)
+
+    def distance(size: tuple[int, int]) -> float:
+        h, w = size
+        return abs(math.log(w / h) - aspect) + abs(math.log(h * w / area))
+
+    return min(itertools.product(sides, sides), key=distance)
+
+
+def typical_shape(paths: Sequence[Path]) -> tuple[int, int] | None:
+    """Return the (height, width) of the image with the median aspect; ``None`` if none is readable.
+
+    Only the headers of some images are read, spread over all of them.
+    """
+    shapes = []
+    for path in evenly(paths, _LOOKED_AT):
+        try:
+            with open_image(path) as file:
+                shapes.append(read_shape(file, path))
+        except ImageError:
+            continue  # whoever reads its pixels says so
+    shapes.sort(key=lambda shape: (shape[1] / shape[0], shape))
+    return shapes[(len(shapes) - 1) // 2] if shapes else None
+
+
+def shrinking_note(shape: tuple[int, int], settings: DataSettings) -> str:
+    """Return what becomes of images of a shape, and of small defects in them, in a line.
+
+    Args:
+        shape: (height, width) of the images in pixels.
+        settings: how large the networks see them.
+    """
+    if settings.tile:
+        return f"images of {_text(shape)} are cut into tiles of {_text(settings.size)}"
+    seen = f"images of {_text(shape)} pixels (height x width) are seen at {_text(settings.size)}"
+    smaller = math.sqrt(math.prod(shape) / math.prod(settings.size))
+    if smaller < _NOTED:
+        return seen
+    larger = size_of(*shape, area=round(math.prod(shape) / max(1.0, smaller / 2) ** 2))
+    times = math.prod(larger) / math.prod(settings.size)
+    return (
+        f"{seen}: {smaller:.1f} times smaller, so a defect of 10 pixels becomes "
+        f"{10 / smaller:.0f}. If you look for smaller ones: --image-size {_text(larger)} "
+        f"({times:.1f} times the computing at inspection), or --tile"
+    )
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def settled_size(settings: Settings, source: str | Path) -> Settings:
+    """Return settings whose image size is in pixels: ``auto`` becomes what it is for a data set.
+
+    Args:
+        settings: any.
+        source: the good images, as ``good_samples`` takes them.
+
+    Raises:
+        DataError: if they are looked for and cannot be found.
+    """
+    if settings.data.image_size != "auto":
+        return settings
+    shape = None
+    if not settings.data.tile:
+        samples = good_samples(source, tell=lambda _: None)  # whoever trains on them says it
+        shape = typical_shape([sample.path for sample in samples])
+    size = settings.data.size if shape is None else size_of(*shape)
+    return dataclasses.replace(settings, data=dataclasses.replace(settings.data, image_size=size))
