@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -61,12 +63,12 @@ def measure(data: str, repeats: float) -> dict[str, object]:
     likeness = likenesses(training, [sample for sample in test if sample.defect_type == "good"])
     others = np.flatnonzero(likeness < repeats)
     drawn = np.random.default_rng(0).permutation(len(training))[: len(others)]
-    known, asked = embeddings(training), embeddings(test)
+    known, asked = embeddings(read(training)), embeddings(read(test))
     chosen = {"all": np.arange(len(training)), "without_repeats": others, "as_many_drawn": drawn}
     return {
         name: {
             "images": len(which),
-            "image_auroc": auroc(defective, scores(known[which], asked))
+            "image_auroc": auroc(defective, maps(fit(known[which]), asked).max((1, 2)))
             if len(which) > 1
             else None,
         }
@@ -81,13 +83,13 @@ def likenesses(training: list[Sample], good: list[Sample]) -> NDArray[np.float64
 
 
 @torch.no_grad()
-def embeddings(samples: list[Sample]) -> NDArray[np.float32]:
+def embeddings(images: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
     """Return some channels of the teacher's taps, joined at stride 4: [n, h, w, CHANNELS]."""
     teacher, _ = pretrained_teacher(TEACHER, None, image_size=(SIZE, SIZE))
     chosen = torch.randperm(sum(teacher.channels), generator=torch.Generator().manual_seed(0))
     found = []
-    for sample in samples:
-        pixels = torch.from_numpy(resize(read_image(sample.path), (SIZE, SIZE)))
+    for image in images:
+        pixels = torch.from_numpy(resize(image, (SIZE, SIZE)))
         x = pixels.permute(2, 0, 1)[None] / 255
         x = (x - torch.tensor(teacher.mean).view(3, 1, 1)) / torch.tensor(teacher.std).view(3, 1, 1)
         taps = teacher.eval()(x)
@@ -96,19 +98,42 @@ def embeddings(samples: list[Sample]) -> NDArray[np.float32]:
     return np.stack(found)
 
 
-def scores(known: NDArray[np.float32], asked: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the highest smoothed distance of each image."""
-    mean = known.mean(0)
-    maps = np.empty(asked.shape[:-1])
-    for place in np.ndindex(mean.shape[:2]):
-        at = (slice(None), *place)
-        covariance = np.cov(known[at], rowvar=False) + REGULARISATION * np.eye(CHANNELS)
-        away = asked[at].astype(np.float64) - mean[place]
-        squares = (away * np.linalg.solve(covariance, away.T).T).sum(1)
-        maps[at] = np.sqrt(squares.clip(0))
+def read(samples: list[Sample]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images of samples."""
+    return (read_image(sample.path) for sample in samples)
+
+
+class Gaussians(NamedTuple):
+    """What good images are like at every place.
+
+    Attributes:
+        mean: [h, w, CHANNELS].
+        inverse: of the covariance, [h, w, CHANNELS, CHANNELS].
+    """
+
+    mean: NDArray[np.float32]
+    inverse: NDArray[np.float32]
+
+
+def fit(known: NDArray[np.float32]) -> Gaussians:
+    """Return the Gaussians of good images' embeddings."""
+    height, width = known.shape[1:3]
+    inverse = np.empty((height, width, CHANNELS, CHANNELS), np.float32)
+    for place in np.ndindex(height, width):
+        values = known[(slice(None), *place)]
+        covariance = np.cov(values, rowvar=False) + REGULARISATION * np.eye(CHANNELS)
+        inverse[place] = np.linalg.inv(covariance)
+    return Gaussians(known.mean(0), inverse)
+
+
+def maps(good: Gaussians, asked: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the distances of images from the Gaussians, smoothed, [n, SIZE, SIZE]."""
+    away = (asked - good.mean).transpose(1, 2, 0, 3)  # [h, w, n, CHANNELS]
+    squares = ((away @ good.inverse) * away).sum(-1)  # [h, w, n]
+    distances = np.sqrt(squares.clip(0)).transpose(2, 0, 1)
     # Smoothed at the image's size, as published.
-    whole = (cv2.GaussianBlur(cv2.resize(each, (SIZE, SIZE)), (0, 0), SIGMA) for each in maps)
-    return np.array([each.max() for each in whole])
+    whole = (cv2.resize(each, (SIZE, SIZE)) for each in distances)
+    return np.stack([cv2.GaussianBlur(each, (0, 0), SIGMA) for each in whole])
 
 
 if __name__ == "__main__":

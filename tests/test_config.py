@@ -69,6 +69,8 @@ OTHER: dict[str, Any] = {
     "skip_unreadable": True,
     "rotation": 10.0,
     "quarter_turns": True,
+    "light": 0.1,
+    "white_balance": 0.1,
     "cache_gib": 0.25,
     "calibration_fraction": 0.3,
     "calibration_minimum": 3,
@@ -113,6 +115,7 @@ OTHER: dict[str, Any] = {
     "log_every": 3,
     "tensorboard": True,
     "score_fraction": 0.1,
+    "confidence": 0.9,
     "max_false_alarm_rate": 0.05,
 }
 

@@ -665,6 +665,7 @@ def calibrate(
     good: AnyPath | Iterable[AnyPath] | None = None,
     *,
     max_false_alarm_rate: float | None = None,
+    confidence: float | None = None,
     restore: str | None = None,
     on_progress: OnProgress | None = None,
     **runtime: Unpack[RuntimeKeywords],
@@ -682,6 +683,7 @@ def calibrate(
             ``None`` keeps the scores and changes the rate alone.
         max_false_alarm_rate: fraction of good parts that may be called defective; ``None`` keeps
             it.
+        confidence: with which that rate is to hold, in [0, 1), 0 in the mean; ``None`` keeps it.
         restore: name of a kept calibration to go back to, alone.
         on_progress: called after each image, with those of all forms.
         **runtime: as for ``load``, where ``model`` is a folder; quantised forms run on the CPU.
@@ -689,7 +691,8 @@ def calibrate(
     Raises:
         DataError: if good images are missing or are those of the training, if there is nothing to
             change, or the folder cannot be written to.
-        SettingsError: if the rate is not in (0, 1], or ``restore`` is not alone.
+        SettingsError: if the rate or the confidence is out of its range, or ``restore`` is not
+            alone.
         BundleError: if the model or a kept calibration cannot be used.
         MissingExtraError: if nothing is installed that can run the model.
     """
@@ -717,6 +720,7 @@ def calibrate(
         open_form,
         images,
         max_false_alarm_rate=scalar(max_false_alarm_rate),
+        confidence=scalar(confidence),
         restore=restore,
         on_progress=on_progress or _ignore,
     )

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from destseg.validation import (
     ANY,
+    BELOW_1,
     CROP_SIZE,
     DILATIONS,
     FRACTION,
@@ -42,6 +43,7 @@ HARMLESS = {
     "cache_gib",
     "checkpoint_every",
     "log_every",
+    "confidence",
     "max_false_alarm_rate",
     "max_pixels",
     "skip_unreadable",
@@ -50,7 +52,7 @@ HARMLESS = {
     "tensorboard",
 }
 # The same of a finished model, whose calibration is bound to these too.
-HARMLESS_WHEN_FINISHED = HARMLESS - {"max_false_alarm_rate", "tile_overlap"}
+HARMLESS_WHEN_FINISHED = HARMLESS - {"confidence", "max_false_alarm_rate", "tile_overlap"}
 
 
 def setting(default: Any, text: str, rule: Rule = ANY) -> Any:
@@ -120,6 +122,19 @@ class DataSettings:
     quarter_turns: bool = setting(
         False,
         "Also rotate good images by 90, 180 or 270 degrees, for parts that lie any way round.",
+    )
+    light: float = setting(
+        0.2,
+        "Training makes images up to this much brighter or darker at random (0.2: by a factor of "
+        "up to e^0.2 either way), and their gamma alike, so that another light is no defect. 0 "
+        "where brightness itself shows a defect.",
+        between(0, 1),
+    )
+    white_balance: float = setting(
+        0.05,
+        "The same for each colour alone, so that a warmer or colder light is no defect. 0 where a "
+        "shade of colour shows a defect.",
+        between(0, 1),
     )
     cache_gib: float = setting(
         4.0,
@@ -318,4 +333,10 @@ class DecisionSettings:
         "Largest fraction of good parts that may be called defective; sets the threshold from the "
         "calibration images.",
         FRACTION_ABOVE_0,
+    )
+    confidence: float = setting(
+        0.0,
+        "Let that rate hold with this confidence over the choice of calibration images (0.95 takes "
+        "59 of them for 5 %, 299 for 1 %); 0: in the mean over all choices.",
+        BELOW_1,
     )

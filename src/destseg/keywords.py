@@ -28,6 +28,8 @@ class SettingsKeywords(TypedDict, total=False):
     skip_unreadable: bool
     rotation: float
     quarter_turns: bool
+    light: float
+    white_balance: float
     cache_gib: float
     calibration_fraction: float
     calibration_minimum: int
@@ -73,6 +75,7 @@ class SettingsKeywords(TypedDict, total=False):
     tensorboard: bool
     score_fraction: float
     max_false_alarm_rate: float
+    confidence: float
 
 
 class RuntimeKeywords(TypedDict, total=False):

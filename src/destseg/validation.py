@@ -33,6 +33,7 @@ ANY = Rule(lambda _: True, "")
 PATH = Rule(lambda _: True, "")
 POSITIVE = Rule(lambda value: value > 0, "a number above 0")
 FRACTION = Rule(lambda value: 0 <= value <= 1, "a number in [0, 1]")
+BELOW_1 = Rule(lambda value: 0 <= value < 1, "a number in [0, 1)")
 FRACTION_ABOVE_0 = Rule(lambda value: 0 < value <= 1, "a number in (0, 1]")
 DILATIONS = Rule(
     lambda values: len(values) > 0 and all(value >= 1 for value in values),

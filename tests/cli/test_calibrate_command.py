@@ -86,7 +86,9 @@ def test_a_new_rate_alone_keeps_the_scores(brightness_model, calibrate):
     assert (code, err) == (0, "")
     # Of three calibration scores the second highest: two of four parts may be above it.
     assert split(out)[0] == [
-        "threshold 0.2001 (was 0.3001), at most 50.00% false alarms, from 3 good images",
+        "threshold 0.2001 (was 0.3001), at most 50.00% false alarms in the mean, "
+        "86.46% with 95% confidence, "
+        "from 3 good images",
         "  set by b",
     ]
     after = load_bundle(brightness_model)
@@ -107,7 +109,9 @@ def test_new_images_give_new_scores_at_the_old_rate(brightness_model, calibrate,
     assert after.max_false_alarm_rate == 0.25
     # Two of eight may be above: the second highest.
     assert split(out)[0] == [
-        "threshold 0.6001 (was 0.3001), at most 25.00% false alarms, from 7 good images",
+        "threshold 0.6001 (was 0.3001), at most 25.00% false alarms in the mean, "
+        "52.07% with 95% confidence, "
+        "from 7 good images",
         f"  set by {good / '2.png'}",
     ]
     assert load(brightness_model).predict(np.full((64, 64, 3), 160, np.uint8)).is_defective
@@ -168,8 +172,12 @@ def test_a_quantised_form_is_fitted_on_the_same_images(with_int8, calibrate, tmp
     code, out, err = calibrate(with_int8, good)
     assert (code, err) == (0, "")
     assert [line for line in split(out)[0] if not line.startswith("  set by ")] == [
-        "threshold 0.6001 (was 0.3001), at most 25.00% false alarms, from 3 good images",
-        "onnx-int8: threshold 0.3001 (was 0.1501), at most 25.00% false alarms, from 3 good images",
+        "threshold 0.6001 (was 0.3001), at most 25.00% false alarms in the mean, "
+        "63.16% with 95% confidence, "
+        "from 3 good images",
+        "onnx-int8: threshold 0.3001 (was 0.1501), at most 25.00% false alarms in the mean, "
+        "63.16% with 95% confidence, "
+        "from 3 good images",
     ]
     assert out.count(f"  set by {good / '2.png'}\n") == 2
     bundle = load_bundle(with_int8)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
 from destseg.config import Settings
 from destseg.errors import BundleError, DataError, SettingsError
-from destseg.inference.calibration import TOLERANCE, Calibration, threshold_rank
+from destseg.inference.calibration import TOLERANCE, Calibration, rate_bound, threshold_rank
 
 RATES = ["0.001", "0.01", "0.02", "0.05", "0.07", "0.1", "0.15", "0.25", "0.3", "0.5", "0.9", "1"]
 
@@ -356,3 +357,62 @@ def test_a_calibration_for_a_bit_depth_fits_that_only():
     calibration.require_match(settings, "a", Path("here"))
     with pytest.raises(BundleError, match="bit_depth: calibrated for 12, the model has 16"):
         calibration.require_match(Settings(), "a", Path("here"))
+
+
+# --- a rate with confidence
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])
+@pytest.mark.parametrize(("n", "rank"), [(1, 0), (19, 0), (19, 3), (100, 1), (100, 99), (2000, 40)])
+def test_the_bound_is_the_quantile_of_the_beta_distribution(n, rank, confidence):
+    expected = scipy.stats.beta.ppf(confidence, rank + 1, n - rank)
+    assert rate_bound(n, rank, confidence) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "rate"), [(59, 0.05), (299, 0.01), (93, 0.05), (124, 0.05)])
+def test_the_known_numbers_of_images_are_enough_and_one_less_is_not(n, rate):
+    """Order statistics for 95 % (the tables of non-parametric tolerance limits)."""
+    rank = {59: 0, 299: 0, 93: 1, 124: 2}[n]
+    assert threshold_rank(n, rate, 0.95)[0] == rank
+    assert rate_bound(n, rank, 0.95) <= rate < rate_bound(n - 1, rank, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("n", "rate"), [(59, 0.05), (60, 0.1), (200, 0.05), (400, 0.01), (1000, 0.02)]
+)
+def test_the_rate_holds_with_the_confidence_asked_for(n, rate):
+    """10,000 draws of calibration scores, whose true false-alarm rates are known."""
+    rank, _ = threshold_rank(n, rate, 0.95)
+    scores = np.sort(np.random.default_rng(n).random((10_000, n)), axis=1)
+    true_rates = 1 - scores[:, -1 - rank]
+    kept = (true_rates <= rate).mean()
+    assert kept >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 10_000)
+    following = 1 - scores[:, -2 - rank]
+    assert (following <= rate).mean() < 0.95  # a lower threshold would not keep it
+
+
+def test_equal_scores_keep_it_all_the_more():
+    scores = np.sort(np.random.default_rng(0).integers(0, 10, (2000, 100)), axis=1)
+    rank, _ = threshold_rank(100, 0.1, 0.95)
+    true_rates = 1 - (scores[:, -1 - rank] + 1) / 10  # above the threshold, not at it
+    assert (true_rates <= 0.1).mean() >= 0.95
+
+
+def test_a_confidence_raises_the_threshold_and_is_said():
+    scores = [k / 100 for k in range(100)]
+    mean = fitted(scores, rate=0.05)
+    sure = mean.with_rate(0.05, 0.95)
+    assert mean.threshold == pytest.approx(0.95 + 1e-4)
+    assert sure.threshold == pytest.approx(0.98 + 1e-4)
+    assert sure.rate_with_confidence(0.95) <= 0.05 < mean.rate_with_confidence(0.95)
+    assert "95% confidence" in sure.guarantee()
+    assert Calibration.from_dict(json.loads(json.dumps(sure.to_dict()))) == sure
+    assert sure.guarantee_note() is None
+    few = fitted(scores[:40], rate=0.05).with_rate(0.05, 0.95)
+    assert "which takes 59: give 19 more good images" in few.guarantee_note()
+
+
+@pytest.mark.parametrize("confidence", [-0.1, 1.0, float("nan")])
+def test_a_confidence_out_of_its_range_is_refused(confidence):
+    with pytest.raises(SettingsError, match=r"--confidence: expected a number in \[0, 1\)"):
+        fitted([0.1, 0.2]).with_rate(0.1, confidence)

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from destseg.synthesis.augment import View, draw_view, show, show_mask
+from destseg.synthesis.augment import View, draw_light, draw_view, relight, show, show_mask
 
 
 def noise(height, width, seed=0):
@@ -195,3 +195,48 @@ def test_the_same_generator_gives_the_same_views():
     one, other = (views((90, 70), 5, crop=(32, 32), **ANY_WAY) for _ in range(2))
     assert one == other
     assert len(set(one)) == 5
+
+
+# ---- light
+
+IMAGE = noise(20, 30)
+
+
+def lights(n=500, **strengths):
+    draw = np.random.default_rng(0)
+    return [draw_light(draw, **{"light": 0.0, "white_balance": 0.0, **strengths}) for _ in range(n)]
+
+
+def test_without_a_change_of_light_nothing_is_drawn():
+    draw, fresh = np.random.default_rng(0), np.random.default_rng(0)
+    assert draw_light(draw, 0.0, 0.0) is None
+    assert draw.random() == fresh.random()
+    image = IMAGE.copy()
+    assert relight(image, None) is image
+
+
+def test_light_is_one_factor_and_one_gamma_for_all_colours():
+    tables = lights(light=0.2)
+    for table in tables:
+        assert (table == table[:, :1]).all()
+        assert (np.diff(table[:, 0].astype(int)) >= 0).all()  # no order of grey levels is turned
+    # At mid-grey a factor f and a gamma g give 128 -> 255 f (128 / 255) ** g.
+    middle = np.array([table[128, 0] for table in tables]) / 255
+    low = np.exp(-0.2) * (128 / 255) ** np.exp(0.2)
+    high = np.exp(0.2) * (128 / 255) ** np.exp(-0.2)
+    assert low - 0.01 < middle.min() < 1.1 * low
+    assert 0.95 * high < middle.max() < high + 0.01
+
+
+def test_white_balance_changes_colours_apart():
+    tables = lights(white_balance=0.05)
+    ratios = np.array([table[200].astype(float) / 200 for table in tables])
+    assert 0.94 < ratios.min() < 0.97
+    assert 1.03 < ratios.max() < 1.06
+    assert np.abs(np.corrcoef(ratios.T)[0, 1]) < 0.15
+
+
+def test_each_colour_has_its_own_column():
+    table = np.stack([np.arange(256), 255 - np.arange(256), np.full(256, 7)], -1).astype(np.uint8)
+    expected = np.stack([table[IMAGE[..., c], c] for c in range(3)], -1)
+    np.testing.assert_array_equal(relight(IMAGE, table), expected)

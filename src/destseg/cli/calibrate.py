@@ -43,6 +43,13 @@ def run(words: list[str]) -> int:
         help="fraction of good parts that may be called defective (default: as it was)",
     )
     parser.add_argument(
+        "--confidence",
+        type=float,
+        metavar="C",
+        help="let that rate hold with this confidence, such as 0.95; 0 in the mean (default: as "
+        "it was)",
+    )
+    parser.add_argument(
         "--restore", metavar="FILE", help="go back to a calibration that was kept, by its name"
     )
     add_runtime_flags(parser)
@@ -55,6 +62,7 @@ def run(words: list[str]) -> int:
             parsed.bundle,
             parsed.good,
             max_false_alarm_rate=parsed.max_false_alarm_rate,
+            confidence=parsed.confidence,
             restore=parsed.restore,
             on_progress=show,
             **runtime_options(parsed),
@@ -74,8 +82,8 @@ def _tell(form: str, old: Calibration | None, new: Calibration) -> None:
     was = f" (was {old.threshold:.4f})" if old is not None else ""
     which = "" if form == "fp32" else f"{form}: "
     print(
-        f"{which}threshold {new.threshold:.4f}{was}, at most "
-        f"{new.guaranteed_false_alarm_rate:.2%} false alarms, from {len(new.scores)} good images"
+        f"{which}threshold {new.threshold:.4f}{was}, {new.guarantee()}, "
+        f"from {len(new.scores)} good images"
     )
     print(f"  {new.set_by()}")
     if short := new.guarantee_note():

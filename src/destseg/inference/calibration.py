@@ -21,7 +21,9 @@ the part.
 """
 
 
-def threshold_rank(n: int, max_false_alarm_rate: float) -> tuple[int, float]:
+def threshold_rank(
+    n: int, max_false_alarm_rate: float, confidence: float = 0.0
+) -> tuple[int, float]:
     """Return which of n calibration scores is the threshold, and the rate that it guarantees.
 
     Split conformal prediction (Vovk et al., 2005): a good part's p-value is at most a with
@@ -30,16 +32,53 @@ def threshold_rank(n: int, max_false_alarm_rate: float) -> tuple[int, float]:
     Args:
         n: number of calibration images, at least 1.
         max_false_alarm_rate: the rate a asked for, in (0, 1].
+        confidence: probability in [0, 1) over the draw of the calibration images with which the
+            rate is to hold (``rate_bound``); 0 asks for it in the mean over all such draws.
 
     Returns:
         (rank, guaranteed false-alarm rate): an image is flagged when its score is above the rank-th
         highest calibration score, counted from 0, by more than ``TOLERANCE``.  Where n is too small
-        for the rate asked for, the rank is 0 and the guarantee is 1 / (n + 1).
+        for the rate asked for, the rank is 0 and the guarantee is 1 / (n + 1).  The guaranteed
+        rate is that in the mean, whatever the confidence.
     """
+    if confidence:
+        rank = 0
+        while rank + 1 < n and rate_bound(n, rank + 1, confidence) <= max_false_alarm_rate:
+            rank += 1
+        return rank, (rank + 1) / (n + 1)
     # The small term keeps 0.1 * 10 from becoming 0.9999...
     allowed = math.floor(max_false_alarm_rate * (n + 1) + 1e-9)
     allowed = min(max(allowed, 1), n)
     return allowed - 1, allowed / (n + 1)
+
+
+def rate_bound(n: int, rank: int, confidence: float) -> float:
+    """Return the false-alarm rate that a threshold keeps with some confidence.
+
+    The rate at the rank-th highest of n scores is distributed as Beta(rank + 1, n - rank), or lies
+    below where scores tie, whatever the scores' distribution is (Wilks, 1941: tolerance limits).
+
+    Args:
+        n: number of calibration images.
+        rank: of the score that is the threshold, counted from 0 at the highest; below n.
+        confidence: probability over the draw of the calibration images, in [0, 1).
+
+    Returns:
+        The rate in [0, 1] that is exceeded with a probability of 1 - confidence.
+
+    >>> round(rate_bound(59, 0, 0.95), 3), round(rate_bound(299, 0, 0.95), 3)
+    (0.05, 0.01)
+    """
+    if rank == 0:
+        return -math.expm1(math.log1p(-confidence) / n)
+    logs = [math.log(math.comb(n, k)) for k in range(rank + 1)]
+    low, high = 0.0, 1.0
+    for _ in range(60):  # halving: at most so many parts of n are above, with 1 - confidence
+        rate = (low + high) / 2
+        inside, outside = math.log(rate), math.log1p(-rate)
+        at_most = sum(math.exp(log + k * inside + (n - k) * outside) for k, log in enumerate(logs))
+        low, high = (rate, high) if at_most > 1 - confidence else (low, rate)
+    return high
 
 
 @dataclass(frozen=True)
@@ -64,6 +103,7 @@ class Calibration:
         roi_sha256: of the region of interest; ``None`` where whole images were inspected.
         bit_depth: bits that the values of 16-bit images were taken to use.
         padded: whether images of other shapes kept theirs.
+        confidence: with which the rate asked for is to hold; 0 is in the mean.
     """
 
     scores: tuple[float, ...]
@@ -78,6 +118,7 @@ class Calibration:
     roi_sha256: str | None
     bit_depth: int
     padded: bool = False
+    confidence: float = 0.0
 
     def __post_init__(self) -> None:
         if not len(self.scores) == len(self.peaks) == len(self.paths) > 0:
@@ -86,6 +127,10 @@ class Calibration:
             raise SettingsError(
                 "--max-false-alarm-rate: expected a number in (0, 1], got "
                 f"{self.max_false_alarm_rate!r}"
+            )
+        if not 0 <= self.confidence < 1:
+            raise SettingsError(
+                f"--confidence: expected a number in [0, 1), got {self.confidence!r}"
             )
         if list(self.scores) != sorted(self.scores):
             raise DataError("a calibration's scores are expected in rising order")
@@ -112,18 +157,19 @@ class Calibration:
             peaks=tuple(peak for _, _, peak in rising),
             paths=tuple(path for _, path, _ in rising),
             max_false_alarm_rate=settings.decision.max_false_alarm_rate,
+            confidence=settings.decision.confidence,
             weights_sha256=weights_sha256,
             roi_sha256=roi_sha256,
             **_scored_with(settings),
         )
 
-    def with_rate(self, max_false_alarm_rate: float) -> Calibration:
-        """Return the same calibration scores with another rate asked for.
+    def with_rate(self, max_false_alarm_rate: float, confidence: float = 0.0) -> Calibration:
+        """Return the same calibration scores with another rate and confidence asked for.
 
         Raises:
-            SettingsError: if the rate is not in (0, 1].
+            SettingsError: if the rate is not in (0, 1], or the confidence not in [0, 1).
         """
-        return replace(self, max_false_alarm_rate=max_false_alarm_rate)
+        return replace(self, max_false_alarm_rate=max_false_alarm_rate, confidence=confidence)
 
     @property
     def threshold(self) -> float:
@@ -156,8 +202,11 @@ class Calibration:
         return f"set by {image}" + (f", that of regions by {pixel}" if pixel != image else "")
 
     def _deciding(self, rising: Sequence[float]) -> float:
-        rank, _ = threshold_rank(len(rising), self.max_false_alarm_rate)
-        return rising[-1 - rank]
+        return rising[-1 - self._rank]
+
+    @property
+    def _rank(self) -> int:
+        return threshold_rank(len(self.scores), self.max_false_alarm_rate, self.confidence)[0]
 
     def _named(self, values: Sequence[float]) -> tuple[str, ...]:
         deciding = self._deciding(sorted(values))
@@ -167,7 +216,23 @@ class Calibration:
     @property
     def guaranteed_false_alarm_rate(self) -> float:
         """Largest fraction of good parts flagged; above the rate asked for if n is small."""
-        return threshold_rank(len(self.scores), self.max_false_alarm_rate)[1]
+        return (self._rank + 1) / (len(self.scores) + 1)
+
+    def rate_with_confidence(self, confidence: float = 0.95) -> float:
+        """Return the false-alarm rate that these calibration images keep with a confidence.
+
+        Args:
+            confidence: probability over their draw, in [0, 1); see ``rate_bound``.
+        """
+        return rate_bound(len(self.scores), self._rank, confidence)
+
+    def guarantee(self) -> str:
+        """Return which false-alarm rate the threshold keeps, in words."""
+        confidence = self.confidence or 0.95
+        return (
+            f"at most {self.guaranteed_false_alarm_rate:.2%} false alarms in the mean, "
+            f"{self.rate_with_confidence(confidence):.2%} with {100 * confidence:.4g}% confidence"
+        )
 
     def p_value(self, score: float) -> float:
         """Return (1 + number of calibration scores >= score - ``TOLERANCE``) / (n + 1), in (0, 1].
@@ -183,15 +248,23 @@ class Calibration:
 
     def guarantee_note(self) -> str | None:
         """Return what guaranteeing the rate asked for takes; ``None`` where it is guaranteed."""
-        if self.guaranteed_false_alarm_rate <= self.max_false_alarm_rate:
+        n, rate = len(self.scores), self.max_false_alarm_rate
+        if self.confidence:
+            given, how = (
+                self.rate_with_confidence(self.confidence),
+                f" with {100 * self.confidence:.4g}%",
+            )
+            needed = math.ceil(math.log1p(-self.confidence) / math.log1p(-min(rate, 1 - 1e-9)))
+        else:
+            given, how = self.guaranteed_false_alarm_rate, ""
+            needed = math.ceil(1 / rate - 1e-9) - 1
+        if given <= rate:
             return None
-        n = len(self.scores)
-        needed = math.ceil(1 / self.max_false_alarm_rate - 1e-9) - 1
         return (
             f"with {n} calibration images the threshold guarantees a false-alarm rate of "
-            f"{self.guaranteed_false_alarm_rate:.2%}, not of {self.max_false_alarm_rate:.2%}, "
-            f"which takes {needed}: give more good images, raise --calibration-fraction, or accept "
-            "a higher --max-false-alarm-rate."
+            f"{given:.2%}{how and how + ' confidence'}, not of {rate:.2%}, which takes {needed}: "
+            f"give {needed - n} more good images, raise --calibration-fraction, or accept a higher "
+            "--max-false-alarm-rate."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -209,8 +282,9 @@ class Calibration:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         """Return the calibration that ``to_dict`` described."""
-        plain: dict[str, Any] = {item.name: values[item.name] for item in fields(cls)[:-1]}
-        plain["padded"] = values.get("padded", False)  # it came later than the others
+        plain: dict[str, Any] = {item.name: values[item.name] for item in fields(cls)[:-2]}
+        # These came later than the others.
+        plain |= {name: values.get(name, getattr(cls, name)) for name in ("padded", "confidence")}
         plain["paths"] = tuple(plain["paths"])
         if isinstance(plain["image_size"], list):
             plain["image_size"] = tuple(plain["image_size"])

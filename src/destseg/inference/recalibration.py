@@ -60,6 +60,7 @@ def calibrate_forms(
     good: Sequence[Path] | None = None,
     *,
     max_false_alarm_rate: float | None = None,
+    confidence: float | None = None,
     restore: str | None = None,
     on_progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Recalibration:
@@ -70,19 +71,23 @@ def calibrate_forms(
         open_form: gives what runs an INT8 form by its name, and ``None``, any fp32 one.
         good: images of good parts that the model was not trained on; ``None`` keeps the scores.
         max_false_alarm_rate: the rate asked for; ``None`` keeps it.
+        confidence: with which it is to hold, 0 in the mean; ``None`` keeps it.
         restore: name of a kept calibration to go back to, alone.
         on_progress: called with the images that are done and how many there are, of all forms.
 
     Raises:
-        SettingsError: if the rate is not in (0, 1], or ``restore`` is not alone.
+        SettingsError: if the rate or the confidence is out of its range, or ``restore`` is not
+            alone.
         DataError: if there is nothing to change, or the bundle cannot be written to.
         ImageError: if an image cannot be read.
         BundleError: if there is no such kept calibration.
     """
     before = bundle.calibration
     assert before is not None
+    asked = max_false_alarm_rate is not None or confidence is not None
     rate = before.max_false_alarm_rate if max_false_alarm_rate is None else max_false_alarm_rate
-    settings = bundle.settings.replace(max_false_alarm_rate=rate)
+    confidence = before.confidence if confidence is None else confidence
+    settings = bundle.settings.replace(max_false_alarm_rate=rate, confidence=confidence)
     forms = {
         name: load_export(bundle, name) for name in find_exports(bundle) if name.endswith("-int8")
     }
@@ -93,16 +98,16 @@ def calibrate_forms(
     }
     # All are made before the first is written: no threshold is new while another is old.
     if restore is not None:
-        if good is not None or max_false_alarm_rate is not None:
+        if good is not None or asked:
             raise SettingsError("--restore: expected no GOOD and no rate with it, got some")
         fitted = restored(bundle, forms, restore)
     elif good is None:
-        if max_false_alarm_rate is None:
+        if not asked:
             raise DataError(
                 "expected good images, --max-false-alarm-rate, or both, got neither: there is "
                 "nothing to change"
             )
-        fitted = {name: each.with_rate(rate) for name, each in old.items()}
+        fitted = {name: each.with_rate(rate, confidence) for name, each in old.items()}
     else:
         hashes = {"": bundle.weights_sha256} | {name: form.sha256 for name, form in forms.items()}
         names = [path.as_posix() for path in good]

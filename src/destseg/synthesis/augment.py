@@ -1,4 +1,4 @@
-"""What a sample shows of an image: the whole or a random crop, turned or not."""
+"""What a sample shows of an image: the whole or a random crop, turned or not, in what light."""
 
 from __future__ import annotations
 
@@ -65,6 +65,39 @@ def draw_view(
     if rotation:
         degrees += float(generator.uniform(-rotation, rotation))
     return View(y, x, height, width, degrees)
+
+
+def draw_light(
+    generator: np.random.Generator, light: float, white_balance: float
+) -> NDArray[np.uint8] | None:
+    """Draw what another light makes of each value of each colour: a factor and a gamma.
+
+    Args:
+        generator: where all random numbers come from.
+        light: natural logarithm of the largest factor, and of the largest gamma.
+        white_balance: of the largest factor of one colour.
+
+    Returns:
+        uint8 [256, 3]; ``None``, with nothing drawn, where both are 0.
+    """
+    if not light and not white_balance:
+        return None
+    factor, gamma = np.exp(generator.uniform(-light, light, 2))
+    colours = np.exp(generator.uniform(-white_balance, white_balance, 3))
+    values = 255 * factor * colours * (np.arange(256)[:, None] / 255) ** gamma
+    return np.asarray(np.rint(values.clip(0, 255)), np.uint8)
+
+
+def relight(image: NDArray[np.uint8], table: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """Return an image in another light.
+
+    Args:
+        image: uint8 [h, w, 3].
+        table: as ``draw_light`` gives it; ``None`` changes nothing.
+    """
+    if table is None:
+        return image
+    return np.asarray(cv2.LUT(np.ascontiguousarray(image), table[None]), np.uint8)
 
 
 def show(image: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:

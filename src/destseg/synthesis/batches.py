@@ -23,7 +23,7 @@ from destseg.data.images import padded
 from destseg.data.roi import Roi
 from destseg.phases import PHASES, SEGMENT
 from destseg.synthesis.anomalies import add_anomalies, cutpaste
-from destseg.synthesis.augment import draw_view, show, show_mask
+from destseg.synthesis.augment import draw_light, draw_view, relight, show, show_mask
 from destseg.synthesis.textures import as_grey_as
 
 
@@ -63,6 +63,7 @@ class Batches:
         images: the good parts.
         textures: uint8 [t, 3, h, w], of the size of a sample; made grey if the images are.
         rotation, quarter_turns: as in ``draw_view``.
+        light, white_balance: as in ``draw_light``.
         synthesis: how masks and opacities are drawn.
         batch_size: images in a step.
         seed: of everything drawn.
@@ -79,6 +80,8 @@ class Batches:
         *,
         rotation: float,
         quarter_turns: bool,
+        light: float = 0.0,
+        white_balance: float = 0.0,
         synthesis: SynthesisSettings,
         batch_size: int,
         seed: int,
@@ -96,6 +99,7 @@ class Batches:
         self._textures = as_grey_as(textures, images).to(device)
         self._rotation = rotation
         self._quarter_turns = quarter_turns
+        self._light, self._white_balance = light, white_balance
         self._synthesis = synthesis
         self._batch_size = batch_size
         self._seed = seed
@@ -178,9 +182,11 @@ class Batches:
             crop=None if size == self._size else self._size,
             inspected=inspected,
         )
+        light = draw_light(draw, self._light, self._white_balance)
         if not wanted:
             return None  # drawn all the same, so that the next one's numbers are what they are
-        return show(image, view), None if inspected is None else show_mask(inspected, view)
+        mask = None if inspected is None else show_mask(inspected, view)
+        return relight(show(image, view), light), mask
 
     def _where(self, allowed: list[NDArray[np.bool_] | None]) -> Tensor | None:
         """Return the masks of a batch, bool [n, 1, h, w]; ``None`` if all is allowed in all."""

@@ -60,6 +60,8 @@ def preview(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint
         ),
         rotation=settings.data.rotation,
         quarter_turns=settings.data.quarter_turns,
+        light=settings.data.light,
+        white_balance=settings.data.white_balance,
         synthesis=settings.synthesis,
         batch_size=count,
         seed=settings.training.seed,

@@ -123,8 +123,7 @@ def train(
             calibration = predictor.calibration
             log.say(
                 f"done in {seconds / 60:.1f} min; threshold {calibration.threshold:.4f}, "
-                f"{calibration.set_by()}, at most {calibration.guaranteed_false_alarm_rate:.2%} "
-                f"false alarms; model saved in {folder}",
+                f"{calibration.set_by()}, {calibration.guarantee()}; model saved in {folder}",
                 threshold=calibration.threshold,
                 guaranteed_false_alarm_rate=calibration.guaranteed_false_alarm_rate,
                 threshold_images=calibration.threshold_images,
@@ -163,6 +162,8 @@ def _batches(source: GoodParts, settings: Settings, device: torch.device) -> Bat
         ),
         rotation=settings.data.rotation,
         quarter_turns=settings.data.quarter_turns,
+        light=settings.data.light,
+        white_balance=settings.data.white_balance,
         synthesis=synthesis,
         batch_size=wanted.batch_size,
         seed=wanted.seed,
