@@ -32,9 +32,9 @@ def main() -> int:
     folder = Path(sys.argv[1])
     parts, predictor = folder / "parts", load(folder / "model", backend="torch")
     textured = predictor.bundle.settings.replace(cutpaste_probability=0.0)
-    write_image(IMAGES / "anomalies.png", preview(parts, textured, 6))
+    write_image(IMAGES / "anomalies.png", preview(parts, textured, 3))
     moved = predictor.bundle.settings.replace(cutpaste_probability=1.0)
-    write_image(IMAGES / "cutpaste.png", preview(parts, moved, 6))
+    write_image(IMAGES / "cutpaste.png", preview(parts, moved, 3))
     samples = test_samples(parts)
     kinds = dict.fromkeys(sample.defect_type for sample in samples)
     first = [next(each for each in samples if each.defect_type == kind) for kind in kinds]

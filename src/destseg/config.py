@@ -221,8 +221,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "image_size": SIDE,
         "crop_size": 0,
-        "light": 0.0,
-        "white_balance": 0.0,
         "teacher": "resnet18.tv_in1k",
         "student": "resnet18",
         "head": "aspp",

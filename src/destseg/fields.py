@@ -67,8 +67,8 @@ class DataSettings:
     image_size: ImageSize = setting(
         "auto",
         "Size in pixels to which every image is resized: HEIGHTxWIDTH, one number for a square, "
-        "or auto: the shape of the typical good image, with the area of 256x256. With tile, one "
-        "number: the side of a tile.",
+        "or auto: the good images' own shape with the area of 256x256, a square if their shapes "
+        "differ. With tile, one number: the side of a tile.",
         IMAGE_SIZE,
     )
     fit: Literal["stretch", "pad"] = setting(
@@ -124,16 +124,16 @@ class DataSettings:
         "Also rotate good images by 90, 180 or 270 degrees, for parts that lie any way round.",
     )
     light: float = setting(
-        0.2,
-        "Training makes images up to this much brighter or darker at random (0.2: by a factor of "
-        "up to e^0.2 either way), and their gamma alike, so that another light is no defect. 0 "
-        "where brightness itself shows a defect.",
+        0.0,
+        "Where the light of your line varies, 0.1 or 0.2: training makes images brighter or darker "
+        "at random, by a factor of up to e to this power, and their gamma alike. A defect that is "
+        "nothing but brighter or darker is then found less well.",
         between(0, 1),
     )
     white_balance: float = setting(
-        0.05,
-        "The same for each colour alone, so that a warmer or colder light is no defect. 0 where a "
-        "shade of colour shows a defect.",
+        0.0,
+        "The same for each colour alone, 0.05 for lamps that turn warmer or colder. A defect that "
+        "is nothing but another shade is then found less well.",
         between(0, 1),
     )
     cache_gib: float = setting(

@@ -97,6 +97,24 @@ def test_a_new_rate_alone_keeps_the_scores(brightness_model, calibrate):
     assert values["threshold"] == 0.2 + TOLERANCE
 
 
+def test_a_confidence_alone_keeps_scores_and_rate(brightness_model, calibrate):
+    """Of three images the second highest would do in the mean, not with 60 %: 0.57 > 0.5."""
+    calibrate(brightness_model, "--max-false-alarm-rate", "0.5")
+    code, out, err = calibrate(brightness_model, "--confidence", "0.6")
+    assert code == 0
+    assert "threshold 0.3001 (was 0.2001), at most 25.00% false alarms in the mean" in out
+    assert "26.32% with 60% confidence" in out  # 1 - 0.4 ** (1 / 3)
+    assert err == ""
+    code, out, err = calibrate(brightness_model, "--confidence", "0.95")
+    assert "guarantees a false-alarm rate of 63.16% with 95% confidence, not of 50.00%" in err
+    assert "which takes 5: give 2 more good images" in err
+    assert load_bundle(brightness_model).calibration.confidence == 0.95
+    # Another rate keeps the confidence, as another confidence kept the rate.
+    calibrate(brightness_model, "--max-false-alarm-rate", "0.7")
+    calibration = load_bundle(brightness_model).calibration
+    assert (calibration.max_false_alarm_rate, calibration.confidence) == (0.7, 0.95)
+
+
 def test_new_images_give_new_scores_at_the_old_rate(brightness_model, calibrate, tmp_path):
     good = write(tmp_path / "good", [51, 102, 153, 204, 0, 10, 20])
     code, out, err = calibrate(brightness_model, good)

@@ -227,3 +227,12 @@ def test_a_resumed_run_goes_on_with_its_own_settings(tmp_path, monkeypatch):
     assert main([*words, "--resume", "--log-every", "1"]) == 0
     assert main(words) == 0
     assert calls == [earlier, earlier.replace(log_every=1), Settings()]
+
+
+def test_a_size_is_shown_as_it_is_given(tmp_path, capsys):
+    path = tmp_path / "settings.yaml"
+    path.write_text("data: {image_size: [64, 96]}\n", encoding="utf-8")
+    assert main(["train", "--settings", str(path), "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--image-size SIZE" in shown
+    assert "(default: 64x96)" in shown

@@ -15,7 +15,6 @@ def preview(parts, textures, tmp_path):
     def run(*words: str, name: str = "sheet.png"):
         path = tmp_path / name
         fixed = ["--output", str(path), "--textures", str(textures), "--image-size", "64"]
-        fixed += ["--light", "0", "--white-balance", "0"]
         code = main(["preview", str(parts), *fixed, *words])
         return code, np.array(Image.open(path)) if path.exists() else None
 

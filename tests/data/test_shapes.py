@@ -53,9 +53,16 @@ def test_a_larger_area_is_kept_to():
 
 
 def test_the_typical_shape_is_that_of_most_images(tmp_path):
-    paths = [write(tmp_path / f"{n}.png", 40, 100) for n in range(5)]
-    paths += [write(tmp_path / f"odd{n}.png", 100, 40) for n in range(4)]
+    paths = [write(tmp_path / f"{n}.png", 40, 100) for n in range(7)]
+    paths += [write(tmp_path / f"odd{n}.png", 80, 80) for n in range(2)]
     assert typical_shape(paths) == (40, 100)
+
+
+def test_images_of_many_shapes_have_no_typical_one(tmp_path):
+    """As many lie as stand, so either shape would squeeze the others more than a square does."""
+    paths = [write(tmp_path / f"lying{n}.png", 40, 90) for n in range(5)]
+    paths += [write(tmp_path / f"standing{n}.png", 90, 40) for n in range(4)]
+    assert typical_shape(paths) == (60, 60)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])

@@ -270,3 +270,14 @@ def test_images_to_measure_ranges_on_are_of_the_networks_size(tile, tiny_setting
     else:
         small = Image.fromarray(first).resize((64, 64), Image.Resampling.BILINEAR)
         np.testing.assert_array_equal(made[0], np.array(small))
+
+
+def test_nothing_is_drawn_on_what_is_added_to_an_image(tmp_path):
+    """Images of 32 x 64 lie in the upper half of 64 x 64."""
+    for number in range(8):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    settings = SETTINGS.replace(fit="pad")
+    _, where = good_and_anomalous(sorted(tmp_path.iterdir()), settings, seed=0)
+    assert where[:, :32].any()
+    assert not where[:, 32:].any()

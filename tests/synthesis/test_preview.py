@@ -19,9 +19,7 @@ def cells(sheet):
 
 @pytest.fixture
 def settings(tiny_settings):
-    return tiny_settings.replace(
-        image_size=256, rotation=0, quarter_turns=False, light=0, white_balance=0
-    )
+    return tiny_settings.replace(image_size=256, rotation=0, quarter_turns=False)
 
 
 @pytest.mark.parametrize("count", [1, 5])

@@ -245,6 +245,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 OTHERS = {
     "sgd": {"optimizer": "sgd", "schedule": "constant", "lr_student": 0.1},
     "bf16": {"precision": "bf16"},
+    "long images in varied light": {
+        "image_size": (96, 160),
+        "crop_size": 64,
+        "light": 0.2,
+        "white_balance": 0.05,
+    },
     "aspp": {"head": "aspp", "student": "test_efficientnet", "gradient_checkpointing": True},
 }
 

@@ -178,8 +178,11 @@ def require_same_settings(jobs: Iterable[TrainingJob]) -> None:
         if job.state == "new" or not written.is_file():
             continue
         harmless = HARMLESS_WHEN_FINISHED if (job.folder / MANIFEST).is_file() else HARMLESS
-        asked = settled_size(job.settings, job.category.data)
-        changed = changed_settings(Settings.from_yaml(written), asked, harmless)
+        then, now = (
+            settled_size(settings, job.category.data)
+            for settings in (Settings.from_yaml(written), job.settings)
+        )
+        changed = changed_settings(then, now, harmless)
         if changed:
             problems.append("\n".join([f"{job.folder} ({job.state}):", *changed]))
     if problems:

@@ -9,7 +9,15 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from destseg.config import GROUPS, PRESETS, Settings, field_types, flag, settings_fields
+from destseg.config import (
+    GROUPS,
+    PRESETS,
+    ImageSize,
+    Settings,
+    field_types,
+    flag,
+    settings_fields,
+)
 
 TITLES = {
     "data": "images",
@@ -133,7 +141,8 @@ def _add_sources(section: Any) -> None:
 def _add_flag(section: Any, name: str, expected: Any, values: Any) -> None:
     default = getattr(values, name)
     text = values.__dataclass_fields__[name].metadata["help"].rstrip(".")
-    shown = " ".join(f"{part:g}" for part in default) if isinstance(default, tuple) else default
+    between = "x" if expected == ImageSize else " "
+    shown = between.join(f"{part:g}" for part in default) if isinstance(default, tuple) else default
     shown = f"{shown:.6g}" if isinstance(shown, float) else shown
     help_text = text if default is None else f"{text} (default: {shown})"
     help_text = help_text.replace("%", "%%")
@@ -155,7 +164,7 @@ def _add_flag(section: Any, name: str, expected: Any, values: Any) -> None:
     section.add_argument(flag(name), **options)
 
 
-_METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
+_METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME", ImageSize: "SIZE"}
 
 
 def _reader(expected: Any) -> Any:

@@ -18,6 +18,7 @@ from destseg.fields import SIDE, STRIDE
 
 _LEAST = 64
 _LOOKED_AT = 64
+_NEARER = 0.5  # of a square's distance: from there on a shape is typical
 _NOTED = 1.25  # times that images are made smaller, from which on it is said what that does
 
 
@@ -45,7 +46,9 @@ def size_of(height: int, width: int, area: int = SIDE**2) -> tuple[int, int]:
 def typical_shape(paths: Sequence[Path]) -> tuple[int, int] | None:
     """Return the (height, width) of the image with the median aspect; ``None`` if none is readable.
 
-    Only the headers of some images are read, spread over all of them.
+    Where that is hardly nearer to the images' shapes than a square is, they have no typical shape,
+    and it is a square of their typical area.  Only the headers of some images are read, spread
+    over all of them.
     """
     shapes = []
     for path in evenly(paths, _LOOKED_AT):
@@ -54,8 +57,16 @@ def typical_shape(paths: Sequence[Path]) -> tuple[int, int] | None:
                 shapes.append(read_shape(file, path))
         except ImageError:
             continue  # whoever reads its pixels says so
+    if not shapes:
+        return None
     shapes.sort(key=lambda shape: (shape[1] / shape[0], shape))
-    return shapes[(len(shapes) - 1) // 2] if shapes else None
+    aspects = [math.log(width / height) for height, width in shapes]
+    middle = (len(shapes) - 1) // 2
+    off = sum(abs(aspect - aspects[middle]) for aspect in aspects)
+    if off > _NEARER * sum(map(abs, aspects)):
+        side = round(math.sqrt(sorted(map(math.prod, shapes))[middle]))
+        return side, side
+    return shapes[middle]
 
 
 def shrinking_note(shape: tuple[int, int], settings: DataSettings) -> str:

@@ -125,8 +125,13 @@ def good_and_anomalous(
     textures = load_textures("builtin", settings.data.size, max_pixels=settings.data.max_pixels)
     generator = torch.Generator().manual_seed(seed)
     channels_first = torch.from_numpy(clean).permute(0, 3, 1, 2)
+    there = np.stack([_there(images[index], clean[index]) for index in range(len(images))])
     anomalous, masks = add_anomalies(
-        channels_first, as_grey_as(textures, clean), settings.synthesis, generator
+        channels_first,
+        as_grey_as(textures, clean),
+        settings.synthesis,
+        generator,
+        torch.from_numpy(there[:, None]),
     )
     pixels = anomalous.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     where = masks[:, 0].numpy() > 0.5
@@ -140,6 +145,13 @@ def _view(image: Pixels, data: DataSettings, draw: np.random.Generator) -> Pixel
         return padded(image, data.size)
     size = (image.shape[0], image.shape[1])
     return show(image, draw_view(size, draw, crop=data.size))
+
+
+def _there(image: Pixels, seen: Pixels) -> NDArray[np.bool_]:
+    """Return what of a view is the image and not added to it, bool [h, w]."""
+    there = np.zeros(seen.shape[:2], bool)
+    there[: image.shape[0], : image.shape[1]] = True
+    return there
 
 
 def _with_nncf(
