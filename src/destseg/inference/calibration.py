@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -204,7 +204,7 @@ class Calibration:
     def _deciding(self, rising: Sequence[float]) -> float:
         return rising[-1 - self._rank]
 
-    @property
+    @cached_property  # with a confidence it takes milliseconds, and every decision asks
     def _rank(self) -> int:
         return threshold_rank(len(self.scores), self.max_false_alarm_rate, self.confidence)[0]
 
@@ -250,10 +250,8 @@ class Calibration:
         """Return what guaranteeing the rate asked for takes; ``None`` where it is guaranteed."""
         n, rate = len(self.scores), self.max_false_alarm_rate
         if self.confidence:
-            given, how = (
-                self.rate_with_confidence(self.confidence),
-                f" with {100 * self.confidence:.4g}%",
-            )
+            given = self.rate_with_confidence(self.confidence)
+            how = f" with {100 * self.confidence:.4g}% confidence"
             needed = math.ceil(math.log1p(-self.confidence) / math.log1p(-min(rate, 1 - 1e-9)))
         else:
             given, how = self.guaranteed_false_alarm_rate, ""
@@ -262,7 +260,7 @@ class Calibration:
             return None
         return (
             f"with {n} calibration images the threshold guarantees a false-alarm rate of "
-            f"{given:.2%}{how and how + ' confidence'}, not of {rate:.2%}, which takes {needed}: "
+            f"{given:.2%}{how}, not of {rate:.2%}, which takes {needed}: "
             f"give {needed - n} more good images, raise --calibration-fraction, or accept a higher "
             "--max-false-alarm-rate."
         )
@@ -282,9 +280,11 @@ class Calibration:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         """Return the calibration that ``to_dict`` described."""
-        plain: dict[str, Any] = {item.name: values[item.name] for item in fields(cls)[:-2]}
-        # These came later than the others.
-        plain |= {name: values.get(name, getattr(cls, name)) for name in ("padded", "confidence")}
+        plain: dict[str, Any] = {
+            item.name: values[item.name]
+            for item in fields(cls)
+            if item.default is MISSING or item.name in values  # what came later has a default
+        }
         plain["paths"] = tuple(plain["paths"])
         if isinstance(plain["image_size"], list):
             plain["image_size"] = tuple(plain["image_size"])
