@@ -41,8 +41,12 @@ DILATIONS = Rule(
 )
 
 
+def _is_side(value: int) -> bool:
+    return value >= 64 and value % 32 == 0
+
+
 CROP_SIZE = Rule(
-    lambda value: value == 0 or (value >= 64 and value % 32 == 0),
+    lambda value: value == 0 or _is_side(value),
     "0, or a multiple of 32, at least 64",
 )
 
@@ -59,7 +63,7 @@ def between(low: float, high: float) -> Rule:
 
 def _is_image_size(value: Any) -> bool:
     sides = value if isinstance(value, tuple) else (value,)
-    return value == "auto" or all(side >= 64 and side % 32 == 0 for side in sides)
+    return value == "auto" or all(map(_is_side, sides))
 
 
 IMAGE_SIZE = Rule(

@@ -186,6 +186,13 @@ def padded(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     return np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
 
 
+def padded_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return a mask of an image, bool [h, w], as one of the ``padded`` image: false where added."""
+    whole = np.zeros(size, bool)
+    whole[: mask.shape[0], : mask.shape[1]] = mask
+    return whole
+
+
 def resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """Resize an anomaly map bilinearly (half-pixel centres), for drawing at an image's size.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -112,4 +111,4 @@ def settled_size(settings: Settings, source: str | Path) -> Settings:
         samples = good_samples(source, tell=lambda _: None)  # whoever trains on them says it
         shape = typical_shape([sample.path for sample in samples])
     size = settings.data.size if shape is None else size_of(*shape)
-    return dataclasses.replace(settings, data=dataclasses.replace(settings.data, image_size=size))
+    return settings.replace(image_size=size)

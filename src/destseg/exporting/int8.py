@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from destseg.as_found import logging_as_found, without_remarks
 from destseg.config import DataSettings, Settings
 from destseg.data.decoded import GoodImages
-from destseg.data.images import padded
+from destseg.data.images import padded, padded_mask
 from destseg.errors import DataError, needs_extra
 from destseg.exporting.export import metadata_of, openvino_files
 from destseg.exporting.graph import INPUT
@@ -120,12 +120,12 @@ def good_and_anomalous(
             f"given an anomaly, got {len(images)} of {len(paths)}; add good images."
         )
     draw = np.random.default_rng(seed)
-    clean = np.stack([_view(images[index], settings.data, draw) for index in range(len(images))])
+    views = [_view(images[index], settings.data, draw) for index in range(len(images))]
+    clean, there = (np.stack(each) for each in zip(*views, strict=True))
     # Not the textures of the training, which need not be on this machine.
     textures = load_textures("builtin", settings.data.size, max_pixels=settings.data.max_pixels)
     generator = torch.Generator().manual_seed(seed)
     channels_first = torch.from_numpy(clean).permute(0, 3, 1, 2)
-    there = np.stack([_there(images[index], clean[index]) for index in range(len(images))])
     anomalous, masks = add_anomalies(
         channels_first,
         as_grey_as(textures, clean),
@@ -139,19 +139,14 @@ def good_and_anomalous(
     return pixels, where
 
 
-def _view(image: Pixels, data: DataSettings, draw: np.random.Generator) -> Pixels:
-    """Return what the networks would see: the whole image, or of a large one a crop."""
-    if not data.tile:
-        return padded(image, data.size)
+def _view(
+    image: Pixels, data: DataSettings, draw: np.random.Generator
+) -> tuple[Pixels, NDArray[np.bool_]]:
+    """Return what the networks would see, all of it or of a large one a crop, and what is image."""
     size = (image.shape[0], image.shape[1])
-    return show(image, draw_view(size, draw, crop=data.size))
-
-
-def _there(image: Pixels, seen: Pixels) -> NDArray[np.bool_]:
-    """Return what of a view is the image and not added to it, bool [h, w]."""
-    there = np.zeros(seen.shape[:2], bool)
-    there[: image.shape[0], : image.shape[1]] = True
-    return there
+    if not data.tile:
+        return padded(image, data.size), padded_mask(np.ones(size, bool), data.size)
+    return show(image, draw_view(size, draw, crop=data.size)), np.ones(data.size, bool)
 
 
 def _with_nncf(

@@ -123,7 +123,7 @@ class SurfaceHead(nn.Module):
 
     Such a region may agree with the student everywhere but at its border.  So this head is also
     given the teacher's features themselves, and it compares places with the mean of the image.
-    It has a phase of its own: the main head, given these features, would learn the textures of
+    It is a head of its own: the main head, given these features, would learn the textures of
     its anomalies by heart (measured: half of the pixel AP on grid).
     """
 

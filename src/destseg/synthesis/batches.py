@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from destseg.config import SynthesisSettings
+from destseg.config import Settings, SynthesisSettings
 from destseg.data.decoded import GoodImages
-from destseg.data.images import padded
+from destseg.data.images import padded, padded_mask
 from destseg.data.roi import Roi
 from destseg.phases import PHASES, SEGMENT
 from destseg.synthesis.anomalies import add_anomalies, cutpaste
 from destseg.synthesis.augment import draw_light, draw_view, relight, show, show_mask
-from destseg.synthesis.textures import as_grey_as
+from destseg.synthesis.textures import as_grey_as, load_textures
 
 
 def batch_indices(n: int, batch_size: int, step: int, *, seed: int, phase: str) -> list[int]:
@@ -105,6 +105,39 @@ class Batches:
         self._seed = seed
         self._device = device
 
+    @classmethod
+    def of(
+        cls,
+        images: GoodImages,
+        settings: Settings,
+        *,
+        batch_size: int,
+        device: torch.device,
+        roi: Roi | None,
+        share: slice = slice(None),
+    ) -> Batches:
+        """Return the batches that settings describe; the rest is as for the class.
+
+        Raises:
+            DataError, MissingExtraError: if there are no textures, as ``load_textures`` says.
+        """
+        data, synthesis = settings.data, settings.synthesis
+        return cls(
+            images,
+            load_textures(synthesis.textures, data.crop or data.size, max_pixels=data.max_pixels),
+            rotation=data.rotation,
+            quarter_turns=data.quarter_turns,
+            light=data.light,
+            white_balance=data.white_balance,
+            synthesis=synthesis,
+            batch_size=batch_size,
+            seed=settings.training.seed,
+            device=device,
+            pad_to=None if data.tile else data.size,
+            roi=roi,
+            share=share,
+        )
+
     def make(self, phase: str, step: int) -> Batch:
         """Return the batch of a step (from 0) of a phase."""
         words = [self._seed, PHASES[phase].number, 1, step]
@@ -171,8 +204,7 @@ class Batches:
         inspected = None if self._inspected is None else self._inspected(size)
         if self._pad_to not in (None, size):
             there = np.ones(size, bool) if inspected is None else inspected
-            inspected = np.zeros(self._pad_to, bool)
-            inspected[: size[0], : size[1]] = there  # what is added can have no anomaly
+            inspected = padded_mask(there, self._pad_to)  # what is added can have no anomaly
             size, image = self._pad_to, padded(image, self._pad_to)
         view = draw_view(
             size,

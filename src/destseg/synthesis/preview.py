@@ -21,7 +21,7 @@ from destseg.errors import DataError
 from destseg.fields import SIDE
 from destseg.phases import SEGMENT
 from destseg.synthesis.batches import Batches, batch_indices
-from destseg.synthesis.textures import BUILTIN, load_textures
+from destseg.synthesis.textures import BUILTIN
 
 _LARGEST = 2.0  # times the size that the networks see; more makes a sheet too large to look at
 
@@ -51,22 +51,11 @@ def preview(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint
     if len(images) == 0:
         raise DataError(f"{data}: none of {len(chosen)} images can be read; look at the files")
     region = settings.data.roi
-    batches = Batches(
+    batches = Batches.of(
         images,
-        load_textures(
-            settings.synthesis.textures,
-            settings.data.crop or settings.data.size,
-            max_pixels=settings.data.max_pixels,
-        ),
-        rotation=settings.data.rotation,
-        quarter_turns=settings.data.quarter_turns,
-        light=settings.data.light,
-        white_balance=settings.data.white_balance,
-        synthesis=settings.synthesis,
+        settings,
         batch_size=count,
-        seed=settings.training.seed,
         device=torch.device("cpu"),
-        pad_to=None if settings.data.tile else settings.data.size,
         roi=None if region is None else read_roi(region, max_pixels=settings.data.max_pixels),
     )
     clean, anomalous, masks, _ = batches.make(SEGMENT.name, 0)  # with both kinds of anomalies

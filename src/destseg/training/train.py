@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import platform
 import time
 from collections.abc import Callable
@@ -24,7 +23,6 @@ from destseg.model.device import resolve_device
 from destseg.model.teacher import pretrained_teacher
 from destseg.model_folder import CHECKPOINT, remove_model
 from destseg.synthesis.batches import Batches
-from destseg.synthesis.textures import load_textures
 from destseg.training.checkpoint import Checkpoint, save_checkpoint
 from destseg.training.determinism import exact
 from destseg.training.good_parts import GoodParts
@@ -150,27 +148,16 @@ def _model(settings: Settings, saved: Checkpoint | None) -> tuple[DeSTSeg, str]:
 
 
 def _batches(source: GoodParts, settings: Settings, device: torch.device) -> Batches:
-    wanted, synthesis = settings.training, settings.synthesis
     if not settings.model.surface_width:
-        synthesis = dataclasses.replace(synthesis, cutpaste_probability=0)  # nobody learns from it
-    return Batches(
+        settings = settings.replace(cutpaste_probability=0.0)  # nobody learns from it
+    size = settings.training.batch_size
+    return Batches.of(
         source.training,
-        load_textures(
-            settings.synthesis.textures,
-            settings.data.crop or settings.data.size,
-            max_pixels=settings.data.max_pixels,
-        ),
-        rotation=settings.data.rotation,
-        quarter_turns=settings.data.quarter_turns,
-        light=settings.data.light,
-        white_balance=settings.data.white_balance,
-        synthesis=synthesis,
-        batch_size=wanted.batch_size,
-        seed=wanted.seed,
+        settings,
+        batch_size=size,
         device=device,
-        share=share_of(wanted.batch_size),
-        pad_to=None if settings.data.tile else settings.data.size,
         roi=source.roi,
+        share=share_of(size),
     )
 
 
