@@ -135,6 +135,8 @@ class Settings:
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """Return settings from nested plain values, on top of the preset that they name.
 
+        Settings that there were once (``RETIRED``) are passed over.
+
         Raises:
             SettingsError: for unknown keys and for values that do not fit.
         """
@@ -149,12 +151,13 @@ class Settings:
             elif not isinstance(value, Mapping):
                 problems.append(f"{key}: expected a group of settings, got {value!r}")
             else:
+                kept = {name: each for name, each in value.items() if name not in RETIRED}
                 problems += [
                     _unknown_key(f"{key}.{name}", [f"{key}.{known}" for known in members[key]])
-                    for name in value
+                    for name in kept
                     if name not in members[key]
                 ]
-                flat.update(value)
+                flat.update(kept)
         if problems:
             raise SettingsError("\n".join(problems))
         return cls.from_preset(values.get("preset", "fast"), **flat)
@@ -213,6 +216,9 @@ def changed_settings(then: Settings, now: Settings, harmless: Collection[str] = 
         if name not in harmless and before[name] != after[name]
     ]
 
+
+RETIRED = {"surface_steps": "both heads learn in --segment-steps"}
+"""Settings that there were once, and what is so now: their flags are taken and do nothing."""
 
 GROUPS = ("data", "model", "synthesis", "training", "decision")
 
@@ -273,6 +279,8 @@ _Loader.add_implicit_resolver(
 
 
 def _unknown_key(key: str, known: Any) -> str:
+    if key in RETIRED:
+        return f"{key!r} is no setting any more: {RETIRED[key]}; leave it out"
     near = difflib.get_close_matches(str(key), list(known), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown setting {key!r}{hint}"

@@ -190,6 +190,25 @@ def test_all_wrong_flags_are_told_at_once(tmp_path, capsys):
     assert not (tmp_path / "model").exists()
 
 
+def test_a_flag_of_scripts_from_before_is_taken_and_told_to_do_nothing(capsys, monkeypatch):
+    given: list[Any] = []
+    monkeypatch.setattr("destseg.training.train.train", lambda *a, **k: given.append((a, k)))
+    words = ["train", "parts", "--output", "model"]
+    assert (main([*words, "--surface-steps", "5"]), main(words)) == (0, 0)
+    assert given[0] == given[1]
+    said = capsys.readouterr().err
+    assert said.count("--surface-steps does nothing any more: both heads learn in --segment") == 1
+    assert main(["train", "--help"]) == 0
+    assert "surface-steps" not in capsys.readouterr().out
+
+
+def test_a_file_of_settings_from_before_is_read_and_a_call_says_what_is_gone():
+    read_back = Settings.from_dict({"training": {"surface_steps": 800, "seed": 3}})
+    assert read_back == Settings.from_preset(seed=3)
+    with pytest.raises(SettingsError, match=r"no setting any more: both heads .* leave it out"):
+        Settings.from_preset("fast", surface_steps=800)
+
+
 def test_the_messages_say_the_words_that_were_written():
     for words in (["--batch-size", "16.5"], ["--seed", "0x10"], ["--perlin-units", "none"]):
         with pytest.raises(SettingsError, match=re.escape(repr(words[1]))):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import sys
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -12,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 from destseg.config import (
     GROUPS,
     PRESETS,
+    RETIRED,
     ImageSize,
     Settings,
     field_types,
@@ -118,6 +121,9 @@ def add_settings_flags(
         section = parser.add_argument_group(TITLES[group])
         for name, expected in field_types(values).items():
             _add_flag((first or {}).get(name, section), name, expected, values)
+    for name in RETIRED:
+        gone = functools.partial(_passed_over, name)
+        parser.add_argument(flag(name), type=gone, help=argparse.SUPPRESS)
 
 
 def settings_options(
@@ -136,6 +142,11 @@ def _add_sources(section: Any) -> None:
     source.add_argument(
         "--settings", metavar="FILE", help="YAML file to start from, as training writes it"
     )
+
+
+def _passed_over(name: str, _: str) -> None:
+    """Tell that a flag of scripts from before does nothing."""
+    print(f"destseg: note: {flag(name)} does nothing any more: {RETIRED[name]}", file=sys.stderr)
 
 
 def _add_flag(section: Any, name: str, expected: Any, values: Any) -> None:
