@@ -254,25 +254,6 @@ def test_the_cache_does_not_change_batches(parts, cache_gib):
         assert equal(few.make("segment", step), everything.make("segment", step))
 
 
-@pytest.mark.parametrize("steps", [range(0, 4), range(2, 5), range(3, 4), range(0), range(3, 3)])
-def test_the_stream_is_the_batches_one_by_one(parts, steps):
-    made = batches(parts)
-    streamed = list(made.stream("segment", steps))
-    assert len(streamed) == len(steps)
-    for step, batch in zip(steps, streamed, strict=True):
-        assert equal(batch, made.make("segment", step))
-
-
-def test_an_image_that_vanishes_while_streaming_is_an_error(parts, tmp_path):
-    folder = tmp_path / "vanishing"
-    shutil.copytree(parts, folder)
-    stream = batches(folder, cache_gib=0.0).stream("denoise", range(5))
-    next(stream)
-    shutil.rmtree(folder)
-    with pytest.raises(DataError, match="nothing there"):
-        list(stream)
-
-
 # ---- crops of large images
 
 

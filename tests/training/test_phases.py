@@ -7,6 +7,7 @@ from torch import nn
 
 from destseg.config import Settings, TrainingSettings
 from destseg.model.destseg import build_model, compare, describe
+from destseg.synthesis.batches import Batch
 from destseg.training.phases import (
     DenoisePhase,
     SegmentPhase,
@@ -31,7 +32,11 @@ def batch(n=4, seed=0):
     noise = 255 * torch.rand(n, 3, 64, 64, generator=generator)
     # What the last image shows is for the surface head alone.
     broad = torch.arange(n) == n - 1
-    return clean, torch.lerp(clean.float(), noise, masks), masks, broad
+    return Batch(clean, torch.lerp(clean.float(), noise, masks), masks, broad)
+
+
+def loss_of(phase, *given):
+    return phase(*phase.prepare(Batch(*given)))
 
 
 # ---- learning rates
@@ -135,8 +140,10 @@ def test_phase_1_compares_the_anomalous_with_the_clean(tiny_settings, student):
     expected = sum(
         (1 - F.cosine_similarity(t, s, dim=1)).mean() for t, s in zip(teacher, student, strict=True)
     )
-    torch.testing.assert_close(phase(clean, anomalous, masks, broad), 3 * expected)
-    assert phase(anomalous, anomalous, masks, broad) != phase(clean, anomalous, masks, broad)
+    torch.testing.assert_close(loss_of(phase, clean, anomalous, masks, broad), 3 * expected)
+    assert loss_of(phase, anomalous, anomalous, masks, broad) != loss_of(
+        phase, clean, anomalous, masks, broad
+    )
 
 
 def loss_of_each(logits, masks):
@@ -163,9 +170,9 @@ def test_phase_2_teaches_both_heads_from_the_anomalous_images(tiny_settings, stu
     # Of broad regions of other parts the main head learns nothing, but of what is around them.
     of_head[broad] *= 1 - target[broad]
     expected = of_head.mean() + of_surface.mean()
-    torch.testing.assert_close(phase(clean, anomalous, masks, broad), expected)
-    other = phase(clean * 0, anomalous, masks, broad)
-    assert torch.equal(other, phase(clean, anomalous, masks, broad))
+    torch.testing.assert_close(loss_of(phase, clean, anomalous, masks, broad), expected)
+    other = loss_of(phase, clean * 0, anomalous, masks, broad)
+    assert torch.equal(other, loss_of(phase, clean, anomalous, masks, broad))
 
 
 def test_without_a_surface_head_phase_2_is_the_papers(tiny_settings):
@@ -176,7 +183,7 @@ def test_without_a_surface_head_phase_2_is_the_papers(tiny_settings):
     clean, anomalous, masks, _ = batch()
     expected = loss_of_each(model.segment(anomalous), masks)[0].mean()
     none = torch.zeros(len(clean), dtype=torch.bool)
-    torch.testing.assert_close(phase(clean, anomalous, masks, none), expected)
+    torch.testing.assert_close(loss_of(phase, clean, anomalous, masks, none), expected)
 
 
 def student_gradients(model):
@@ -190,7 +197,7 @@ def test_the_papers_phase_1_steps_are_the_public_recipes_at_any_batch_size(tiny_
     recipe = copy.deepcopy(model)
     phase = DenoisePhase(model, PAPER)
     freeze_all_but(phase)
-    phase(clean, anomalous, masks, broad).backward()
+    loss_of(phase, clean, anomalous, masks, broad).backward()
     ours = student_gradients(model)
 
     recipe.student.train()
@@ -208,7 +215,8 @@ def test_the_papers_phase_1_steps_are_the_public_recipes_at_any_batch_size(tiny_
 
     # The same images twice: the published sum would double its steps.
     model.zero_grad()
-    phase(*(torch.cat([each, each]) for each in (clean, anomalous, masks, broad))).backward()
+    twice = (torch.cat([each, each]) for each in (clean, anomalous, masks, broad))
+    loss_of(phase, *twice).backward()
     for name, gradient in student_gradients(model).items():
         size = gradient.abs().max().clamp_min(1e-4)
         assert (ours[name] - gradient).abs().max() <= 2e-3 * size, name
@@ -230,7 +238,7 @@ def test_a_phase_changes_its_own_networks_only(tiny_settings, kind, learns):
     before = copy.deepcopy(model.state_dict())
     optimizer = build_optimizer(phase, wanted)
     for step in range(2):
-        phase(*batch(seed=step)).backward()
+        loss_of(phase, *batch(seed=step)).backward()
         assert all(
             (p.grad is not None) == name.startswith(learns) for name, p in model.named_parameters()
         )
@@ -255,7 +263,7 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(tiny_settings, k
         phase = kind(model, TrainingSettings())
         freeze_all_but(phase)
         for step in range(2):
-            phase(*batch(seed=step)).backward()
+            loss_of(phase, *batch(seed=step)).backward()
         gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
         return gradients | {f"buffer {n}": b for n, b in model.named_buffers()}
 

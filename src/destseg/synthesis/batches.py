@@ -8,8 +8,6 @@ uninterrupted one.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -227,14 +225,3 @@ class Batches:
         everywhere = np.ones(self._size, bool)
         masks = np.stack([everywhere if mask is None else mask for mask in allowed])
         return torch.from_numpy(masks[:, None]).to(self._device)
-
-    def stream(self, phase: str, steps: range) -> Iterator[Batch]:
-        """Yield the batches of some steps, each made while the one before it is learned from."""
-        with ThreadPoolExecutor(1, thread_name_prefix="destseg-batches") as pool:
-            coming = pool.submit(self.make, phase, steps[0]) if steps else None
-            for step in steps:
-                assert coming is not None
-                batch = coming.result()
-                if step + 1 < steps.stop:
-                    coming = pool.submit(self.make, phase, step + 1)
-                yield batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import signal
@@ -17,6 +18,7 @@ from destseg.config import TrainingSettings
 from destseg.errors import DataError, TrainingError, TrainingInterrupted
 from destseg.interruption import Interruption
 from destseg.synthesis.batches import Batches
+from destseg.training.ahead import prepared
 from destseg.training.checkpoint import optimizer_tensors, restore_optimizer
 from destseg.training.determinism import seed_default, step_seed
 from destseg.training.log import TrainingLog
@@ -80,6 +82,9 @@ def run_phase(
     restore_optimizer(optimizer, start.optimizer)
     module = shared(phase, device)
     half = _HALF.get(settings.precision)
+    precision = functools.partial(torch.autocast, device.type, half, enabled=half is not None)
+    on_cpus = world() > 1 and device.type != "cuda"
+    norms = WholeBatchNorm if on_cpus else contextlib.nullcontext
     # Without fp16 it does nothing, and has no state.
     scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
     if scaler.is_enabled() and start.scaler:
@@ -92,65 +97,62 @@ def run_phase(
     log.start_phase(phase.name, start.step, phase.steps)
     losses: list[Tensor] = []
     since = time.monotonic()
-    for step, batch in enumerate(
-        batches.stream(phase.name, range(start.step, phase.steps)), start.step
-    ):
-        factor = rate_factor(step, phase.steps, settings)
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * factor
-        seed_default(step_seed(settings.seed, phase.name, step), device)
-        with (
-            torch.autocast(device.type, half, enabled=half is not None),
-            WholeBatchNorm() if world() > 1 and device.type != "cuda" else contextlib.nullcontext(),
-        ):
-            loss = module(*batch).float()
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-        losses.append(loss.detach())
+    steps = range(start.step, phase.steps)
+    with prepared(phase, batches, steps, device, precision) as stream:
+        for step, inputs in enumerate(stream, start.step):
+            factor = rate_factor(step, phase.steps, settings)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+            seed_default(step_seed(settings.seed, phase.name, step), device)
+            with precision(), norms():
+                loss = module(*inputs).float()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            losses.append(loss.detach())
 
-        done = step + 1
-        saves = done % settings.checkpoint_every == 0 or done == phase.steps
-        reports = done % settings.log_every == 0 or saves
-        stopped = interruption.signal
-        if world() > 1:
-            # A signal may reach one of several, at any step; they stop where all of them ask, on a
-            # GPU more seldom, as it waits for the device.
-            asks = reports or loss.device.type == "cpu"
-            stopped = any_of_all(stopped, loss.device) if asks else None
-        stops = stopped is not None
-        log.advance(done)
-        on_step(done)
-        # Looking at a loss waits for the device, so it is done only where something hangs on it.
-        if reports or stops:
-            mean = _finite_mean(losses, phase.name, done)
-            passed = time.monotonic() - since
-            log.report(
-                phase.name,
-                done,
-                phase.steps,
-                loss=mean,
-                rate=len(losses) * settings.batch_size / passed,
-                batch=settings.batch_size,
-                lr=rates[0] * factor,
-            )
-            losses, since = [], time.monotonic()
-        if saves or stops:
-            _require_finite(phase, done)
-            try:
-                save(state(done))
-            except DataError as error:
-                if stops:
-                    raise
-                logger.warning("training goes on, but its state could not be saved: %s", error)
-        if stopped is not None:
-            raise TrainingInterrupted(
-                stopped,
-                f"stopped by {signal.Signals(stopped).name} after step {done} of "
-                f"{phase.steps} of phase {phase.name}; the state is saved. "
-                "Go on with the same command and --resume.",
-            )
+            done = step + 1
+            saves = done % settings.checkpoint_every == 0 or done == phase.steps
+            reports = done % settings.log_every == 0 or saves
+            stopped = interruption.signal
+            if world() > 1:
+                # A signal may reach one of several, at any step; they stop where all of them ask,
+                # on a GPU more seldom, as it waits for the device.
+                asks = reports or loss.device.type == "cpu"
+                stopped = any_of_all(stopped, loss.device) if asks else None
+            stops = stopped is not None
+            log.advance(done)
+            on_step(done)
+            # Looking at a loss waits for the device: only where something hangs on it.
+            if reports or stops:
+                mean = _finite_mean(losses, phase.name, done)
+                passed = time.monotonic() - since
+                log.report(
+                    phase.name,
+                    done,
+                    phase.steps,
+                    loss=mean,
+                    rate=len(losses) * settings.batch_size / passed,
+                    batch=settings.batch_size,
+                    lr=rates[0] * factor,
+                )
+                losses, since = [], time.monotonic()
+            if saves or stops:
+                _require_finite(phase, done)
+                try:
+                    save(state(done))
+                except DataError as error:
+                    if stops:
+                        raise
+                    logger.warning("training goes on, but its state could not be saved: %s", error)
+            if stopped is not None:
+                raise TrainingInterrupted(
+                    stopped,
+                    f"stopped by {signal.Signals(stopped).name} after step {done} of "
+                    f"{phase.steps} of phase {phase.name}; the state is saved. "
+                    "Go on with the same command and --resume.",
+                )
     log.end_phase()
 
 

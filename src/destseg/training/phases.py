@@ -12,11 +12,17 @@ from destseg.config import Settings, TrainingSettings
 from destseg.model.destseg import TEACHER_STRIDES, DeSTSeg, compare, describe
 from destseg.model.folding import folded
 from destseg.phases import DENOISE, PHASES, SEGMENT
+from destseg.synthesis.batches import Batch
 from destseg.training.losses import denoise_loss, masks_at_stride, segment_loss
 
 
 class _Phase(nn.Module):
-    """What the phases share: the networks that do not learn, with fewer operations."""
+    """What the phases share: the networks that do not learn, with fewer operations.
+
+    A step has two halves.  ``prepare`` runs what is frozen; it depends on nothing that is learned
+    in the phase, so the next batch may be prepared while this one is learned from.  ``forward``
+    runs what learns.
+    """
 
     model: DeSTSeg
 
@@ -57,13 +63,15 @@ class DenoisePhase(_Phase):
         """Return the optimiser's parameter groups with their learning rates."""
         return [{"params": list(self.learns.parameters()), "lr": self.settings.lr_student}]
 
-    def forward(self, clean: Tensor, anomalous: Tensor, masks: Tensor, broad: Tensor) -> Tensor:
-        """Return the loss of a batch as ``Batches.make`` gives it; masks are not looked at."""
-        del masks, broad
-        model = self.model
-        teacher = self.frozen("teacher", model.normalize(clean))
-        x = model.normalize(anomalous)
-        student = model.student(self.frozen("teacher", x) if model.student.reads_taps else x)
+    def prepare(self, batch: Batch) -> tuple[list[Tensor], Tensor | list[Tensor]]:
+        """Return the teacher's features of the clean images, and what the student reads."""
+        teacher = self.frozen("teacher", self.model.normalize(batch.clean))
+        x = self.model.normalize(batch.anomalous)
+        return teacher, self.frozen("teacher", x) if self.model.student.reads_taps else x
+
+    def forward(self, teacher: list[Tensor], read: Tensor | list[Tensor]) -> Tensor:
+        """Return the loss of what ``prepare`` gives."""
+        student = self.model.student(read)
         loss = denoise_loss(teacher, student, self.settings.denoise_loss)
         return loss * self.settings.denoise_loss_scale
 
@@ -95,18 +103,25 @@ class SegmentPhase(_Phase):
             {"params": rest, "lr": self.settings.lr_head},
         ]
 
-    def forward(self, clean: Tensor, anomalous: Tensor, masks: Tensor, broad: Tensor) -> Tensor:
-        """Return the loss of a batch as ``Batches.make`` gives it; clean is not looked at."""
-        del clean
-        x = self.model.normalize(anomalous)
+    def prepare(self, batch: Batch) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
+        """Return what the main head and the surface head read, the masks, and which are broad."""
+        x = self.model.normalize(batch.anomalous)
         teacher = self.frozen("teacher", x)
         student = self.frozen("student", teacher if self.model.student.reads_taps else x)
-        compared = compare(teacher, student)
+        with torch.no_grad():
+            compared = compare(teacher, student)
+            described = [] if self.model.surface is None else describe(teacher, compared)
+        return compared, described, batch.masks, batch.broad
+
+    def forward(
+        self, compared: list[Tensor], described: list[Tensor], masks: Tensor, broad: Tensor
+    ) -> Tensor:
+        """Return the loss of what ``prepare`` gives."""
         # Broad regions of other parts are the surface head's: from them the main one would learn to
         # draw thin defects fat (measured: grid loses 9 points of pixel AP).  It learns around them.
         loss = self.loss(self.model.head(compared), masks, TEACHER_STRIDES[0], broad)
         if self.model.surface is not None:
-            logits = self.model.surface(describe(teacher, compared))
+            logits = self.model.surface(described)
             loss = loss + self.loss(logits, masks, TEACHER_STRIDES[1])
         return loss
 
