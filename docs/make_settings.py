@@ -8,6 +8,7 @@ from destseg.config import PRESETS, Settings, flag, settings_fields
 
 TITLES = {
     "data": "Images",
+    "variation": "Changes that are no defect",
     "model": "Networks",
     "synthesis": "Synthetic anomalies",
     "training": "Training",

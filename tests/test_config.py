@@ -53,6 +53,14 @@ PAPER = {
         "segment_loss": "focal_l1",
         "focal_gamma": 4.0,
     },
+    "variation": {
+        "light": 0.0,
+        "white_balance": 0.0,
+        "noise": 0.0,
+        "defocus": 0.0,
+        "jpeg_quality": 100,
+        "shift": 0.0,
+    },
     "decision": {"score_fraction": 100 / 256**2},
 }
 
@@ -71,6 +79,10 @@ OTHER: dict[str, Any] = {
     "quarter_turns": True,
     "light": 0.1,
     "white_balance": 0.1,
+    "noise": 1.0,
+    "defocus": 0.5,
+    "jpeg_quality": 80,
+    "shift": 0.01,
     "cache_gib": 0.25,
     "calibration_fraction": 0.3,
     "calibration_minimum": 3,

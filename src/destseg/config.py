@@ -32,6 +32,7 @@ from destseg.fields import (
     ModelSettings,
     SynthesisSettings,
     TrainingSettings,
+    VariationSettings,
     setting,
 )
 from destseg.phases import PHASES
@@ -49,6 +50,7 @@ __all__ = [
     "Settings",
     "SynthesisSettings",
     "TrainingSettings",
+    "VariationSettings",
     "changed_settings",
     "field_types",
     "flag",
@@ -70,6 +72,7 @@ class Settings:
         "fast", "Where the defaults come from: fast (machines without a GPU) or paper."
     )
     data: DataSettings = DataSettings()
+    variation: VariationSettings = VariationSettings()
     model: ModelSettings = ModelSettings()
     synthesis: SynthesisSettings = SynthesisSettings()
     training: TrainingSettings = TrainingSettings()
@@ -220,13 +223,15 @@ def changed_settings(then: Settings, now: Settings, harmless: Collection[str] = 
 RETIRED = {"surface_steps": "both heads learn in --segment-steps"}
 """Settings that there were once, and what is so now: their flags are taken and do nothing."""
 
-GROUPS = ("data", "model", "synthesis", "training", "decision")
+GROUPS = ("data", "variation", "model", "synthesis", "training", "decision")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {},
     "paper": {
         "image_size": SIDE,
         "crop_size": 0,
+        "light": 0.0,
+        "white_balance": 0.0,
         "teacher": "resnet18.tv_in1k",
         "student": "resnet18",
         "head": "aspp",

@@ -123,19 +123,6 @@ class DataSettings:
         False,
         "Also rotate good images by 90, 180 or 270 degrees, for parts that lie any way round.",
     )
-    light: float = setting(
-        0.0,
-        "Where the light of your line varies, 0.1 or 0.2: training makes images brighter or darker "
-        "at random, by a factor of up to e to this power, and their gamma alike. A defect that is "
-        "nothing but brighter or darker is then found less well.",
-        between(0, 1),
-    )
-    white_balance: float = setting(
-        0.0,
-        "The same for each colour alone, 0.05 for lamps that turn warmer or colder. A defect that "
-        "is nothing but another shade is then found less well.",
-        between(0, 1),
-    )
     cache_gib: float = setting(
         4.0,
         "Memory in GiB for decoded images; those beyond it are read again at each use.",
@@ -173,6 +160,54 @@ class DataSettings:
         short = min(height, width, self.crop_size)
         long = area // short // STRIDE * STRIDE
         return (short, min(width, long)) if height <= width else (min(height, long), short)
+
+
+@dataclass(frozen=True)
+class VariationSettings:
+    """Changes that are no defect: good images meet them in training, so that they raise no alarm.
+
+    Of light and white balance training adds what the good images do not vary by among themselves.
+    The others cost faint defects (benchmarks/NOTES.md), so they are off unless asked for.
+    """
+
+    light: float = setting(
+        0.2,
+        "How far the light of your line may change, as the natural logarithm of a factor: 0.2 is "
+        "18 % darker to 22 % brighter, its gamma alike, and half of it from one border to the "
+        "other. 0 if brightness alone shows a defect.",
+        between(0, 1),
+    )
+    white_balance: float = setting(
+        0.05,
+        "The same for each colour alone: 0.05 for lamps that turn warmer or colder. 0 if colour "
+        "alone shows a defect.",
+        between(0, 1),
+    )
+    noise: float = setting(
+        0.0,
+        "Largest noise of the camera, as its standard deviation in grey levels (of 255) at "
+        "image-size; 3 for a camera that is short of light. Faint defects are then found less "
+        "well.",
+        between(0, 50),
+    )
+    defocus: float = setting(
+        0.0,
+        "Largest blur of a camera out of focus, as the sigma of a Gaussian in pixels of "
+        "image-size; 1 where the focus varies. Faint defects are then found less well.",
+        between(0, 20),
+    )
+    jpeg_quality: int = setting(
+        100,
+        "Lowest quality at which images may be stored as JPEG: 60 where they may come compressed. "
+        "Faint defects are then found less well.",
+        between(1, 100),
+    )
+    shift: float = setting(
+        0.0,
+        "How far a part may lie from its place, and how much larger or smaller it may appear, as "
+        "a fraction of the image: 0.02 where a holder has play.",
+        between(0, 0.5),
+    )
 
 
 @dataclass(frozen=True)

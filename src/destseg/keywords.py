@@ -28,11 +28,15 @@ class SettingsKeywords(TypedDict, total=False):
     skip_unreadable: bool
     rotation: float
     quarter_turns: bool
-    light: float
-    white_balance: float
     cache_gib: float
     calibration_fraction: float
     calibration_minimum: int
+    light: float
+    white_balance: float
+    noise: float
+    defocus: float
+    jpeg_quality: int
+    shift: float
     teacher: str
     teacher_weights: str | os.PathLike[str] | None
     student: str

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from destseg.synthesis.augment import View, draw_light, draw_view, relight, show, show_mask
+from destseg.synthesis.augment import View, draw_view, show, show_mask
 
 
 def noise(height, width, seed=0):
@@ -197,46 +197,40 @@ def test_the_same_generator_gives_the_same_views():
     assert len(set(one)) == 5
 
 
-# ---- light
-
-IMAGE = noise(20, 30)
+# ---- moved and enlarged
 
 
-def lights(n=500, **strengths):
-    draw = np.random.default_rng(0)
-    return [draw_light(draw, **{"light": 0.0, "white_balance": 0.0, **strengths}) for _ in range(n)]
+def test_what_is_moved_is_seen_elsewhere_and_the_border_goes_on():
+    image = noise(40, 50)
+    shown = show(image, View(0, 0, 40, 50, down=3.0, right=-5.0))
+    np.testing.assert_array_equal(shown[3:, :45], image[:37, 5:])
+    np.testing.assert_array_equal(shown[:3, :45], np.repeat(image[:1, 5:], 3, axis=0))
+    np.testing.assert_array_equal(shown[3:, 45:], np.repeat(image[:37, -1:], 5, axis=1))
+    mask = image[..., 0] > 100
+    moved = show_mask(mask, View(0, 0, 40, 50, down=3.0, right=-5.0))
+    np.testing.assert_array_equal(moved[3:, :45], mask[:37, 5:])
+    assert not moved[:3].any()
+    assert not moved[:, 45:].any()
 
 
-def test_without_a_change_of_light_nothing_is_drawn():
-    draw, fresh = np.random.default_rng(0), np.random.default_rng(0)
-    assert draw_light(draw, 0.0, 0.0) is None
-    assert draw.random() == fresh.random()
-    image = IMAGE.copy()
-    assert relight(image, None) is image
+@pytest.mark.parametrize("zoom", [0.8, 1.25])
+def test_what_is_enlarged_lies_further_from_the_middle(zoom):
+    image = np.full((101, 101, 3), 50, np.uint8)
+    image[47:54, 72:79] = 255  # 25 to the right of the middle
+    shown = show(image, View(0, 0, 101, 101, zoom=zoom))
+    y, x = np.argwhere(shown[..., 0] > 150).mean(0)
+    assert (y - 50, x - 50) == pytest.approx((0, 25 * zoom), abs=0.6)
 
 
-def test_light_is_one_factor_and_one_gamma_for_all_colours():
-    tables = lights(light=0.2)
-    for table in tables:
-        assert (table == table[:, :1]).all()
-        assert (np.diff(table[:, 0].astype(int)) >= 0).all()  # no order of grey levels is turned
-    # At mid-grey a factor f and a gamma g give 128 -> 255 f (128 / 255) ** g.
-    middle = np.array([table[128, 0] for table in tables]) / 255
-    low = np.exp(-0.2) * (128 / 255) ** np.exp(0.2)
-    high = np.exp(0.2) * (128 / 255) ** np.exp(-0.2)
-    assert low - 0.01 < middle.min() < 1.1 * low
-    assert 0.95 * high < middle.max() < high + 0.01
-
-
-def test_white_balance_changes_colours_apart():
-    tables = lights(white_balance=0.05)
-    ratios = np.array([table[200].astype(float) / 200 for table in tables])
-    assert 0.94 < ratios.min() < 0.97
-    assert 1.03 < ratios.max() < 1.06
-    assert np.abs(np.corrcoef(ratios.T)[0, 1]) < 0.15
-
-
-def test_each_colour_has_its_own_column():
-    table = np.stack([np.arange(256), 255 - np.arange(256), np.full(256, 7)], -1).astype(np.uint8)
-    expected = np.stack([table[IMAGE[..., c], c] for c in range(3)], -1)
-    np.testing.assert_array_equal(relight(IMAGE, table), expected)
+def test_parts_are_moved_and_enlarged_by_at_most_a_fraction_of_their_sides():
+    drawn = views((100, 200), 400, shift=0.02)
+    for values, most in (
+        ([v.down for v in drawn], 2.0),
+        ([v.right for v in drawn], 4.0),
+        ([np.log(v.zoom) for v in drawn], 0.02),
+    ):
+        assert -most <= min(values) < -0.95 * most
+        assert 0.95 * most < max(values) <= most
+    assert all((v.down, v.right, v.zoom) == (0, 0, 1) for v in views((100, 200), 5))
+    cropped = views((100, 200), 5, shift=0.02, crop=(32, 32))
+    assert cropped == views((100, 200), 5, crop=(32, 32))

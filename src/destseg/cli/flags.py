@@ -24,6 +24,7 @@ from destseg.config import (
 
 TITLES = {
     "data": "images",
+    "variation": "changes that are no defect",
     "model": "networks",
     "synthesis": "synthetic anomalies",
     "training": "training",

@@ -1,4 +1,4 @@
-"""What a sample shows of an image: the whole or a random crop, turned or not, in what light."""
+"""What a sample shows of an image: the whole or a random crop, turned, moved, enlarged or not."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class View:
         y, x: the window's first row and column.
         height, width: its size in pixels.
         degrees: counterclockwise; 0 is not turned.
+        down, right: pixels by which what is seen is moved.
+        zoom: how much larger it is seen; 1 is as it is.
     """
 
     y: int
@@ -28,6 +30,9 @@ class View:
     height: int
     width: int
     degrees: float = 0.0
+    down: float = 0.0
+    right: float = 0.0
+    zoom: float = 1.0
 
 
 def draw_view(
@@ -36,6 +41,7 @@ def draw_view(
     *,
     rotation: float = 0.0,
     quarter_turns: bool = False,
+    shift: float = 0.0,
     crop: tuple[int, int] | None = None,
     inspected: NDArray[np.bool_] | None = None,
 ) -> View:
@@ -46,6 +52,8 @@ def draw_view(
         generator: where all random numbers come from.
         rotation: largest angle in degrees, either way (section 4.1 of the paper: per category).
         quarter_turns: whether it is also turned by a multiple of 90 degrees.
+        shift: how far it is moved, and how much larger or smaller it is seen, at most, as a
+            fraction of its sides; crops lie anywhere and are neither.
         crop: (height, width) of a random window to show, at most the image's; ``None`` is the
             whole.
         inspected: bool of the image's size; a crop's middle lies in the box of what is
@@ -64,46 +72,19 @@ def draw_view(
         degrees = 90.0 * int(generator.integers(4))
     if rotation:
         degrees += float(generator.uniform(-rotation, rotation))
-    return View(y, x, height, width, degrees)
-
-
-def draw_light(
-    generator: np.random.Generator, light: float, white_balance: float
-) -> NDArray[np.uint8] | None:
-    """Draw what another light makes of each value of each colour: a factor and a gamma.
-
-    Args:
-        generator: where all random numbers come from.
-        light: natural logarithm of the largest factor, and of the largest gamma.
-        white_balance: of the largest factor of one colour.
-
-    Returns:
-        uint8 [256, 3]; ``None``, with nothing drawn, where both are 0.
-    """
-    if not light and not white_balance:
-        return None
-    factor, gamma = np.exp(generator.uniform(-light, light, 2))
-    colours = np.exp(generator.uniform(-white_balance, white_balance, 3))
-    values = 255 * factor * colours * (np.arange(256)[:, None] / 255) ** gamma
-    return np.asarray(np.rint(values.clip(0, 255)), np.uint8)
-
-
-def relight(image: NDArray[np.uint8], table: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-    """Return an image in another light.
-
-    Args:
-        image: uint8 [h, w, 3].
-        table: as ``draw_light`` gives it; ``None`` changes nothing.
-    """
-    if table is None:
-        return image
-    return np.asarray(cv2.LUT(np.ascontiguousarray(image), table[None]), np.uint8)
+    if not shift or crop is not None:
+        return View(y, x, height, width, degrees)
+    down, right, larger = generator.uniform(-shift, shift, 3).tolist()
+    zoom = math.exp(larger)
+    return View(y, x, height, width, degrees, down * height, right * width, zoom)
 
 
 def show(image: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
-    """Return what a view shows of an image, bilinear; grey (114) where the image ends.
+    """Return what a view shows of an image, bilinear.
 
-    A turned crop shows in its corners what lies beside it in the image.
+    Where the image ends, what is turned is grey (114) as in the paper, and what is only moved goes
+    on with the border's pixels.  A turned crop shows in its corners what lies beside it in the
+    image.
 
     Args:
         image: uint8 [H, W, 3].
@@ -112,32 +93,37 @@ def show(image: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
     Returns:
         uint8 [height, width, 3].
     """
-    return _show(image, view, cv2.INTER_LINEAR, (CORNER_GREY,) * 3)
+    border = cv2.BORDER_CONSTANT if view.degrees else cv2.BORDER_REPLICATE
+    return _show(image, view, cv2.INTER_LINEAR, border, (CORNER_GREY,) * 3)
 
 
 def show_mask(mask: NDArray[np.bool_], view: View) -> NDArray[np.bool_]:
     """Return what a view shows of a mask, bool [height, width], nearest; false where it ends."""
-    return _show(mask.view(np.uint8), view, cv2.INTER_NEAREST, 0).view(np.bool_)
+    shown = _show(mask.view(np.uint8), view, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT, 0)
+    return shown.view(np.bool_)
 
 
-def _show(pixels: NDArray[np.uint8], view: View, how: int, outside: Any) -> NDArray[np.uint8]:
-    if view.degrees == 0:
+def _show(
+    pixels: NDArray[np.uint8], view: View, how: int, border: int, outside: Any
+) -> NDArray[np.uint8]:
+    if (view.degrees, view.down, view.right, view.zoom) == (0, 0, 0, 1):
         window = (slice(view.y, view.y + view.height), slice(view.x, view.x + view.width))
         return pixels[window]
     # Only what the turned window can reach: OpenCV has a limit of 32,767 pixels a side, and what
     # is cut off here is not in the image or not in the view.
-    radius = math.ceil(math.hypot(view.height, view.width) / 2) + 2
+    moved = max(abs(view.down), abs(view.right))
+    radius = math.ceil((math.hypot(view.height, view.width) / 2 + moved) / min(1, view.zoom)) + 2
     middle_y, middle_x = view.y + (view.height - 1) / 2, view.x + (view.width - 1) / 2
     top, left = max(0, math.floor(middle_y) - radius), max(0, math.floor(middle_x) - radius)
     reach = pixels[top : math.ceil(middle_y) + radius + 1, left : math.ceil(middle_x) + radius + 1]
-    turn = cv2.getRotationMatrix2D((middle_x - left, middle_y - top), view.degrees, 1.0)
-    turn[:, 2] -= (view.x - left, view.y - top)
+    turn = cv2.getRotationMatrix2D((middle_x - left, middle_y - top), view.degrees, view.zoom)
+    turn[:, 2] += np.array((view.right + left - view.x, view.down + top - view.y))
     shown = cv2.warpAffine(
         np.ascontiguousarray(reach),
         turn,
         (view.width, view.height),
         flags=how,
-        borderMode=cv2.BORDER_CONSTANT,
+        borderMode=border,
         borderValue=outside,
     )
     return shown.astype(np.uint8, copy=False)

@@ -15,14 +15,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from destseg.config import Settings, SynthesisSettings
+from destseg.config import Settings, SynthesisSettings, VariationSettings
 from destseg.data.decoded import GoodImages
 from destseg.data.images import padded, padded_mask
 from destseg.data.roi import Roi
 from destseg.phases import PHASES, SEGMENT
 from destseg.synthesis.anomalies import add_anomalies, cutpaste
-from destseg.synthesis.augment import draw_light, draw_view, relight, show, show_mask
+from destseg.synthesis.augment import draw_view, show, show_mask
 from destseg.synthesis.textures import as_grey_as, load_textures
+from destseg.synthesis.variation import beyond_their_own, draw_variation, vary
+
+UNCHANGED = VariationSettings(
+    light=0.0, white_balance=0.0, noise=0.0, defocus=0.0, jpeg_quality=100, shift=0.0
+)
+"""Good images as they are."""
 
 
 def batch_indices(n: int, batch_size: int, step: int, *, seed: int, phase: str) -> list[int]:
@@ -61,7 +67,7 @@ class Batches:
         images: the good parts.
         textures: uint8 [t, 3, h, w], of the size of a sample; made grey if the images are.
         rotation, quarter_turns: as in ``draw_view``.
-        light, white_balance: as in ``draw_light``.
+        variation: changes that are no defect; what the images vary by already is not added.
         synthesis: how masks and opacities are drawn.
         batch_size: images in a step.
         seed: of everything drawn.
@@ -78,8 +84,7 @@ class Batches:
         *,
         rotation: float,
         quarter_turns: bool,
-        light: float = 0.0,
-        white_balance: float = 0.0,
+        variation: VariationSettings = UNCHANGED,
         synthesis: SynthesisSettings,
         batch_size: int,
         seed: int,
@@ -97,7 +102,7 @@ class Batches:
         self._textures = as_grey_as(textures, images).to(device)
         self._rotation = rotation
         self._quarter_turns = quarter_turns
-        self._light, self._white_balance = light, white_balance
+        self._variation = beyond_their_own(variation, images)
         self._synthesis = synthesis
         self._batch_size = batch_size
         self._seed = seed
@@ -125,8 +130,7 @@ class Batches:
             load_textures(synthesis.textures, data.crop or data.size, max_pixels=data.max_pixels),
             rotation=data.rotation,
             quarter_turns=data.quarter_turns,
-            light=data.light,
-            white_balance=data.white_balance,
+            variation=settings.variation,
             synthesis=synthesis,
             batch_size=batch_size,
             seed=settings.training.seed,
@@ -209,14 +213,15 @@ class Batches:
             draw,
             rotation=self._rotation,
             quarter_turns=self._quarter_turns,
+            shift=self._variation.shift,
             crop=None if size == self._size else self._size,
             inspected=inspected,
         )
-        light = draw_light(draw, self._light, self._white_balance)
+        variation = draw_variation(draw, self._variation)
         if not wanted:
             return None  # drawn all the same, so that the next one's numbers are what they are
         mask = None if inspected is None else show_mask(inspected, view)
-        return relight(show(image, view), light), mask
+        return vary(show(image, view), variation), mask
 
     def _where(self, allowed: list[NDArray[np.bool_] | None]) -> Tensor | None:
         """Return the masks of a batch, bool [n, 1, h, w]; ``None`` if all is allowed in all."""

@@ -1,0 +1,142 @@
+"""Changes that are no defect: another light, another lamp, another state of the camera."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from destseg.config import VariationSettings
+from destseg.data.choice import evenly
+from destseg.synthesis.textures import Images
+
+_LOOKED_AT = 64
+_GRAINS = 2**20
+_OFTEN = 1 / 3  # each of the camera's changes: most images have one, some all, some none
+
+
+@dataclass(frozen=True)
+class Variation:
+    """What becomes of an image.
+
+    Attributes:
+        table: what each value of each colour becomes in another light, uint8 [256, 3].
+        down, right: change of the light from one border to the other, as a fraction.
+        blur: sigma in pixels.
+        noise: standard deviation in grey levels.
+        colours: whether each colour has noise of its own.
+        start: where the noise begins in a long row of it.
+        quality: of the JPEG it is stored as; 100 is not stored as one.
+    """
+
+    table: NDArray[np.uint8]
+    down: float
+    right: float
+    blur: float
+    noise: float
+    colours: bool
+    start: int
+    quality: int
+
+
+def beyond_their_own(settings: VariationSettings, images: Images) -> VariationSettings:
+    """Return settings less what good images vary by among themselves, from which it is learned.
+
+    Where the light changes from part to part already, more of it would only teach that brightness
+    means nothing (measured: magnetic tiles lose a third of their pixel AP).  What is taken off is
+    two standard deviations of the logarithm of the images' means, of all colours and of each.
+
+    Args:
+        settings: what may change on the line.
+        images: good parts, uint8 RGB [h, w, 3]; some of them are looked at, spread over all.
+    """
+    if not settings.light and not settings.white_balance:
+        return settings
+    looked_at = (images[k] for k in evenly(range(len(images)), _LOOKED_AT))
+    means = np.log([image.mean((0, 1)) + 1 for image in looked_at])  # [n, 3]; + 1: black has one
+    light = means.mean(1, keepdims=True)
+    light_varies = 2 * float(light.std())
+    colour_varies = 2 * float((means - light).std(0).max())
+    grey = not (means - light).any()  # of a grey camera, whose images have no colour to change
+    return dataclasses.replace(
+        settings,
+        light=max(0.0, settings.light - light_varies),
+        white_balance=0.0 if grey else max(0.0, settings.white_balance - colour_varies),
+    )
+
+
+def draw_variation(generator: np.random.Generator, settings: VariationSettings) -> Variation | None:
+    """Draw what becomes of an image; ``None``, with nothing drawn, where nothing may change."""
+    light, white = settings.light, settings.white_balance
+    noise, defocus, quality = settings.noise, settings.defocus, settings.jpeg_quality
+    if not (light or white or noise or defocus) and quality == 100:
+        return None
+    factor, gamma = np.exp(generator.uniform(-light, light, 2))
+    colours = np.exp(generator.uniform(-white, white, 3))
+    values = 255 * factor * colours * (np.arange(256)[:, None] / 255) ** gamma
+    down, right = generator.uniform(-light / 2, light / 2, 2).tolist()
+    blurred, noisy, stored, in_colour = generator.random(4) < (_OFTEN, _OFTEN, _OFTEN, 0.5)
+    strengths = generator.random(3)
+    return Variation(
+        table=np.rint(values.clip(0, 255)).astype(np.uint8),
+        down=down,
+        right=right,
+        blur=float(strengths[0] * defocus * blurred),
+        noise=float(strengths[1] * noise * noisy),
+        colours=bool(in_colour),
+        start=int(generator.integers(_GRAINS)),
+        quality=round(100 - strengths[2] * (100 - quality)) if stored else 100,
+    )
+
+
+def vary(image: NDArray[np.uint8], variation: Variation | None) -> NDArray[np.uint8]:
+    """Return an image after a change, in the order of a camera: light, lens, sensor, file.
+
+    Args:
+        image: uint8 [h, w, 3].
+        variation: as ``draw_variation`` gives it; ``None`` changes nothing.
+    """
+    if variation is None:
+        return image
+    image = np.asarray(cv2.LUT(np.ascontiguousarray(image), variation.table[None]), np.uint8)
+    if variation.down or variation.right:
+        image = _ramp(image, variation.down, variation.right)
+    if variation.blur:
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), variation.blur), np.uint8)
+    if variation.noise:
+        shape = image.shape if variation.colours else (*image.shape[:2], 1)
+        image = _rounded(image + np.float32(variation.noise) * _grain(shape, variation.start))
+    if variation.quality < 100:
+        image = _as_jpeg(image, variation.quality)
+    return image
+
+
+def _grain(shape: tuple[int, ...], start: int) -> NDArray[np.float32]:
+    """Return noise of a standard deviation of 1: a piece of one row, as drawing takes longest."""
+    return np.resize(_row_of_noise()[start:], shape)
+
+
+@functools.cache
+def _row_of_noise() -> NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal(2 * _GRAINS, np.float32)
+
+
+def _ramp(image: NDArray[np.uint8], down: float, right: float) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    columns = 1 + right * np.linspace(-0.5, 0.5, width, dtype=np.float32)
+    rows = 1 + down * np.linspace(-0.5, 0.5, height, dtype=np.float32)
+    return _rounded(image.astype(np.float32) * (rows[:, None] * columns)[..., None])
+
+
+def _rounded(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    return np.asarray(np.rint(values.clip(0, 255)), np.uint8)
+
+
+def _as_jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    # OpenCV takes red for blue; they come back as they were, only weighted the other way round.
+    coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
