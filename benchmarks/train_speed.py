@@ -49,20 +49,20 @@ def main() -> int:
     seconds: dict[str, dict[str, list[Any]]] = {
         name: {p: [] for p in parsed.phases} for name in names
     }
+    workers = {
+        name: start(each.split("=", 1)[1], parsed)
+        for name, each in zip(names, parsed.candidates, strict=True)
+    }
     for phase in parsed.phases:
-        workers = {
-            name: start(each.split("=", 1)[1], phase, parsed)
-            for name, each in zip(names, parsed.candidates, strict=True)
-        }
+        for worker in workers.values():
+            ask(worker, phase)  # warms up
         for number in range(parsed.rounds):
             for name, worker in workers.items():
-                worker.stdin.write("go\n")
-                worker.stdin.flush()
-                seconds[name][phase].append(json.loads(worker.stdout.readline()))
+                seconds[name][phase].append(ask(worker, "go"))
             print(f"{phase}: round {number + 1} of {parsed.rounds}", file=sys.stderr)
-        for worker in workers.values():
-            worker.stdin.close()
-            worker.wait()
+    for worker in workers.values():
+        worker.stdin.close()
+        worker.wait()
     rows: list[dict[str, Any]] = []
     for name, given in zip(names, parsed.candidates, strict=True):
         for phase in parsed.phases:
@@ -97,22 +97,26 @@ def main() -> int:
     return 0
 
 
-def start(source: str, phase: str, parsed: argparse.Namespace) -> Any:
-    """Return a worker that has warmed up."""
+def start(source: str, parsed: argparse.Namespace) -> Any:
+    """Return a worker, which waits for the name of a phase."""
     folder, _, changes = source.partition(":")
-    task = {"phase": phase, "changes": changes}
+    task = {"changes": changes}
     task |= {name: getattr(parsed, name) for name in ("steps", "threads", "device")}
     environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": str(parsed.threads)}
-    worker = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, __file__, "--worker", json.dumps(task)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
     )
-    assert worker.stdout is not None
-    assert worker.stdout.readline() == "ready\n", source
-    return worker
+
+
+def ask(worker: Any, word: str) -> Any:
+    """Return a worker's answer: what a turn took, or that it is ready for those of a phase."""
+    worker.stdin.write(f"{word}\n")
+    worker.stdin.flush()
+    return json.loads(worker.stdout.readline())
 
 
 def work(task: dict[str, Any]) -> int:
@@ -133,9 +137,6 @@ def work(task: dict[str, Any]) -> int:
     torch.manual_seed(0)
     model = build_model(settings.model).to(device, memory_format=torch.channels_last)
     phases = {phase.name: phase for phase in phases_to_learn(model, settings)}
-    phase = phases[task["phase"]]
-    freeze_all_but(phase)
-    optimizer = build_optimizer(phase, settings.training)
     random = np.random.default_rng(0)
     size = settings.data.size
     images = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(32)]
@@ -149,7 +150,6 @@ def work(task: dict[str, Any]) -> int:
         seed=0,
         device=device,
     )
-    stream = batches.stream(task["phase"], range(10**6))
 
     def steps(batches: Iterator[Any]) -> float:
         begun = time.perf_counter()
@@ -163,13 +163,20 @@ def work(task: dict[str, Any]) -> int:
             torch.cuda.synchronize()
         return time.perf_counter() - begun
 
-    count, made = task["steps"], next(stream)
-    steps(itertools.islice(stream, 2))
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        streamed = steps(itertools.islice(stream, count))
-        ready = steps(itertools.repeat(made, count))
-        print([count * settings.training.batch_size, streamed, ready], flush=True)
+    count = task["steps"]
+    for word in map(str.strip, sys.stdin):
+        if word in phases:
+            phase = phases[word]
+            freeze_all_but(phase)
+            optimizer = build_optimizer(phase, settings.training)
+            stream = batches.stream(word, range(10**6))  # that of the phase before ends here
+            made = next(stream)
+            steps(itertools.islice(stream, 2))
+            print(json.dumps("ready"), flush=True)
+        else:
+            streamed = steps(itertools.islice(stream, count))
+            ready = steps(itertools.repeat(made, count))
+            print([count * settings.training.batch_size, streamed, ready], flush=True)
     os._exit(0)  # the stream's thread is in the middle of a batch that nobody wants
 
 
