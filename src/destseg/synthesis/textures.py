@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -161,9 +162,15 @@ def _photograph_crops(
         random = np.random.default_rng(number)
         for _ in range(_CROPS_PER_PHOTOGRAPH):
             # The liveliest of three: sky, shadow and space make poor textures.
-            crop = max((_crop(photograph, random) for _ in range(3)), key=np.std)
+            crop = max((_crop(photograph, random) for _ in range(3)), key=_liveliness)
             crop = np.rot90(crop[:, :: random.choice((1, -1))], int(random.integers(4)))
             yield resize(np.ascontiguousarray(crop), (side, side))
+
+
+def _liveliness(crop: NDArray[np.uint8]) -> float:
+    """Return the standard deviation of all values; NumPy's takes ten times as long."""
+    _, deviation = cv2.meanStdDev(np.ascontiguousarray(crop).reshape(-1, 1))
+    return float(deviation[0, 0])
 
 
 def _crop(photograph: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
