@@ -21,6 +21,9 @@ from destseg.inference.bundle import Bundle
 hypothesis.settings.register_profile("destseg", deadline=None)
 hypothesis.settings.load_profile("destseg")
 
+# Ray's workers yield to all other processes, the tests beside them too, which then take minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 IN_CI = any(os.environ.get(name) for name in ("CI", "DESTSEG_CI"))
 
 

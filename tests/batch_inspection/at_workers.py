@@ -1,4 +1,4 @@
-"""What a worker process of the tests does first: a backend of one line, and a deadly image."""
+"""What inspects in the tests' worker processes: a backend of one line, and a deadly image."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 import numpy as np
+
+from destseg.batch_inspection.inspector import Inspector
 
 DEADLY = b"this image ends the process"
 
@@ -28,3 +30,11 @@ def prepare() -> None:
 
     predictor.open_backend = lambda *_: brightness
     sources.decode_image = decode_or_die
+
+
+class PreparedInspector(Inspector):
+    """The inspector in a process that was prepared; Ray's own processes need not be."""
+
+    def __init__(self, *words: Any) -> None:
+        prepare()
+        super().__init__(*words)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import destseg
-from batch_inspection.at_workers import DEADLY
+from batch_inspection.at_workers import DEADLY, PreparedInspector
 from destseg.batch_inspection.schema import SCHEMA
 from destseg.batch_inspection.values import BatchCounts
 from destseg.cli.main import main
@@ -30,7 +30,7 @@ TESTS = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def local_ray():
-    """Ray with room for two actors, whose processes run this checkout and ``prepare``."""
+    """Ray with room for two actors, whose processes run this checkout."""
     paths = os.pathsep.join([str(Path(destseg.__file__).parents[1]), str(TESTS)])
     environment = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     before = os.environ.get("RAY_USAGE_STATS_ENABLED")
@@ -41,10 +41,7 @@ def local_ray():
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=100 * 2**20,
-        runtime_env={
-            "env_vars": environment,
-            "worker_process_setup_hook": "batch_inspection.at_workers.prepare",
-        },
+        runtime_env={"env_vars": environment},
     )
     yield
     ray.shutdown()
@@ -57,8 +54,9 @@ def local_ray():
 
 
 @pytest.fixture
-def batch(local_ray, red_model, capsys):
+def batch(local_ray, red_model, capsys, monkeypatch):
     """Runs the command; returns the exit code and what it said beside the results."""
+    monkeypatch.setattr("destseg.batch_inspection.run.Inspector", PreparedInspector)
 
     def run(source, output, *words: object) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -113,7 +111,7 @@ def test_an_interrupted_batch_goes_on_and_has_every_image_once(
         path.unlink()
     files[5].write_bytes(files[5].read_bytes()[:-9])
     kept = {path: path.stat().st_mtime_ns for path in (files[1], files[3], files[4])}
-    code, out, err = batch(source, output, "--allow-unreadable")
+    code, out, err = batch(source, output, "--allow-unreadable", "--actors", 1)
     assert code == 0
     assert "; 3 partitions are finished" in err
     assert last_line(out).startswith("90 images: 50 defective, 2 could not be read; 42 in ")
@@ -155,7 +153,7 @@ def test_parquet_in_and_nothing_to_do_the_second_time(batch, tmp_path, write_ima
     table = pa.table({"serial": [f"s{n}" for n in range(20)], "png": content})
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=10)
     words = (tmp_path / "in.parquet", tmp_path / "out", "--path-column", "serial")
-    code, out, _ = batch(*words, "--partition-size", 5)
+    code, out, _ = batch(*words, "--partition-size", 5, "--actors", 1)
     assert code == 0
     assert last_line(out).startswith("20 images: 12 defective, 0 could not be read; 20 in ")
     table = pq.read_table(tmp_path / "out")
