@@ -6,6 +6,7 @@ The folders are made once a worker; a test that changes images makes its own wit
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from destseg.config import Settings
-from destseg.inference.bundle import Bundle
+from destseg.inference.bundle import Bundle, load_bundle
 
 # How long an example takes says as much of what else the machine does as of the program.
 hypothesis.settings.register_profile("destseg", deadline=None)
@@ -166,6 +167,20 @@ def tiny_teacher_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Inside is one of the workers that share a folder; the others wait."""
+    with contextlib.closing(sqlite3.connect(folder / "lock", timeout=600)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+def shared_by_workers(folders: pytest.TempPathFactory) -> Path:
+    """Return a folder of this run of the tests, the same for all its workers."""
+    own = folders.getbasetemp()  # a worker's is in that of the run
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture(scope="session")
 def quantisable_bundle(
     parts: Path, tiny_settings: Settings, tmp_path_factory: pytest.TempPathFactory
@@ -173,10 +188,21 @@ def quantisable_bundle(
     """A bundle with random weights, exported to ONNX and OpenVINO; not to be written to.
 
     It was not trained, but calibrated on 3 of the 12 parts; the head's last layer is enlarged so
-    that its map is not the same everywhere.
+    that its map is not the same everywhere.  The first worker that needs it makes it for all.
     """
     pytest.importorskip("onnxscript", reason="the extra export is not installed")
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    place = shared_by_workers(tmp_path_factory)
+    folder = place / "quantisable"
+    with one_at_a_time(place):
+        if not folder.is_dir():
+            made = tmp_path_factory.mktemp("quantisable") / "model"
+            make_quantisable(made, parts, tiny_settings)
+            made.rename(folder)  # in one step: what is there is whole
+    return load_bundle(folder)
+
+
+def make_quantisable(folder: Path, parts: Path, settings: Settings) -> None:
     import torch
 
     from destseg.exporting.export import export
@@ -188,7 +214,7 @@ def quantisable_bundle(
 
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        model = build_model(tiny_settings.model, image_size=(64, 64)).eval()
+        model = build_model(settings.model, image_size=(64, 64)).eval()
         images = torch.randint(0, 256, (8, 3, 64, 64))
         with torch.no_grad():
             logits = model.segment(images)
@@ -196,17 +222,15 @@ def quantisable_bundle(
             logits = model.segment(images)
             model.head.classify.bias -= logits.mean()
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
-    folder = tmp_path_factory.mktemp("quantisable") / "model"
-    bundle = save_bundle(folder, tiny_settings, weights, {})
+    bundle = save_bundle(folder, settings, weights, {})
     names = [f"{number:03}.png" for number in (2, 5, 11)]
     calibration = fit_calibration(
         Predictor(bundle, TorchBackend(model, "cpu")),
         [parts / name for name in names],
         names,
-        tiny_settings,
+        settings,
         bundle.weights_sha256,
     )
     bundle = save_calibration(bundle, calibration)
     export(bundle, "onnx")
     export(bundle, "openvino")
-    return bundle

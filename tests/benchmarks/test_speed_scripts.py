@@ -1,6 +1,7 @@
 """The benchmarks of memory, start-up and roofline, run whole on a small model."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from destseg.inference.bundle import load_bundle
 
 pytest.importorskip("onnxruntime")
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -26,23 +29,12 @@ def rows_of(script, results, *arguments):
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory, tiny_settings, tiny_teacher_weights):
-    """An exported model with random weights."""
-    import torch
-
-    from destseg.exporting.export import export
-    from destseg.inference.bundle import save_bundle, save_calibration
-    from destseg.inference.calibration import Calibration
-    from destseg.model.destseg import build_model
-
-    torch.manual_seed(0)
-    settings = tiny_settings
-    weights = {k: v.numpy() for k, v in build_model(settings.model).state_dict().items()}
-    saved = save_bundle(tmp_path_factory.mktemp("model"), settings, weights, {})
-    calibration_images = Calibration.fit([0.5], [0.5], ["a"], settings, saved.weights_sha256)
-    made = save_calibration(saved, calibration_images)
-    export(made, "onnx")
-    return made
+def bundle(quantisable_bundle, tmp_path_factory):
+    """A model with random weights that was exported to ONNX alone: fewer forms are timed."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    others = shutil.ignore_patterns("openvino")
+    shutil.copytree(quantisable_bundle.folder, folder, ignore=others)
+    return load_bundle(folder)
 
 
 @pytest.mark.slow
