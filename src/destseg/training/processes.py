@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
@@ -156,6 +155,8 @@ def synchronized_norms(network: nn.Module) -> Iterator[None]:
         for name, part in network.named_modules(remove_duplicate=False)
         if isinstance(part, _BatchNorm)
     ]
+    from timm.layers import convert_sync_batchnorm  # takes longer to import than PyTorch
+
     convert_sync_batchnorm(network)  # timm's also knows its own norms with an activation inside
     try:
         yield
