@@ -86,6 +86,7 @@ OTHER: dict[str, Any] = {
     "cache_gib": 0.25,
     "calibration_fraction": 0.3,
     "calibration_minimum": 3,
+    "group_by": "folder",
     "teacher": "resnet18.tv_in1k",
     "teacher_weights": "teacher.safetensors",
     "student": "resnet18",

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from destseg.fields import TrainingSettings as TrainingSettings
     from destseg.inference.bundle import Bundle as Bundle
     from destseg.inference.calibration import Calibration as Calibration
+    from destseg.inference.calibration import GroupScores as GroupScores
     from destseg.inference.exports import Export as Export
     from destseg.inference.parity import Comparison as Comparison
     from destseg.inference.parity import Parity as Parity
@@ -134,7 +135,7 @@ _HOMES = {
         "TrainingSettings",
     ),
     "destseg.inference.bundle": ("Bundle",),
-    "destseg.inference.calibration": ("Calibration",),
+    "destseg.inference.calibration": ("Calibration", "GroupScores"),
     "destseg.inference.exports": ("Export",),
     "destseg.inference.parity": ("Comparison", "Parity"),
     "destseg.inference.predictor": ("Measurement", "Predictor", "load"),

@@ -664,6 +664,8 @@ def calibrate(
     model: Predictor | AnyPath,
     good: AnyPath | Iterable[AnyPath] | None = None,
     *,
+    add: bool = False,
+    group_by: str | None = None,
     max_false_alarm_rate: float | None = None,
     confidence: float | None = None,
     restore: str | None = None,
@@ -681,6 +683,9 @@ def calibrate(
         model: folder of a trained model, or a predictor of it.
         good: folder or list of good images, or such images, that the model was not trained on;
             ``None`` keeps the scores and changes the rate alone.
+        add: add them to the calibration images that there are, instead of replacing these.
+        group_by: what the images have in common, as the setting of that name says; ``None`` keeps
+            it as it was.
         max_false_alarm_rate: fraction of good parts that may be called defective; ``None`` keeps
             it.
         confidence: with which that rate is to hold, in [0, 1), 0 in the mean; ``None`` keeps it.
@@ -690,12 +695,14 @@ def calibrate(
 
     Raises:
         DataError: if good images are missing or are those of the training, if there is nothing to
-            change, or the folder cannot be written to.
-        SettingsError: if the rate or the confidence is out of its range, or ``restore`` is not
-            alone.
+            change, or the folder cannot be written to; if an image's group is not known, or it is
+            there already.
+        SettingsError: if the rate or the confidence is out of its range, ``restore`` is not
+            alone, or ``group_by`` is none or another one than that which is added to.
         BundleError: if the model or a kept calibration cannot be used.
         MissingExtraError: if nothing is installed that can run the model.
     """
+    from destseg.data.groups import group_names
     from destseg.inference.bundle import load_bundle
     from destseg.inference.predictor import load
     from destseg.inference.recalibration import calibrate_forms, new_good_images
@@ -709,16 +716,17 @@ def calibrate(
         own: RuntimeKeywords = {**runtime, "backend": name, "device": "cpu"}
         return load(folder, **own)
 
-    if good is None:
-        images = None
-    elif isinstance(good, str | os.PathLike):
-        images = new_good_images(expanded(good))
-    else:
-        images = [path for each in good for path in new_good_images(expanded(each))]
+    if isinstance(good, str | os.PathLike):
+        good = [good]
+    sources = [expanded(each) for each in good or ()]
+    found = [(source, new_good_images(source)) for source in sources]
     return calibrate_forms(
         load_bundle(folder),
         open_form,
-        images,
+        None if good is None else [path for _, paths in found for path in paths],
+        groups=lambda settings: group_names(found, settings.data),
+        group_by=group_by,
+        add=add,
         max_false_alarm_rate=scalar(max_false_alarm_rate),
         confidence=scalar(confidence),
         restore=restore,

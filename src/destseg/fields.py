@@ -15,6 +15,7 @@ from destseg.validation import (
     DILATIONS,
     FRACTION,
     FRACTION_ABOVE_0,
+    GROUP_BY,
     IMAGE_SIZE,
     PATH,
     POSITIVE,
@@ -23,6 +24,9 @@ from destseg.validation import (
     between,
     rising,
 )
+
+EACH_IMAGE = "image"
+"""``group_by`` where every image counts by itself."""
 
 SHARED = "shared"
 """The student without an encoder of its own."""
@@ -138,6 +142,16 @@ class DataSettings:
         10,
         "Fewest good images in the calibration set, though never more than half of all.",
         at_least(1),
+    )
+    group_by: str = setting(
+        EACH_IMAGE,
+        "What good images have in common with each other and not with tomorrow's. A group is kept "
+        "from training whole and counts once, however many images it has, and the rate is then "
+        "guaranteed for a new image of a new group. image: none have anything; folder: those of a "
+        "folder; name:REGEX: those whose file names have the same in the pattern's brackets; "
+        "column:NAME: those with the same in a column of the list (.csv); day: those taken on a "
+        "day (EXIF); alike: those that look nearly the same, as of one part.",
+        GROUP_BY,
     )
 
     @property

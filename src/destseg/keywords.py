@@ -31,6 +31,7 @@ class SettingsKeywords(TypedDict, total=False):
     cache_gib: float
     calibration_fraction: float
     calibration_minimum: int
+    group_by: str
     light: float
     white_balance: float
     noise: float

@@ -73,6 +73,26 @@ IMAGE_SIZE = Rule(
 )
 
 
+def _is_grouping(value: str) -> bool:
+    how, colon, what = value.partition(":")
+    if how == "name" and what:
+        try:
+            re.compile(what)
+        except re.error:
+            return False
+        return True
+    return (how == "column" and bool(what)) or (
+        not colon and how in ("image", "folder", "day", "alike")
+    )
+
+
+GROUP_BY = Rule(
+    _is_grouping,
+    "image, folder, day, alike, name:REGEX (a regular expression), or column:NAME",
+    says_type=True,
+)
+
+
 def rising(low: float, high: float, *, above: bool = False) -> Rule:
     """Return the rule that of two numbers the first is not above the second, both in a range.
 

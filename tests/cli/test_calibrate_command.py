@@ -379,3 +379,131 @@ def test_a_new_training_leaves_no_calibration_of_the_old_weights(brightness_mode
     assert list(brightness_model.glob("calibration.*"))
     save_bundle(brightness_model, load_bundle(brightness_model).settings, {}, {})
     assert not list(brightness_model.glob("calibration.*"))
+
+
+# --- by groups
+
+
+def days(folder: Path) -> Path:
+    write(folder / "monday", [51, 53, 55])
+    write(folder / "tuesday", [60, 102])
+    return folder
+
+
+def test_the_scores_of_each_day_and_what_they_guarantee_are_told(
+    brightness_model, calibrate, tmp_path
+):
+    good = days(tmp_path / "days")
+    code, out, err = calibrate(
+        brightness_model, good, "--group-by", "folder", "--max-false-alarm-rate", "0.5"
+    )
+    assert code == 0
+    # Allowed are 0.5 * 3 - 1 votes above: one of tuesday's two.
+    assert split(out)[0] == [
+        "threshold 0.2354 (was 0.3001), at most 50.00% false alarms in the mean, for a new image "
+        "of a new group, from 5 good images of 2 groups",
+        "  group    images  median score  highest",
+        "  monday        3        0.2078   0.2157",
+        "  tuesday       2        0.3176   0.4000",
+        f"  set by {good / 'tuesday/0.png'}",
+    ]
+    assert err == ""
+    after = load_bundle(brightness_model).calibration
+    assert after.groups == ("monday",) * 3 + ("tuesday",) * 2
+    assert after.group_by == "folder"
+    # The p-value is by groups too: half of tuesday's images are as bright.
+    assert load(brightness_model).predict(np.full((64, 64, 3), 100, np.uint8)).p_value == 0.5
+
+
+def test_another_day_is_added_to_every_form(with_int8, calibrate, tmp_path):
+    good = days(tmp_path / "days")
+    calibrate(with_int8, good, "--group-by", "folder")
+    new = write(good / "wednesday", [153])
+    code, out, err = calibrate(with_int8, new, "--add")  # grouped as it was
+    assert code == 0
+    assert "threshold 0.6001 (was 0.4001)" in out
+    assert "onnx-int8: threshold 0.3001 (was 0.2001)" in out
+    assert "from 6 good images of 3 groups" in out
+    assert "  wednesday       1        0.6000   0.6000" in out
+    assert err == ""  # 3 groups are enough for the 25 % of this model
+    bundle = load_bundle(with_int8)
+    assert bundle.calibration.groups[-1] == "wednesday"
+    assert load_export(bundle, "onnx-int8").calibration.groups == bundle.calibration.groups
+    code, _, err = calibrate(with_int8, new, "--add")
+    assert code == 1
+    assert "expected images that are not in the calibration yet, got 1" in err
+    _, kept = split(out)
+    assert calibrate(with_int8, "--restore", kept)[0] == 0
+    assert len(load_bundle(with_int8).calibration.scores) == 5
+
+
+def test_images_are_added_without_groups_too(brightness_model, calibrate, tmp_path):
+    code, out, err = calibrate(brightness_model, write(tmp_path / "good", [153]), "--add")
+    assert (code, err) == (0, "")
+    assert "threshold 0.6001 (was 0.3001)" in out
+    assert "from 4 good images\n" in out
+    assert "new group" not in out
+
+
+def test_one_day_alone_is_told_once_and_in_plain_words(brightness_model, calibrate, tmp_path):
+    good = write(tmp_path / "monday", [51, 102])
+    code, out, err = calibrate(brightness_model, good, "--group-by", "folder")
+    assert code == 0
+    assert "from 2 good images of 1 group\n" in out
+    assert err.count("note:") == 1
+    assert "all calibration images are of one group, monday, so the threshold knows nothing" in err
+    assert "50.00%, not of 25.00%, which takes 3 groups" in err
+    # Nobody who did not ask is told.
+    assert calibrate(brightness_model, good, "--group-by", "image")[2] == (
+        "destseg: note: with 2 calibration images the threshold guarantees a false-alarm rate of "
+        "33.33%, not of 25.00%, which takes 3: give 1 more good images, raise "
+        "--calibration-fraction, or accept a higher --max-false-alarm-rate.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--add"], "expected GOOD images with them"),
+        (["--group-by", "folder"], "expected GOOD images with them"),
+        (["{good}", "--group-by", "lot"], "--group-by: expected image, folder, day"),
+        (["{good}", "--group-by", "day"], "DateTimeOriginal"),
+        (["{good}", "--group-by", "column:lot"], "a list with a column 'lot'"),
+    ],
+)
+def test_groups_that_are_not_known_move_no_threshold(words, reason, with_int8, calibrate, tmp_path):
+    good = write(tmp_path / "good", [51, 102])
+    before = files(with_int8)
+    code, out, err = calibrate(with_int8, *(word.format(good=good) for word in words))
+    assert code in (1, 2)
+    assert out == ""
+    assert reason in err
+    assert files(with_int8) == before
+
+
+def test_of_very_many_groups_those_that_score_highest_are_shown(
+    brightness_model, calibrate, tmp_path
+):
+    for day in range(40):
+        write(tmp_path / f"days/{day:02}", [100 + day])
+    _, out, _ = calibrate(brightness_model, tmp_path / "days", "--group-by", "folder")
+    lines = split(out)[0]
+    assert lines[2].split()[0] == "10"
+    assert lines[-2:-1] == ["  and 10 more groups, whose highest scores are lower"]
+
+
+def test_every_command_says_what_a_guarantee_by_groups_is_about(
+    brightness_model, calibrate, tmp_path, capsys
+):
+    good = days(tmp_path / "days")
+    calibrate(brightness_model, good, "--group-by", "folder", "--max-false-alarm-rate", "0.5")
+    write(tmp_path / "set/test/good", [51, 52])
+    write(tmp_path / "set/test/dent", [200, 210])
+    for words, told in (
+        (["evaluate", brightness_model, tmp_path / "set"], "to at most 50.0% false alarms {}:"),
+        (["drift", brightness_model, good], "at most 50.00% are expected ({})"),
+    ):
+        capsys.readouterr()
+        main(list(map(str, words)))
+        said = " ".join(capsys.readouterr().out.split())  # lines end where the terminal does
+        assert told.format("for a new image of a new group") in said

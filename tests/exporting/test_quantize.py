@@ -184,6 +184,26 @@ def test_other_images_than_those_of_the_training_are_split_anew(bundle, tmp_path
     assert all((data / "train/good") == path.parent for path in map(type(data), names))
 
 
+def test_the_form_is_calibrated_by_the_groups_of_the_model(bundle, data, runtimes):
+    grouped = replace(bundle.calibration, groups=("a", "b", "b"), group_by="folder")
+    done = quantize(save_calibration(bundle, grouped), data, "onnx", count=4)
+    assert (done.calibration.groups, done.calibration.group_by) == (("a", "b", "b"), "folder")
+
+
+def test_a_new_split_is_by_groups_where_the_training_was(bundle, tmp_path, runtimes):
+    data = grey(tmp_path / "new" / "train" / "good", 12).parents[1]
+    for path in sorted((data / "train/good").iterdir()):
+        day = data / "train/good" / f"day {int(path.stem) // 3}"
+        day.mkdir(exist_ok=True)
+        path.rename(day / path.name)
+    settings = bundle.settings.replace(group_by="folder", calibration_minimum=3)
+    done = quantize(replace(bundle, settings=settings), data, "onnx", count=4)
+    assert len(done.calibration.paths) == 3
+    day = done.calibration.groups[0]
+    assert all(path.startswith((data / day).as_posix()) for path in done.calibration.paths)
+    assert set(done.calibration.groups) == {day}
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_too_few_good_images_beside_the_calibration_ones(count, bundle, data, runtimes):
     for path in sorted(data.iterdir()):

@@ -137,6 +137,8 @@ def test_models_tell_what_their_threshold_rests_on(serve):
         "count": 3,
         "scores": [0.1, 0.2, 0.3],
         "tolerance": TOLERANCE,
+        "groups": None,
+        "votes": None,
     }
     assert first["guaranteed_false_alarm_rate"] == first["max_false_alarm_rate"] == 0.25
     assert first["guarantee_note"] is None

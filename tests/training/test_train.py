@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from PIL import Image
 
 from conftest import write_images
 from destseg.config import Settings
@@ -691,6 +692,53 @@ def test_calibration_images_are_never_trained_on(parts, settings, tmp_path, monk
     assert len(calibration_images) == 3
     assert not trained & calibration_images
     assert len(trained | calibration_images) == 12
+
+
+def test_whole_groups_are_kept_from_training(parts, settings, tmp_path, monkeypatch, capfd):
+    trained = set()
+
+    class Watched(train_module.Batches):
+        def __init__(self, images, *args, **kwargs):
+            trained.update(path.name for path in images.paths)
+            super().__init__(images, *args, **kwargs)
+
+    monkeypatch.setattr(train_module, "Batches", Watched)
+    shifts = {f"{number:03}.png": f"shift {number // 4}" for number in range(12)}
+    rows = [f"{parts / name},{shift}" for name, shift in shifts.items()]
+    (tmp_path / "list.csv").write_text("\n".join(["path,shift", *rows]))
+    changed = settings.replace(group_by="column:shift", calibration_minimum=3)
+    train(tmp_path / "list.csv", output=tmp_path / "run", settings=changed)
+    calibration = load(tmp_path / "run", device="cpu").calibration
+    assert len(calibration.scores) == 4
+    assert len(set(calibration.groups)) == 1
+    assert calibration.groups == tuple(shifts[Path(name).name] for name in calibration.paths)
+    assert calibration.group_by == "column:shift"
+    assert len(trained) == 8
+    assert not {shifts[name] for name in trained} & set(calibration.groups)
+    told = capfd.readouterr().err
+    assert "8 images to train on, 4 for calibration (1 of 3 groups)" in told
+    assert told.count("note: all calibration images are of one group") == 1
+    assert "for a new image of a new group; model saved" in told
+
+
+def test_one_group_alone_cannot_be_kept_from_training(parts, settings, tmp_path):
+    with pytest.raises(DataError, match=r"at least 2 groups \(--group-by folder\), got one"):
+        run(parts, tmp_path / "run", settings.replace(group_by="folder"))
+
+
+@pytest.mark.parametrize("day", ["2026:11:27", None])
+def test_that_all_calibration_images_are_of_one_day_is_told_where_it_is_known(
+    day, parts, settings, tmp_path, capfd
+):
+    for path in parts.glob("*.png"):
+        exif = Image.Exif()
+        exif[0x0112] = 1
+        exif.get_ifd(0x8769)[0x9003] = f"{day} 08:00:00" if day else f"2026:11:{path.stem[1:]} 0"
+        (tmp_path / "data").mkdir(exist_ok=True)
+        Image.open(path).save(tmp_path / "data" / path.name, exif=exif)
+    train(tmp_path / "data", output=tmp_path / "run", settings=settings)
+    told = capfd.readouterr().err
+    assert ("all calibration images were taken on 2026-11-27: " in told) == (day is not None)
 
 
 # ---- what is told

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 
 if TYPE_CHECKING:
-    from destseg.inference.calibration import Calibration
+    from destseg.inference.calibration import Calibration, GroupScores
 
 DESCRIPTION = """Fit the threshold of a trained model anew; nothing is trained or exported again.
 
@@ -19,6 +20,10 @@ good images are taken; the rest is left out or refused, as destseg train does.  
 calibration scores stay and only the rate changes.  Quantised forms in the bundle, which have
 scores of their own, are fitted to the same images.
 
+--group-by says what images have in common with each other and not with tomorrow's, such as a day:
+a group counts once, and the rate is guaranteed for a new image of a new group.  --add adds GOOD,
+such as another day, to the calibration images that there are.
+
 The old calibration stays in the bundle as calibration.until-TIME.json, beside the new one;
 --restore goes back to it.
 """
@@ -27,8 +32,12 @@ EPILOG = """examples:
   destseg calibrate runs/bottle new_good_parts
   destseg calibrate runs/bottle new_good_parts --max-false-alarm-rate 0.002
   destseg calibrate runs/bottle --max-false-alarm-rate 0.05
+  destseg calibrate runs/bottle days --group-by folder
+  destseg calibrate runs/bottle days/2026-11-27 --add
   destseg calibrate runs/bottle --restore calibration.until-20261101T080000Z.json
 """
+
+_SHOWN = 30
 
 
 def run(words: list[str]) -> int:
@@ -36,6 +45,16 @@ def run(words: list[str]) -> int:
     parser = command_parser("calibrate", DESCRIPTION, EPILOG)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of a trained model")
     parser.add_argument("good", metavar="GOOD", nargs="?", help="folder or list of good images")
+    parser.add_argument(
+        "--add", action="store_true", help="add GOOD to the calibration images that there are"
+    )
+    parser.add_argument(
+        "--group-by",
+        metavar="BY",
+        help="folder, name:REGEX (on the file's name; its first brackets name the group), "
+        "column:NAME (of the list), day (EXIF), alike (nearly the same image) or image (none; "
+        "default: as it was)",
+    )
     parser.add_argument(
         "--max-false-alarm-rate",
         type=float,
@@ -61,6 +80,8 @@ def run(words: list[str]) -> int:
         done = destseg.calibrate(
             parsed.bundle,
             parsed.good,
+            add=parsed.add,
+            group_by=parsed.group_by,
             max_false_alarm_rate=parsed.max_false_alarm_rate,
             confidence=parsed.confidence,
             restore=parsed.restore,
@@ -80,11 +101,32 @@ def run(words: list[str]) -> int:
 
 def _tell(form: str, old: Calibration | None, new: Calibration) -> None:
     was = f" (was {old.threshold:.4f})" if old is not None else ""
+    groups = new.by_group()
     which = "" if form == "fp32" else f"{form}: "
     print(
         f"{which}threshold {new.threshold:.4f}{was}, {new.guarantee()}, "
         f"from {len(new.scores)} good images"
+        + (f" of {len(groups)} {'group' if len(groups) == 1 else 'groups'}" if groups else "")
     )
+    for line in _group_lines(groups):
+        print(f"  {line}")
     print(f"  {new.set_by()}")
     if short := new.guarantee_note():
         print(f"destseg: note: {short}", file=sys.stderr)
+
+
+def _group_lines(groups: Sequence[GroupScores]) -> list[str]:
+    """Return a line a group; of very many those that score highest."""
+    if not groups:
+        return []
+    shown = {each.group for each in sorted(groups, key=lambda each: -each.highest)[:_SHOWN]}
+    width = max(map(len, ["group", *shown]))
+    lines = [f"{'group':{width}}  images  median score  highest"]
+    lines += [
+        f"{each.group:{width}}  {each.images:6}  {each.median:12.4f}  {each.highest:7.4f}"
+        for each in groups
+        if each.group in shown
+    ]
+    if len(groups) > _SHOWN:
+        lines.append(f"and {len(groups) - _SHOWN} more groups, whose highest scores are lower")
+    return lines

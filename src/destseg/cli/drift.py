@@ -139,6 +139,7 @@ def _summary(check: DriftCheck) -> Iterator[str]:
     yield (
         f"flagged     {check.flagged} of {len(check.steps)} in this run are above the threshold; "
         f"of good parts at most {check.guaranteed_false_alarm_rate:.2%} are expected"
+        + (f" ({check.guaranteed_for})" if check.guaranteed_for else "")
     )
     yield _verdict(check)
 

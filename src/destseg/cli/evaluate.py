@@ -140,9 +140,10 @@ def _table(what: str, columns: list[str]) -> Table:
 
 def decision_lines(evaluation: Evaluation) -> list[str]:
     """Return what the threshold made of the images, in sentences."""
+    told_for = f" {evaluation.guaranteed_for}" if evaluation.guaranteed_for else ""
     return [
         f"threshold {evaluation.threshold:.4f}, fitted on calibration images to at most "
-        f"{evaluation.guaranteed_false_alarm_rate:.1%} false alarms:",
+        f"{evaluation.guaranteed_false_alarm_rate:.1%} false alarms{told_for}:",
         f"  false alarms {_rate(evaluation.false_alarms)}",
         f"  missed       {_rate(evaluation.misses)}",
         f"{evaluation.coverage}",

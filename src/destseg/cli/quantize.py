@@ -76,9 +76,11 @@ def run(words: list[str]) -> int:
     for line in told(done.facts):
         print(line)
     if done.calibration is not None:
+        told_for = done.calibration.guaranteed_for
         print(
             f"threshold {done.calibration.threshold:.4f}, at most "
             f"{done.calibration.guaranteed_false_alarm_rate:.2%} false alarms"
+            + (f" {told_for}" if told_for else "")
         )
     print(f"written: {done.model}; use it with --backend {done.name}")
     return 0

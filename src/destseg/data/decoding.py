@@ -42,6 +42,7 @@ EXPECTED = "expected a JPEG, PNG, BMP, TIFF or WebP image"
 FULL_DEPTH = 16
 _DEPTH = "expected 8 or 16 bits a channel"
 _EXIF_ORIENTATION = 0x0112
+_EXIF_IFD, _EXIF_TIME = 0x8769, 0x9003  # DateTimeOriginal: the other times change by editing
 _ON_ITS_SIDE = (5, 6, 7, 8)
 _WHITE_IS_ZERO = 0  # of TIFF's tag 262
 
@@ -113,6 +114,18 @@ def read_shape(file: IO[bytes], name: Path) -> tuple[int, int]:
         with _header(reader, file, name) as image:
             (width, height), orientation = image.size, _orientation(image)
     return (width, height) if orientation in _ON_ITS_SIDE else (height, width)
+
+
+def read_time(file: IO[bytes], name: Path) -> str | None:
+    """Return when an open image file was taken, as EXIF's DateTimeOriginal says it, if it does.
+
+    That is ``YYYY:MM:DD hh:mm:ss`` in the camera's own time; nothing is decoded.
+    """
+    with _header(_reader(file, name), file, name) as image:
+        if isinstance(image, PngImageFile) and "exif" not in image.info:
+            return None  # PIL would decode the pixels to look behind them
+        value = image.getexif().get_ifd(_EXIF_IFD).get(_EXIF_TIME)
+    return value if isinstance(value, str) else None
 
 
 def _reader(file: IO[bytes], name: Path) -> type[ImageFile]:

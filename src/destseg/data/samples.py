@@ -151,20 +151,51 @@ test_folder.__test__ = False  # type: ignore[attr-defined]
 
 
 def split_calibration(
-    samples: Sequence[Sample], *, fraction: float, minimum: int, seed: int
+    samples: Sequence[Sample],
+    *,
+    fraction: float,
+    minimum: int,
+    seed: int,
+    groups: Sequence[str] | None = None,
 ) -> tuple[list[Sample], list[Sample]]:
     """Split good samples into those to train on and those that set the threshold.
 
     Of n samples min(max(round(fraction * n), minimum), n // 2) calibrate.  The choice depends
     on the seed and the positions only, so that a moved folder gives the same split.
 
+    Of groups whole ones calibrate, in random order until there are as many samples; one that
+    would make them more than half is passed over.
+
+    Args:
+        samples: good ones.
+        fraction: of them that calibrate, in [0, 1].
+        minimum: fewest that do, though never more than half.
+        seed: of the choice.
+        groups: of each sample; ``None``: each is one by itself.
+
     Returns:
-        (training, calibration), both in the order given.
+        (training, calibration), both in the order given; of one group alone none calibrate.
     """
     count = min(max(round(fraction * len(samples)), minimum), len(samples) // 2)
-    chosen = set(np.random.default_rng(seed).permutation(len(samples))[:count].tolist())
+    random = np.random.default_rng(seed)
+    if groups is None:
+        chosen = set(random.permutation(len(samples))[:count].tolist())
+    else:
+        chosen = _whole_groups(groups, count, random)
     training = [sample for index, sample in enumerate(samples) if index not in chosen]
     return training, [sample for index, sample in enumerate(samples) if index in chosen]
+
+
+def _whole_groups(groups: Sequence[str], count: int, random: np.random.Generator) -> set[int]:
+    members: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    chosen: set[int] = set()
+    for number in random.permutation(len(members)):
+        whole = list(members.values())[number]
+        if len(chosen) < count and len(chosen) + len(whole) <= len(groups) // 2:
+            chosen.update(whole)
+    return chosen
 
 
 def _masks(places: Sequence[Path], *, single: bool) -> Callable[[PurePath], Path | None]:

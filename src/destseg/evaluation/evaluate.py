@@ -58,7 +58,7 @@ class Evaluation:
         defect_types: the same for each defect type.
         false_alarms: good images called defective.
         misses: defective images called good.
-        threshold, guaranteed_false_alarm_rate: from the calibration.
+        threshold, guaranteed_false_alarm_rate, guaranteed_for: from the calibration.
         seconds: of the whole inspection, reading included.
         records: one an image, in the order given.
         curves: points of ``image_roc``, ``image_pr``, ``pixel_roc``, ``pixel_pr`` and
@@ -75,6 +75,7 @@ class Evaluation:
     seconds: float
     records: tuple[ImageRecord, ...]
     curves: Mapping[str, Curve]
+    guaranteed_for: str = ""
 
     @property
     def coverage(self) -> Coverage:
@@ -98,6 +99,7 @@ class Evaluation:
             "misses": self.misses.to_json(),
             "threshold": self.threshold,
             "guaranteed_false_alarm_rate": self.guaranteed_false_alarm_rate,
+            "guaranteed_for": self.guaranteed_for,
             "seconds": round(self.seconds, 3),
             "images_per_s": round(coverage.images / self.seconds, 2),
             "defect_types": {
@@ -165,6 +167,7 @@ def evaluate(
         misses=_called([record for record in records if record.defect_type != GOOD], False),
         threshold=predictor.calibration.threshold,
         guaranteed_false_alarm_rate=predictor.calibration.guaranteed_false_alarm_rate,
+        guaranteed_for=predictor.calibration.guaranteed_for,
         seconds=seconds,
         records=tuple(records),
         curves={f"image_{name}": curve for name, curve in of_images.items()}

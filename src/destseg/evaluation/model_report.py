@@ -116,6 +116,7 @@ def build_report(
         training=training_curves(bundle.folder),
         settings=bundle.settings.to_dict(),
         entries=entries,
+        calibration_groups=len(calibration.by_group()) or None,
     )
 
 

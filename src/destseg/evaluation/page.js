@@ -145,12 +145,16 @@ function cutAt(points, limit) {
 // Threshold
 
 function showMeaning() {
-  const n = report.calibrationScores.length;
+  const n = report.calibrationScores.length, groups = report.calibrationGroups;
+  const pValue = groups
+    ? `(1 + for each group the fraction of its calibration scores at most ${report.tolerance} below its own) / ` +
+      `${groups + 1}, or of its highest scores alone where a confidence was asked for`
+    : `(1 + the number of calibration scores at most ${report.tolerance} below its own) / ${n + 1}`;
   const fitted = n
     ? `It was fitted to ${n} calibration images, good ones that were not trained on; no test image and ` +
-      `no label took part. As long as good parts stay as they were, one is flagged with a probability ` +
-      `of at most ${percent(report.guaranteed)}. An image's p‑value is (1 + the number of ` +
-      `calibration scores at most ${report.tolerance} below its own) / ${n + 1}: scores that close count as ties.`
+      `no label took part. As long as good parts stay as they were, ` +
+      `${groups ? `a new one of a new group (there were ${groups})` : "one"} is flagged with a probability ` +
+      `of at most ${percent(report.guaranteed)}. An image's p‑value is ${pValue}: scores that close count as ties.`
     : "The scores of the calibration images that it was fitted on were not kept.";
   byId("meaning").append(
     element("p", {}, `An image is called defective when its image score is above the threshold. ${fitted}`),

@@ -62,6 +62,7 @@ def _payload(report: Report) -> dict[str, Any]:
         },
         "threshold": report.threshold,
         "guaranteed": report.guaranteed_false_alarm_rate,
+        "calibrationGroups": report.calibration_groups,
         "tolerance": TOLERANCE,
         "calibrationScores": sorted(report.calibration_scores),
         "training": {

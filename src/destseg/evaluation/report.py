@@ -69,6 +69,8 @@ class Report:
         training: (step, loss) of each phase, by its number in words.
         settings: nested plain values.
         entries: the images.
+        calibration_groups: number of groups of the calibration images; ``None`` where each counts
+            by itself.
     """
 
     title: str
@@ -83,6 +85,7 @@ class Report:
     training: Mapping[str, Sequence[tuple[int, float]]]
     settings: Mapping[str, object]
     entries: Sequence[Entry]
+    calibration_groups: int | None = None
 
 
 def make_entry(

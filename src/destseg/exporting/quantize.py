@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from destseg.data.choice import evenly
+from destseg.data.groups import group_names
 from destseg.data.samples import good_samples, split_calibration, test_folder, test_samples
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.evaluation.agreement import agreement
 from destseg.evaluation.evaluate import evaluate
 from destseg.exporting.export import export as export_fp32
 from destseg.exporting.int8 import SCOPES, good_and_anomalous, quantized
+from destseg.fields import EACH_IMAGE
 from destseg.inference.backends import Runtime, open_backend
 from destseg.inference.bundle import Bundle
 from destseg.inference.calibrate import fit_calibration
@@ -47,12 +49,15 @@ class Images:
         judged: those on which INT8 is compared with fp32.
         calibration_images: those that fit the threshold.
         names: of the calibration images.
+        groups: of them, and by what; ``None`` where each counts by itself.
     """
 
     ranges: list[Path]
     judged: list[Path]
     calibration_images: list[Path]
     names: list[str]
+    groups: Sequence[str] | None = None
+    group_by: str = EACH_IMAGE
 
 
 def quantize(
@@ -162,16 +167,28 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
     root = Path(data) if Path(data).is_dir() else Path(data).parent
     names = list(bundle.calibration.paths) if bundle.calibration is not None else []
     calibration_images = [root / name for name in names]
+    groups: Sequence[str] | None = None
+    group_by = bundle.settings.data.group_by
+    if bundle.calibration is not None:
+        groups, group_by = bundle.calibration.groups, bundle.calibration.group_by
     if not all(path.is_file() for path in calibration_images):
         settings = bundle.settings
+        group_by = settings.data.group_by
+        of_all = group_names([(Path(data), [sample.path for sample in good])], settings.data)
         _, chosen = split_calibration(
             good,
+            groups=of_all,
             fraction=settings.data.calibration_fraction,
             minimum=settings.data.calibration_minimum,
             seed=settings.training.seed,
         )
         calibration_images = [sample.path for sample in chosen]
         names = [path.as_posix() for path in calibration_images]
+        if of_all is not None:
+            of = {sample.path: group for sample, group in zip(good, of_all, strict=True)}
+            groups = [of[path] for path in calibration_images]
+        else:
+            groups = None
     apart = {path.resolve() for path in calibration_images}
     others = [sample.path for sample in good if sample.path.resolve() not in apart]
     if len(others) < 4 or not calibration_images:
@@ -184,7 +201,7 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
     # What gave the ranges fits them best: it would say too little of the loss on other images.
     measured = set(ranges)
     judged = evenly([path for path in others if path not in measured], 2 * count)
-    return Images(ranges, judged, calibration_images, names)
+    return Images(ranges, judged, calibration_images, names, groups, group_by)
 
 
 def _calibrated(
@@ -197,8 +214,9 @@ def _calibrated(
         Predictor(bundle, backend),
         images.calibration_images,
         images.names,
-        bundle.settings,
+        bundle.settings.replace(group_by=images.group_by),
         form.sha256,
+        groups=images.groups,
     )
     calibrated = replace(bundle, calibration=calibration)
     return Predictor(calibrated, backend), calibration

@@ -18,6 +18,7 @@ def fit_calibration(
     settings: Settings,
     weights_sha256: str,
     on_image: Callable[[], object] = lambda: None,
+    groups: Sequence[str] | None = None,
 ) -> Calibration:
     """Return the calibration from good images that were not trained on.
 
@@ -28,6 +29,7 @@ def fit_calibration(
         settings: of the bundle; its decision group has the rate asked for.
         weights_sha256: of the weights or the quantised model that gives the scores.
         on_image: called after each image.
+        groups: of the images; ``None``: each counts by itself.
 
     Raises:
         ImageError: if an image cannot be read.
@@ -41,4 +43,4 @@ def fit_calibration(
         peaks.append(float(measured.anomaly_map.max()))
         on_image()
     region = predictor.bundle.roi_sha256
-    return Calibration.fit(scores, peaks, paths, settings, weights_sha256, region)
+    return Calibration.fit(scores, peaks, paths, settings, weights_sha256, region, groups)

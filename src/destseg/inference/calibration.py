@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cached_property
@@ -12,6 +14,8 @@ from typing import Any
 
 from destseg.config import ImageSize, Settings
 from destseg.errors import BundleError, DataError, SettingsError
+from destseg.fields import EACH_IMAGE
+from destseg.inference.votes import Votes
 
 TOLERANCE = 1e-4
 """Largest difference of map values, and so of scores, that is rounding between fp32 runtimes.
@@ -19,6 +23,9 @@ TOLERANCE = 1e-4
 It is part of what a decision is: scores no further apart than this are a tie, and a tie counts for
 the part.
 """
+
+EARLIER = "earlier images"
+"""The group of calibration images whose groups nobody knows, where others are added to them."""
 
 
 def threshold_rank(
@@ -30,7 +37,7 @@ def threshold_rank(
     probability at most a, and takes values k / (n + 1).
 
     Args:
-        n: number of calibration images, at least 1.
+        n: number of calibration images, or of their groups, at least 1.
         max_false_alarm_rate: the rate a asked for, in (0, 1].
         confidence: probability in [0, 1) over the draw of the calibration images with which the
             rate is to hold (``rate_bound``); 0 asks for it in the mean over all such draws.
@@ -59,7 +66,7 @@ def rate_bound(n: int, rank: int, confidence: float) -> float:
     below where scores tie, whatever the scores' distribution is (Wilks, 1941: tolerance limits).
 
     Args:
-        n: number of calibration images.
+        n: number of calibration images, or of groups of which the highest scores are taken.
         rank: of the score that is the threshold, counted from 0 at the highest; below n.
         confidence: probability over the draw of the calibration images, in [0, 1).
 
@@ -82,11 +89,35 @@ def rate_bound(n: int, rank: int, confidence: float) -> float:
 
 
 @dataclass(frozen=True)
+class GroupScores:
+    """The calibration scores of one group: a day, a folder, a part.
+
+    Thread safety: nothing changes a value, so any number of threads may use one.
+
+    Attributes:
+        group: its name.
+        images: how many.
+        median: of their scores.
+        highest: of their scores.
+    """
+
+    group: str
+    images: int
+    median: float
+    highest: float
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Calibration images' scores, the thresholds from them, and all that they depend on.
 
     A score within ``TOLERANCE`` of one of them is a tie with it, which counts for the part: in
     every runtime an image gets at most the p-value, and the decision, of one that scored better.
+
+    Images of one group have one vote together (``votes.py``), and what is guaranteed is for a new
+    image of a new group.  With a confidence a group's vote is that of its highest score: these are
+    independent, so order statistics hold for them, and that some image of a new group is above the
+    threshold is more likely than that one is.
 
     Thread safety: nothing changes a value, so any number of threads may use one.
 
@@ -104,6 +135,8 @@ class Calibration:
         bit_depth: bits that the values of 16-bit images were taken to use.
         padded: whether images of other shapes kept theirs.
         confidence: with which the rate asked for is to hold; 0 is in the mean.
+        group_by: by what images were grouped, as the setting of that name says.
+        groups: of the images, in the order of ``scores``; ``None``: each is one by itself.
     """
 
     scores: tuple[float, ...]
@@ -119,6 +152,8 @@ class Calibration:
     bit_depth: int
     padded: bool = False
     confidence: float = 0.0
+    group_by: str = EACH_IMAGE
+    groups: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.scores) == len(self.peaks) == len(self.paths) > 0:
@@ -134,6 +169,8 @@ class Calibration:
             )
         if list(self.scores) != sorted(self.scores):
             raise DataError("a calibration's scores are expected in rising order")
+        if self.groups is not None:
+            _require_groups(self.groups, len(self.scores))
 
     @classmethod
     def fit(
@@ -144,18 +181,22 @@ class Calibration:
         settings: Settings,
         weights_sha256: str,
         roi_sha256: str | None = None,
+        groups: Sequence[str] | None = None,
     ) -> Calibration:
-        """Return the calibration from the scores, map peaks and paths of good images."""
+        """Return the calibration from the scores, map peaks and paths of good images.
+
+        Of groups, where they are given, ``settings`` say what they are by.
+        """
         if not len(scores) == len(peaks) == len(paths):
             raise DataError(
                 f"expected a score, a peak and a path of each good image, got {len(scores)}, "
                 f"{len(peaks)} and {len(paths)}"
             )
-        rising = sorted(zip(scores, paths, peaks, strict=True))
+        if groups is not None:
+            _require_groups(groups, len(scores))
         return cls(
-            scores=tuple(score for score, _, _ in rising),
-            peaks=tuple(peak for _, _, peak in rising),
-            paths=tuple(path for _, path, _ in rising),
+            **_in_order(scores, peaks, paths, groups),
+            group_by=EACH_IMAGE if groups is None else settings.data.group_by,
             max_false_alarm_rate=settings.decision.max_false_alarm_rate,
             confidence=settings.decision.confidence,
             weights_sha256=weights_sha256,
@@ -171,91 +212,197 @@ class Calibration:
         """
         return replace(self, max_false_alarm_rate=max_false_alarm_rate, confidence=confidence)
 
-    @property
+    def with_more(self, other: Calibration) -> Calibration:
+        """Return the calibration of these images and of others, at the others' rate.
+
+        Where these have no groups and the others do, these are one group: nobody knows better.
+
+        Raises:
+            SettingsError: if both have groups, by different things.
+            DataError: if an image is in both.
+        """
+        before = self
+        if self.groups is None and other.groups is not None:
+            before = replace(self, group_by=other.group_by, groups=(EARLIER,) * len(self.scores))
+        if before.group_by != other.group_by:
+            raise SettingsError(
+                f"--group-by: expected {before.group_by!r}, as in the calibration that is there, "
+                f"got {other.group_by!r}; give that, or calibrate anew without --add"
+            )
+        if both := sorted({*before.paths} & {*other.paths}):
+            raise DataError(
+                f"expected images that are not in the calibration yet, got {len(both)} that are: "
+                f"{_listed(both)}. Give new ones, or calibrate anew without --add."
+            )
+        groups = None
+        if before.groups is not None and other.groups is not None:
+            groups = before.groups + other.groups
+        return replace(
+            other,
+            **_in_order(
+                before.scores + other.scores,
+                before.peaks + other.peaks,
+                before.paths + other.paths,
+                groups,
+            ),
+        )
+
+    @cached_property
     def threshold(self) -> float:
         """Image scores above this are defective: a calibration score and the tolerance."""
-        return _tie(self._deciding(self.scores))
+        return _tie(self._votes.values[self._place])
 
     @property
     def tie_limit(self) -> float:
         """Image scores below this are certainly better than the one that set the threshold."""
-        return self._deciding(self.scores) - TOLERANCE
+        return self._votes.values[self._place] - TOLERANCE
 
     @cached_property
     def pixel_threshold(self) -> float:
         """Map values above this are a region: as many good parts show none as are passed."""
-        return _tie(self._deciding(sorted(self.peaks)))
+        return _tie(self._deciding_peak)
 
     @property
     def threshold_images(self) -> tuple[str, ...]:
         """Paths of the images whose score set the threshold."""
-        return self._named(self.scores)
+        return self._named(self.scores, self._votes.values[self._place])
 
     @property
     def pixel_threshold_images(self) -> tuple[str, ...]:
         """Paths of the images whose peak set the pixel threshold."""
-        return self._named(self.peaks)
+        return self._named(self.peaks, self._deciding_peak)
+
+    @property
+    def votes(self) -> tuple[float, ...]:
+        """How much each calibration image counts, in the order of ``scores``; of each group 1."""
+        parts = self._votes.at_or_above
+        return tuple(
+            (here - above) / self._votes.parts for here, above in itertools.pairwise(parts)
+        )
+
+    def by_group(self) -> tuple[GroupScores, ...]:
+        """Return the scores of each group, by name; none where each image is one by itself."""
+        scores: dict[str, list[float]] = {}
+        for group, score in zip(self.groups or (), self.scores, strict=self.groups is not None):
+            scores.setdefault(group, []).append(score)
+        return tuple(
+            GroupScores(group, len(each), statistics.median(each), max(each))
+            for group, each in sorted(scores.items())
+        )
 
     def set_by(self) -> str:
         """Return which images set the thresholds, in words."""
         image, pixel = map(_listed, (self.threshold_images, self.pixel_threshold_images))
         return f"set by {image}" + (f", that of regions by {pixel}" if pixel != image else "")
 
-    def _deciding(self, rising: Sequence[float]) -> float:
-        return rising[-1 - self._rank]
+    @cached_property
+    def _votes(self) -> Votes:
+        return self._votes_of(self.scores)
 
-    @cached_property  # with a confidence it takes milliseconds, and every decision asks
-    def _rank(self) -> int:
-        return threshold_rank(len(self.scores), self.max_false_alarm_rate, self.confidence)[0]
+    def _votes_of(self, values: Sequence[float]) -> Votes:
+        groups = range(len(values)) if self.groups is None else self.groups
+        return Votes.of(values, groups, highest=self.confidence > 0)
 
-    def _named(self, values: Sequence[float]) -> tuple[str, ...]:
-        deciding = self._deciding(sorted(values))
+    @cached_property
+    def _allowed(self) -> float:
+        """How many votes may lie above the threshold."""
+        k = self._votes.groups
+        if self.confidence:
+            return threshold_rank(k, self.max_false_alarm_rate, self.confidence)[0]
+        # The small term keeps 0.1 * 10 from becoming 0.9999...
+        return max(0.0, self.max_false_alarm_rate * (k + 1) + 1e-9 - 1)
+
+    @cached_property
+    def _place(self) -> int:
+        return self._votes.lowest(self._allowed)
+
+    @cached_property
+    def _deciding_peak(self) -> float:
+        votes = self._votes_of(self.peaks)
+        return votes.values[votes.lowest(self._allowed)]
+
+    def _named(self, values: Sequence[float], deciding: float) -> tuple[str, ...]:
         named = zip(values, self.paths, strict=True)
         return tuple(path for value, path in named if value == deciding)
 
     @property
     def guaranteed_false_alarm_rate(self) -> float:
-        """Largest fraction of good parts flagged; above the rate asked for if n is small."""
-        return (self._rank + 1) / (len(self.scores) + 1)
+        """Largest fraction of good parts flagged; above the rate asked for if n is small.
 
-    def rate_with_confidence(self, confidence: float = 0.95) -> float:
+        With groups, the probability that a new image of a new group is flagged.
+        """
+        votes = self._votes
+        highest = votes.p_value(self._place + 1)  # of those that are flagged
+        if self.confidence or self._groups_are_equal:
+            return highest
+        # Which p-values there are hangs on the groups' sizes then, and the theorem is about a rate
+        # that was given before.  Below 1: an image with a p-value of 1 is never flagged.
+        below_1 = 1 - 1 / (votes.parts * (votes.groups + 1))
+        return min(max(highest, self.max_false_alarm_rate), below_1)
+
+    @cached_property
+    def _groups_are_equal(self) -> bool:
+        return len({group.images for group in self.by_group()}) <= 1
+
+    def rate_with_confidence(self, confidence: float = 0.95) -> float | None:
         """Return the false-alarm rate that these calibration images keep with a confidence.
+
+        Of groups the highest scores count, so the rate is a cautious one.
 
         Args:
             confidence: probability over their draw, in [0, 1); see ``rate_bound``.
+
+        Returns:
+            ``None`` with groups of several images whose threshold, asked for in the mean, is below
+            a group's highest score: how many of these are above it hangs on the scores then, and
+            the bound is about a number that does not.
         """
-        return rate_bound(len(self.scores), self._rank, confidence)
+        groups = range(len(self.scores)) if self.groups is None else self.groups
+        above = len(set(groups[self._place + 1 :]))
+        k = self._votes.groups
+        if above and not self.confidence and k < len(self.scores):
+            return None
+        return rate_bound(k, above, confidence)
 
     def guarantee(self) -> str:
         """Return which false-alarm rate the threshold keeps, in words."""
         confidence = self.confidence or 0.95
-        return (
-            f"at most {self.guaranteed_false_alarm_rate:.2%} false alarms in the mean, "
-            f"{self.rate_with_confidence(confidence):.2%} with {100 * confidence:.4g}% confidence"
-        )
+        told = f"at most {self.guaranteed_false_alarm_rate:.2%} false alarms in the mean"
+        if (rate := self.rate_with_confidence(confidence)) is not None:
+            told += f", {rate:.2%} with {100 * confidence:.4g}% confidence"
+        return told + (f", {self.guaranteed_for}" if self.guaranteed_for else "")
+
+    @property
+    def guaranteed_for(self) -> str:
+        """Of which images the guarantee is, in words; nothing where each counts by itself."""
+        return "" if self.groups is None else "for a new image of a new group"
 
     def p_value(self, score: float) -> float:
         """Return (1 + number of calibration scores >= score - ``TOLERANCE``) / (n + 1), in (0, 1].
 
-        It is at most ``guaranteed_false_alarm_rate`` exactly where ``is_defective`` is true.
+        With groups it is (1 + their votes at or above that) / (number of groups + 1).  It is at
+        most ``guaranteed_false_alarm_rate`` exactly where ``is_defective`` is true.
         """
-        n = len(self.scores)
-        return (1 + n - bisect.bisect_left(self.scores, score, key=_tie)) / (n + 1)
+        return self._votes.p_value(bisect.bisect_left(self.scores, score, key=_tie))
 
     def is_defective(self, score: float) -> bool:
         """Return whether an image with this score is called defective."""
         return score > self.threshold
 
     def guarantee_note(self) -> str | None:
-        """Return what guaranteeing the rate asked for takes; ``None`` where it is guaranteed."""
-        n, rate = len(self.scores), self.max_false_alarm_rate
+        """Return what guaranteeing the rate asked for takes; ``None`` where it is guaranteed.
+
+        With groups also, in any case, that all calibration images are of one.
+        """
+        n, rate = self._votes.groups, self.max_false_alarm_rate
+        given, how = self.guaranteed_false_alarm_rate, ""
+        needed = math.ceil(1 / rate - 1e-9) - 1
         if self.confidence:
-            given = self.rate_with_confidence(self.confidence)
+            given = rate_bound(n, int(self._allowed), self.confidence)
             how = f" with {100 * self.confidence:.4g}% confidence"
             needed = math.ceil(math.log1p(-self.confidence) / math.log1p(-min(rate, 1 - 1e-9)))
-        else:
-            given, how = self.guaranteed_false_alarm_rate, ""
-            needed = math.ceil(1 / rate - 1e-9) - 1
+        if self.groups is not None:
+            return _groups_note(self.by_group(), given, how, rate, needed)
         if given <= rate:
             return None
         return (
@@ -275,7 +422,10 @@ class Calibration:
             "pixel_threshold_images": list(self.pixel_threshold_images),
             "tolerance": TOLERANCE,
         }
-        return {**derived, **asdict(self)}
+        values = {**derived, **asdict(self)}
+        if self.groups is None:
+            del values["group_by"], values["groups"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
@@ -286,6 +436,8 @@ class Calibration:
             if item.default is MISSING or item.name in values  # what came later has a default
         }
         plain["paths"] = tuple(plain["paths"])
+        if plain.get("groups") is not None:
+            plain["groups"] = tuple(map(str, plain["groups"]))
         if isinstance(plain["image_size"], list):
             plain["image_size"] = tuple(plain["image_size"])
         for name in ("scores", "peaks"):
@@ -329,6 +481,51 @@ def _tie(score: float) -> float:
     and a decision cannot disagree.
     """
     return min(1.0, score + TOLERANCE)
+
+
+def _in_order(
+    scores: Sequence[float],
+    peaks: Sequence[float],
+    paths: Sequence[str],
+    groups: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Return what a calibration keeps of its images, by rising score and then by path."""
+    rows = sorted(zip(scores, paths, peaks, groups or [""] * len(paths), strict=True))
+    return {
+        "scores": tuple(score for score, _, _, _ in rows),
+        "paths": tuple(path for _, path, _, _ in rows),
+        "peaks": tuple(peak for _, _, peak, _ in rows),
+        "groups": None if groups is None else tuple(group for _, _, _, group in rows),
+    }
+
+
+def _require_groups(groups: Sequence[str], count: int) -> None:
+    if len(groups) != count:
+        raise DataError(
+            f"expected a group of each of {count} calibration images, got {len(groups)}"
+        )
+
+
+def _groups_note(
+    groups: Sequence[GroupScores], given: float, how: str, rate: float, needed: int
+) -> str | None:
+    k = len(groups)
+    if k > 1 and given <= rate:
+        return None
+    what = (
+        f"all calibration images are of one group, {groups[0].group}, so the threshold knows "
+        "nothing of others: it"
+        if k == 1
+        else f"with calibration images of {k} groups the threshold"
+    )
+    short = f", not of {rate:.2%}, which takes {needed} groups" if given > rate else ""
+    missing = needed - k
+    others = "other groups" if missing < 1 else f"{missing} more groups"
+    return (
+        f"{what} guarantees a false-alarm rate of {given:.2%}{how}{short}. Add good images of "
+        f"{'another group' if missing == 1 else others} as you get them (destseg calibrate MODEL "
+        "GOOD --add), raise --calibration-fraction, or accept a higher --max-false-alarm-rate."
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from destseg.config import Settings
 from destseg.data.files import write_atomically
 from destseg.data.good_images import training_folder
 from destseg.data.outputs import require_folder
@@ -59,6 +60,9 @@ def calibrate_forms(
     open_form: Callable[[str | None], Predictor],
     good: Sequence[Path] | None = None,
     *,
+    groups: Callable[[Settings], Sequence[str] | None] = lambda _: None,
+    group_by: str | None = None,
+    add: bool = False,
     max_false_alarm_rate: float | None = None,
     confidence: float | None = None,
     restore: str | None = None,
@@ -70,14 +74,17 @@ def calibrate_forms(
         bundle: the trained model.
         open_form: gives what runs an INT8 form by its name, and ``None``, any fp32 one.
         good: images of good parts that the model was not trained on; ``None`` keeps the scores.
+        groups: gives the group of each good image by the settings.
+        group_by: by what they are grouped; ``None`` keeps it.
+        add: add them to the calibration images that there are.
         max_false_alarm_rate: the rate asked for; ``None`` keeps it.
         confidence: with which it is to hold, 0 in the mean; ``None`` keeps it.
         restore: name of a kept calibration to go back to, alone.
         on_progress: called with the images that are done and how many there are, of all forms.
 
     Raises:
-        SettingsError: if the rate or the confidence is out of its range, or ``restore`` is not
-            alone.
+        SettingsError: if the rate or the confidence is out of its range, ``restore`` is not
+            alone, or ``group_by`` is none or another one than that which is added to.
         DataError: if there is nothing to change, or the bundle cannot be written to.
         ImageError: if an image cannot be read.
         BundleError: if there is no such kept calibration.
@@ -87,7 +94,11 @@ def calibrate_forms(
     asked = max_false_alarm_rate is not None or confidence is not None
     rate = before.max_false_alarm_rate if max_false_alarm_rate is None else max_false_alarm_rate
     confidence = before.confidence if confidence is None else confidence
-    settings = bundle.settings.replace(max_false_alarm_rate=rate, confidence=confidence)
+    settings = bundle.settings.replace(
+        max_false_alarm_rate=rate,
+        confidence=confidence,
+        group_by=before.group_by if group_by is None else group_by,
+    )
     forms = {
         name: load_export(bundle, name) for name in find_exports(bundle) if name.endswith("-int8")
     }
@@ -97,6 +108,8 @@ def calibrate_forms(
         name: form.calibration for name, form in forms.items() if form.calibration is not None
     }
     # All are made before the first is written: no threshold is new while another is old.
+    if good is None and (add or group_by is not None):
+        raise SettingsError("--add and --group-by: expected GOOD images with them, got none")
     if restore is not None:
         if good is not None or asked:
             raise SettingsError("--restore: expected no GOOD and no rate with it, got some")
@@ -110,7 +123,10 @@ def calibrate_forms(
         fitted = {name: each.with_rate(rate, confidence) for name, each in old.items()}
     else:
         hashes = {"": bundle.weights_sha256} | {name: form.sha256 for name, form in forms.items()}
+        if add:  # to a form that has none nothing can be added
+            hashes = {name: sha256 for name, sha256 in hashes.items() if name in old}
         names = [path.as_posix() for path in good]
+        of_each = groups(settings)
         done = itertools.count(1)
         fitted = {
             name: fit_calibration(
@@ -120,9 +136,12 @@ def calibrate_forms(
                 settings,
                 sha256,
                 lambda: on_progress(next(done), len(good) * len(hashes)),
+                of_each,
             )
             for name, sha256 in hashes.items()
         }
+        if add:
+            fitted = {name: old[name].with_more(each) for name, each in fitted.items()}
     kept = recalibrate(bundle, forms, fitted)
     return Recalibration(
         before={name or FP32: each for name, each in old.items()},

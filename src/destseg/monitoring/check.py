@@ -34,6 +34,7 @@ class DriftCheck:
         flagged: how many of the images are above the threshold.
         guaranteed_false_alarm_rate: fraction of good parts that are expected to be, at most.
         alarm_rate: highest probability of ever giving an alarm without a change.
+        guaranteed_for: which images the guaranteed rate is about, as ``Calibration`` says it.
     """
 
     before: Drift
@@ -43,6 +44,7 @@ class DriftCheck:
     flagged: int
     guaranteed_false_alarm_rate: float
     alarm_rate: float
+    guaranteed_for: str = ""
 
     @property
     def is_alarm(self) -> bool:
@@ -152,6 +154,7 @@ def check_drift(
         flagged=sum(map(bundle.calibration.is_defective, scores)),
         guaranteed_false_alarm_rate=bundle.calibration.guaranteed_false_alarm_rate,
         alarm_rate=alarm_rate,
+        guaranteed_for=bundle.calibration.guaranteed_for,
     )
     writes: list[tuple[Path | None, Callable[[Path], object]]] = [
         (output, lambda path: write_atomically(path, check.to_jsonl())),

@@ -107,6 +107,8 @@ class Model:
                 "count": len(calibration.scores),
                 "scores": list(calibration.scores),
                 "tolerance": TOLERANCE,
+                "groups": len(calibration.by_group()) or None,
+                "votes": None if calibration.groups is None else list(calibration.votes),
             },
         }
 

@@ -84,6 +84,13 @@ class CalibrationScores(BaseModel):
     count: int
     scores: list[Unit] = Field(description="Rising.")
     tolerance: float = Field(description="A score at most this much above one of them is a tie.")
+    groups: int | None = Field(
+        description="Of how many groups they are: what is guaranteed is for a new image of a new "
+        "one; null where each counts by itself."
+    )
+    votes: list[Unit] | None = Field(
+        description="How much each counts, in the order of the scores; null: each 1."
+    )
 
 
 class ModelBody(BaseModel):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from destseg.config import Settings
 from destseg.data.decoded import GoodImages
+from destseg.data.groups import group_names
 from destseg.data.roi import Roi
 from destseg.data.samples import Sample, good_samples, split_calibration
 from destseg.data.shapes import shrinking_note, typical_shape
@@ -24,6 +25,7 @@ class GoodParts:
         root: folder that their names are relative to.
         training: decoded, to train on.
         calibration_images: for the threshold.
+        calibration_groups: of each of these; ``None`` where each counts by itself.
         roi: what of them is inspected; ``None`` is all.
         sha256: which images the data set has, as ``fingerprint`` gives it.
     """
@@ -31,6 +33,7 @@ class GoodParts:
     root: Path
     training: GoodImages
     calibration_images: list[Sample]
+    calibration_groups: list[str] | None = None
     roi: Roi | None = None
     sha256: str = ""
 
@@ -56,12 +59,21 @@ class GoodParts:
         for error in images.unreadable:
             log.say(f"left out: {error}", unreadable=error.path)
         readable = set(images.paths)
+        samples = [sample for sample in samples if sample.path in readable]
+        groups = group_names([(Path(data), images.paths)], wanted)
         training, calibration_images = split_calibration(
-            [sample for sample in samples if sample.path in readable],
+            samples,
             fraction=wanted.calibration_fraction,
             minimum=wanted.calibration_minimum,
             seed=settings.training.seed,
+            groups=groups,
         )
+        if groups and not calibration_images:
+            raise DataError(
+                f"{data}: expected good images of at least 2 groups (--group-by "
+                f"{wanted.group_by}), got one: {groups[0]}. Add images of another, or train "
+                "without --group-by."
+            )
         batch = settings.training.batch_size
         if len(training) < batch or not calibration_images:
             raise DataError(
@@ -69,8 +81,14 @@ class GoodParts:
                 f"the calibration images, got {len(training)} and {len(calibration_images)} of "
                 f"those, out of {len(readable)}. Add good images, or lower --batch-size."
             )
+        chosen, divided = None, ""
+        if groups is not None:
+            of = dict(zip(images.paths, groups, strict=True))
+            chosen = [of[sample.path] for sample in calibration_images]
+            divided = f" ({len(set(chosen))} of {len(set(groups))} groups)"
         log.say(
-            f"{len(training)} images to train on, {len(calibration_images)} for calibration",
+            f"{len(training)} images to train on, {len(calibration_images)} for calibration"
+            f"{divided}",
             training=len(training),
             calibration_images=len(calibration_images),
         )
@@ -78,6 +96,7 @@ class GoodParts:
             root=_root(data),
             training=images.only([sample.path for sample in training]),
             calibration_images=calibration_images,
+            calibration_groups=chosen,
             roi=roi,
             sha256=fingerprint(data),
         )

@@ -13,6 +13,7 @@ import torch
 
 import destseg
 from destseg.config import Settings
+from destseg.data.groups import one_day
 from destseg.errors import SettingsError
 from destseg.inference.bundle import Bundle, save_bundle, save_calibration
 from destseg.inference.calibrate import fit_calibration
@@ -237,9 +238,16 @@ def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog
         source.names(paths),
         bundle.settings,
         bundle.weights_sha256,
+        groups=source.calibration_groups,
     )
     if short := calibration.guarantee_note():
         log.say(f"note: {short}")
+    if source.calibration_groups is None and (day := one_day(paths)) is not None:
+        log.say(
+            f"note: all calibration images were taken on {day}: what that day had by chance the "
+            "threshold takes for granted. Add good images of other days as you get them: destseg "
+            f"calibrate {bundle.folder} GOOD --add --group-by day"
+        )
     return Predictor(save_calibration(bundle, calibration), backend, runtime=runtime)
 
 

@@ -22,7 +22,10 @@ export const atLeast = (result, model) =>
 
 /** Whether a model as the page knows it gave this result: it may have been loaded anew. */
 export function explains(model, result) {
-  const expected = (1 + atLeast(result, model)) / (1 + model.calibration.count);
+  const { scores, tolerance, votes, groups, count: n } = model.calibration;
+  const above = scores.reduce((sum, score, i) =>
+    score + tolerance >= result.score ? sum + (votes ? votes[i] : 1) : sum, 0);
+  const expected = (1 + above) / (1 + (groups ?? n));
   return model.threshold === result.threshold && Math.abs(expected - result.p_value) < 1e-9;
 }
 
@@ -31,9 +34,11 @@ export function pSentences(result, model) {
   const [score, threshold] = apart(result.score, result.threshold);
   const first = `Its score of ${score} is ${result.is_defective ? "" : "not "}above the threshold of ${threshold}.`;
   if (!model) return [first];
-  const n = model.calibration.count, as = atLeast(result, model);
+  const { count: n, groups } = model.calibration, as = atLeast(result, model);
   const told = [`${first} ${compared(as, n)}`];
-  if (as < n) told.push(chance("a good part gets a p-value this low", as + 1, n + 1));
+  if (as === n) return told;
+  told.push(groups ? ofNewGroup("gets a p-value this low", result.p_value, groups)
+    : chance("a good part gets a p-value this low", as + 1, n + 1));
   return told;
 }
 
@@ -48,12 +53,13 @@ function compared(as, n) {
 /** What the threshold is and guarantees. */
 export function thresholdSentences(model) {
   const { threshold, guaranteed_false_alarm_rate: guaranteed, max_false_alarm_rate: asked, guarantee_note } = model;
-  const { count: n, scores, tolerance } = model.calibration;
+  const { count: n, scores, tolerance, groups } = model.calibration;
   const rank = Math.round(guaranteed * (n + 1));
-  const which = Math.min(1, scores[n - rank] + tolerance) === threshold
+  const which = !groups && Math.min(1, scores[n - rank] + tolerance) === threshold
     ? ` That is ${ranked(rank, n)}, and ${tolerance} for rounding.` : "";
   const told = [`A part is called defective when its score is above ${threshold.toFixed(4)}.${which}`,
-    chance("a good part is called defective", rank, n + 1)];
+    groups ? ofNewGroup("is called defective", guaranteed, groups)
+      : chance("a good part is called defective", rank, n + 1)];
   if (guarantee_note) told.push(sentence(guarantee_note));
   else told.push(`At most ${exact.format(100 * asked)}\u00a0% was asked for.`);
   told.push("Nothing is guaranteed about how many of the defective parts are found: the model has seen none.");
@@ -74,6 +80,10 @@ function ordinal(number) {
 const chance = (event, part, all) =>
   `As long as good parts stay as they were, the chance that ${event} is at most ` +
   `${whole.format(part)} in ${whole.format(all)} (${nearly(part / all)}).`;
+
+const ofNewGroup = (event, fraction, groups) =>
+  `The good parts kept aside are of ${count(groups, "group")}. As long as new groups come as these came, the chance ` +
+  `that a good part of a new one ${event} is at most ${nearly(fraction)}.`;
 
 /** A fraction in per cent, of which it says whether it is rounded. */
 function nearly(fraction) {
