@@ -90,6 +90,17 @@ def test_the_lines_are_what_python_says_in_natural_order(drift, tmp_path, bright
     assert written[-1]["p_value"] is None
 
 
+def test_more_flagged_images_than_chance_gives_are_told_of(drift, tmp_path):
+    code, out, _ = drift(write(tmp_path / "few", [*QUIET[:11], 255]))
+    assert code == 0
+    assert "by chance" not in out
+    code, out, _ = drift(write(tmp_path / "many", [*QUIET[:2], *[255] * 38]))
+    assert code == 0
+    assert "flagged     38 of 40" in out
+    assert "so many by chance: " in out
+    assert "destseg calibrate" in out
+
+
 def test_what_predict_wrote_gives_the_same_without_the_model(
     drift, tmp_path, brightness_model, monkeypatch
 ):

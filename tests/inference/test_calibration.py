@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from destseg.config import Settings
 from destseg.errors import BundleError, DataError, SettingsError
-from destseg.inference.calibration import TOLERANCE, Calibration, rate_bound, threshold_rank
+from destseg.inference.calibration import (
+    TOLERANCE,
+    Calibration,
+    chance_of_flagged,
+    rate_bound,
+    threshold_rank,
+)
 
 RATES = ["0.001", "0.01", "0.02", "0.05", "0.07", "0.1", "0.15", "0.25", "0.3", "0.5", "0.9", "1"]
 
@@ -367,6 +373,24 @@ def test_a_calibration_for_a_bit_depth_fits_that_only():
 def test_the_bound_is_the_quantile_of_the_beta_distribution(n, rank, confidence):
     expected = scipy.stats.beta.ppf(confidence, rank + 1, n - rank)
     assert rate_bound(n, rank, confidence) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "rank"), [(1, 0), (19, 0), (19, 3), (100, 99), (2000, 40)])
+@pytest.mark.parametrize(("flagged", "images"), [(0, 0), (0, 9), (1, 1), (3, 40), (12, 103)])
+def test_the_number_of_flagged_images_is_beta_binomial(n, rank, flagged, images):
+    expected = scipy.stats.betabinom.sf(flagged - 1, images, rank + 1, n - rank)
+    assert chance_of_flagged(n, rank, flagged, images) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_calibration_says_the_chance_of_its_own_threshold():
+    scores = [0.01 * k for k in range(1, 30)]
+    paths = [f"{k}.png" for k in range(29)]
+    settings = Settings.from_preset("fast", max_false_alarm_rate=0.1)
+    calibration = Calibration.fit(scores, scores, paths, settings, "a")
+    expected = scipy.stats.betabinom.sf(11, 103, 3, 27)  # of 29 scores two are above it
+    assert calibration.chance_of_flagged(12, 103) == pytest.approx(expected)
+    by_days = Calibration.fit(scores, scores, paths, settings, "a", groups=["a", *["b"] * 28])
+    assert by_days.chance_of_flagged(12, 103) is None
 
 
 @pytest.mark.parametrize(("n", "rate"), [(59, 0.05), (299, 0.01), (93, 0.05), (124, 0.05)])

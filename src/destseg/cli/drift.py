@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from destseg.monitoring.check import DriftCheck
 
 ALARM = 3
+_RARE = 0.01  # chance of so many flagged images, below which it is told
 
 DESCRIPTION = """Say whether good parts have begun to look different, by the scores of their images.
 
@@ -141,6 +142,11 @@ def _summary(check: DriftCheck) -> Iterator[str]:
         f"of good parts at most {check.guaranteed_false_alarm_rate:.2%} are expected"
         + (f" ({check.guaranteed_for})" if check.guaranteed_for else "")
     )
+    if check.chance_of_flagged is not None and check.chance_of_flagged < _RARE:
+        yield (
+            f"            so many by chance: {check.chance_of_flagged:.2g}. Look at them: if they "
+            "are good, parts or light have changed; fit the threshold to them (destseg calibrate)"
+        )
     yield _verdict(check)
 
 

@@ -88,6 +88,36 @@ def rate_bound(n: int, rank: int, confidence: float) -> float:
     return high
 
 
+def chance_of_flagged(n: int, rank: int, flagged: int, images: int) -> float:
+    """Return how likely it is that so many of new good images, or more, are above the threshold.
+
+    Where they come as the calibration images came, their number is beta-binomial with the
+    parameters of ``rate_bound``, or smaller where scores tie.
+
+    Args:
+        n: number of calibration images.
+        rank: of the score that is the threshold, counted from 0 at the highest; below n.
+        flagged: of the new images.
+        images: how many there are.
+
+    Returns:
+        A probability in [0, 1].
+
+    >>> round(chance_of_flagged(19, 0, 1, 1), 3)
+    0.05
+    """
+
+    def log_choose(upper: int, lower: int) -> float:
+        return math.lgamma(upper + 1) - math.lgamma(lower + 1) - math.lgamma(upper - lower + 1)
+
+    whole = log_choose(images + n, n)
+    ways = (
+        log_choose(k + rank, rank) + log_choose(images - k + n - rank - 1, n - rank - 1)
+        for k in range(flagged, images + 1)
+    )
+    return min(1.0, math.fsum(math.exp(each - whole) for each in ways))
+
+
 @dataclass(frozen=True)
 class GroupScores:
     """The calibration scores of one group: a day, a folder, a part.
@@ -363,6 +393,22 @@ class Calibration:
         if above and not self.confidence and k < len(self.scores):
             return None
         return rate_bound(k, above, confidence)
+
+    def chance_of_flagged(self, flagged: int, images: int) -> float | None:
+        """Return how likely it is that so many of new good images, or more, are flagged.
+
+        Args:
+            flagged: how many are.
+            images: of how many.
+
+        Returns:
+            A probability in [0, 1]; ``None`` with groups, whose images do not come one by one.
+        """
+        if self.groups is not None:
+            return None
+        return chance_of_flagged(
+            len(self.scores), len(self.scores) - 1 - self._place, flagged, images
+        )
 
     def guarantee(self) -> str:
         """Return which false-alarm rate the threshold keeps, in words."""

@@ -34,6 +34,8 @@ class DriftCheck:
         flagged: how many of the images are above the threshold.
         guaranteed_false_alarm_rate: fraction of good parts that are expected to be, at most.
         alarm_rate: highest probability of ever giving an alarm without a change.
+        chance_of_flagged: how likely it is that so many good images, or more, are; ``None`` where
+            they are guaranteed by groups.
         guaranteed_for: which images the guaranteed rate is about, as ``Calibration`` says it.
     """
 
@@ -44,6 +46,7 @@ class DriftCheck:
     flagged: int
     guaranteed_false_alarm_rate: float
     alarm_rate: float
+    chance_of_flagged: float | None = None
     guaranteed_for: str = ""
 
     @property
@@ -146,14 +149,16 @@ def check_drift(
     answers = tuple(_answers(items, predictor, on_progress))
     scores = [one.score for one in answers if one.score is not None]
     after, steps = before.extend(scores)
+    flagged = sum(map(bundle.calibration.is_defective, scores))
     check = DriftCheck(
         before=before,
         after=after,
         answers=answers,
         steps=tuple(steps),
-        flagged=sum(map(bundle.calibration.is_defective, scores)),
+        flagged=flagged,
         guaranteed_false_alarm_rate=bundle.calibration.guaranteed_false_alarm_rate,
         alarm_rate=alarm_rate,
+        chance_of_flagged=bundle.calibration.chance_of_flagged(flagged, len(scores)),
         guaranteed_for=bundle.calibration.guaranteed_for,
     )
     writes: list[tuple[Path | None, Callable[[Path], object]]] = [
