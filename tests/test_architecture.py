@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "monitoring": ALL_BASE | {"data", "inference"},
     "pages": ALL_BASE | {"data"},
     "evaluation": ALL_BASE | {"data", "inference", "pages"},
+    "qualification": ALL_BASE | {"data", "inference", "evaluation", "pages"},
     "exporting": ALL_BASE | {"data", "inference", "model", "torch_", "evaluation", "synthesis"},
     "serving": ALL_BASE | {"data", "inference", "pages"},
     "batch_inspection": ALL_BASE | {"data", "inference"},

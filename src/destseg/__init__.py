@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from destseg.api import evaluate as evaluate
     from destseg.api import export as export
     from destseg.api import preview as preview
+    from destseg.api import qualify as qualify
     from destseg.api import quantize as quantize
     from destseg.api import report as report
     from destseg.api import train as train
@@ -80,6 +81,15 @@ if TYPE_CHECKING:
     from destseg.monitoring.drift import Drift as Drift
     from destseg.monitoring.drift import DriftStep as DriftStep
     from destseg.monitoring.recorded import ImageScore as ImageScore
+    from destseg.qualification.blind_spots import BlindSpots as BlindSpots
+    from destseg.qualification.curves import DetectionCurve as DetectionCurve
+    from destseg.qualification.detection import FamilyDetection as FamilyDetection
+    from destseg.qualification.detection import Reference as Reference
+    from destseg.qualification.gauge import Gauge as Gauge
+    from destseg.qualification.qualification import Qualification as Qualification
+    from destseg.qualification.repeatability import Spread as Spread
+    from destseg.qualification.tolerance import Strength as Strength
+    from destseg.qualification.tolerance import Tolerance as Tolerance
 
 __version__ = "0.1.0"
 
@@ -98,6 +108,7 @@ _HOMES = {
         "evaluate",
         "export",
         "preview",
+        "qualify",
         "quantize",
         "report",
         "train",
@@ -146,6 +157,13 @@ _HOMES = {
     "destseg.monitoring.check": ("DriftCheck",),
     "destseg.monitoring.drift": ("Drift", "DriftStep"),
     "destseg.monitoring.recorded": ("ImageScore",),
+    "destseg.qualification.blind_spots": ("BlindSpots",),
+    "destseg.qualification.curves": ("DetectionCurve",),
+    "destseg.qualification.detection": ("FamilyDetection", "Reference"),
+    "destseg.qualification.gauge": ("Gauge",),
+    "destseg.qualification.qualification": ("Qualification",),
+    "destseg.qualification.repeatability": ("Spread",),
+    "destseg.qualification.tolerance": ("Strength", "Tolerance"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from destseg.inference.recalibration import Recalibration
     from destseg.inference.result import Failure, Result
     from destseg.monitoring.check import DriftCheck
+    from destseg.qualification.qualification import Qualification
     from destseg.watching.watch import Stop
 
 OnProgress: TypeAlias = Callable[[int, int], object]
@@ -654,6 +655,86 @@ def drift(
         seed=scalar(seed),
         on_progress=on_progress or _ignore,
     )
+
+
+@shows(RuntimeKeywords)
+def qualify(
+    model: Predictor | AnyPath,
+    good: AnyPath | Iterable[AnyPath],
+    output: AnyPath | None = None,
+    *,
+    mm_per_pixel: float | None = None,
+    sizes: Iterable[float] | None = None,
+    contrasts: Iterable[float] = (10, 20, 40, 80),
+    trials: int = 10,
+    images: int = 60,
+    repeats: AnyPath | None = None,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+    **runtime: Unpack[RuntimeKeywords],
+) -> Qualification:
+    """Say how small a defect a model finds, where it misses some, and what changes it bears.
+
+    Defects are drawn on good images.  The same call gives the same value and the same files.
+
+    Thread safety: it may be called in several threads at once; of those that write one file,
+    the last to finish wins as a whole.
+
+    Args:
+        model: a predictor, or the folder of a trained model.
+        good: folder or list of good images, or such images, that the model was not trained on.
+        output: HTML file for the report; its values go beside it as .json; ``None`` writes none.
+        mm_per_pixel: millimetres that a pixel of the images shows; ``None`` gives pixels alone.
+        sizes: largest extents of drawn defects in pixels, rising, at least two; ``None`` chooses
+            six, from two pixels of the model's to a quarter of the images' shorter side.
+        contrasts: in grey levels of 255, rising, in (0, 127].
+        trials: drawn defects for each family, size and contrast; all else grows with it.
+        images: good images at most, evenly spread over those given.
+        repeats: folder with a folder a part, with at least two shots in each, or in that a folder
+            a condition with the shots in it; ``None`` leaves the gauge study out.
+        seed: of all that is random.
+        on_progress: called with the inspections that are done and how many there are at most.
+        **runtime: as for ``load``, where ``model`` is a folder.
+
+    Raises:
+        DataError: if there are no good images to draw on, shots are missing, or an output cannot
+            be written to.
+        SettingsError: if a number makes no sense, or an output is one of the inputs.
+        BundleError: if the model cannot be used.
+        NotWrittenError: if all is measured, but a file could not be written.
+        MissingExtraError: if nothing is installed that can run the model.
+    """
+    from destseg.data.outputs import require_files, write_each
+    from destseg.inference.recalibration import new_good_images
+    from destseg.qualification.gauge import repeats_in, shots_in
+    from destseg.qualification.page import write_json, write_page
+    from destseg.qualification.qualification import Plan, measure
+
+    plan = Plan(
+        sizes=() if sizes is None else tuple(float(scalar(each)) for each in sizes),
+        contrasts=tuple(float(scalar(each)) for each in contrasts),
+        trials=scalar(trials),
+        images=scalar(images),
+        seed=scalar(seed),
+        mm_per_pixel=scalar(mm_per_pixel),
+    )
+    given = [good] if isinstance(good, str | os.PathLike) else good
+    paths = [path for each in given for path in new_good_images(expanded(each))]
+    study = None if repeats is None else repeats_in(expanded(repeats))
+    page = None if output is None else expanded(output)
+    if page is not None and page.suffix.lower() not in (".html", ".htm"):
+        raise SettingsError(f"--output: expected a file ending in .html, got {page}")
+    targets = [] if page is None else [page, page.with_suffix(".json")]
+    require_files(targets, [*paths, *shots_in(study or []), *_own_files(model)])
+    predictor = _predictor(model, runtime)
+    found = measure(predictor, paths, plan, study, on_progress or _ignore)
+    if page is not None:
+        values = page.with_suffix(".json")
+        write_each(
+            {page: lambda: write_page(page, found), values: lambda: write_json(values, found)},
+            found,
+        )
+    return found
 
 
 # --- changing a model

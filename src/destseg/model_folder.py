@@ -28,13 +28,16 @@ RESULT = "result.json"
 """Of one of many categories: written last, when all of it is done."""
 METRICS = "metrics.json"
 REPORT = "report.html"
+QUALIFICATION = "qualification.html"
+QUALIFIED = "qualification.json"
 TRACE = "error.txt"
 
 WRITTEN_BY_TRAINING = (MANIFEST, WEIGHTS, CALIBRATION, ROI, CHECKPOINT, SETTINGS, LOG)
 
 # Without the manifest no command takes the folder for a model, so it goes first.
 _OF_ITS_WEIGHTS = (
-    *(MANIFEST, RESULT, CHECKPOINT, CALIBRATION, WEIGHTS, ROI, SETTINGS, METRICS, REPORT, TRACE),
+    *(MANIFEST, RESULT, CHECKPOINT, CALIBRATION, WEIGHTS, ROI, SETTINGS, METRICS, REPORT),
+    *(QUALIFICATION, QUALIFIED, TRACE),
 )
 
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "batch": "inspect very many images on one machine or a Ray cluster",
     "evaluate": "measure a model on images whose defects are known",
     "report": "write one HTML file that shows what a model does on labelled images",
+    "qualify": "say how small a defect a model finds, in a report to sign",
     "export": "write a model as ONNX or OpenVINO, for machines without PyTorch",
     "quantize": "write a model in INT8, if it stays accurate enough",
     "calibrate": "fit the threshold anew on new good images",

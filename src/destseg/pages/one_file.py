@@ -21,9 +21,9 @@ def one_file(template: str, *, style: str, script: str = "", **places: str) -> s
         script: JavaScript, a module; only this one runs, whatever a name in the data may try.
         places: HTML by name.
     """
-    runs = f"script-src '{_digest(script)}'; img-src data:; " if script else ""
+    runs = f"script-src '{_digest(script)}'; " if script else ""
     policy = (
-        f"default-src 'none'; {runs}style-src '{_digest(style)}'; base-uri 'none'; "
+        f"default-src 'none'; {runs}img-src data:; style-src '{_digest(style)}'; base-uri 'none'; "
         "form-action 'none'"
     )
     parts = {**places, "policy": policy, "style": style, "script": script}
