@@ -72,6 +72,9 @@ def test_the_numbers_on_the_page_are_those_of_the_json(report):
         loaded = "images => images.every(each => each.naturalWidth > 0)"
         assert page.locator("img").evaluate_all(loaded)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.set_viewport_size({"width": 690, "height": 1000})  # A4 less its margins
+        page.emulate_media(media="print")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.pdf(format="A4").startswith(b"%PDF")
         browser.close()
     assert said == []
