@@ -49,6 +49,10 @@ def test_a_row_shows_a_good_image_and_preview_only_where_the_mask_is(preview, pa
             "pixels",
             "--cutpaste-probability",
             "0",
+            "--light",
+            "0",
+            "--white-balance",
+            "0",
         )
     )
     known = [resize(read_image(path), (CELL, CELL)) for path in parts.glob("*.png")]

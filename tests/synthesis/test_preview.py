@@ -19,7 +19,8 @@ def cells(sheet):
 
 @pytest.fixture
 def settings(tiny_settings):
-    return tiny_settings.replace(image_size=256, rotation=0, quarter_turns=False)
+    still = {"rotation": 0, "quarter_turns": False, "light": 0, "white_balance": 0}
+    return tiny_settings.replace(image_size=256, **still)
 
 
 @pytest.mark.parametrize("count", [1, 5])
