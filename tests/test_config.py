@@ -56,6 +56,7 @@ PAPER = {
     "variation": {
         "light": 0.0,
         "white_balance": 0.0,
+        "ramp": 0.0,
         "noise": 0.0,
         "defocus": 0.0,
         "jpeg_quality": 100,
@@ -79,6 +80,7 @@ OTHER: dict[str, Any] = {
     "quarter_turns": True,
     "light": 0.1,
     "white_balance": 0.1,
+    "ramp": 0.2,
     "noise": 1.0,
     "defocus": 0.5,
     "jpeg_quality": 80,

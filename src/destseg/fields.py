@@ -187,14 +187,19 @@ class VariationSettings:
     light: float = setting(
         0.2,
         "How far the light of your line may change, as the natural logarithm of a factor: 0.2 is "
-        "18 % darker to 22 % brighter, its gamma alike, and half of it from one border to the "
-        "other. 0 if brightness alone shows a defect.",
+        "18 % darker to 22 % brighter, and its gamma alike. 0 if brightness alone shows a defect.",
         between(0, 1),
     )
     white_balance: float = setting(
         0.05,
         "The same for each colour alone: 0.05 for lamps that turn warmer or colder. 0 if colour "
         "alone shows a defect.",
+        between(0, 1),
+    )
+    ramp: float = setting(
+        0.0,
+        "How much more light there may be at one border than at the other, as a fraction: 0.15 "
+        "where a lamp may move. Faint defects are then found less well.",
         between(0, 1),
     )
     noise: float = setting(

@@ -34,6 +34,7 @@ class SettingsKeywords(TypedDict, total=False):
     group_by: str
     light: float
     white_balance: float
+    ramp: float
     noise: float
     defocus: float
     jpeg_quality: int

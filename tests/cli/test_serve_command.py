@@ -72,13 +72,14 @@ def start(quantisable_bundle):
 
 @POSIX
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_says_where_it_is_answers_and_ends(start, number):
+def test_it_says_where_it_is_answers_and_ends(start, number, quantisable_bundle):
+    name = quantisable_bundle.folder.name
     server = start()
     assert server.url.startswith("http://127.0.0.1:")
     assert server.ask("/readyz") == {"status": "ready"}
     (model,) = server.ask("/v1/models")["models"]
-    assert (model["name"], model["backend"]) == ("model", "onnx")
-    assert server.ask("/v1/inspect", image(200))["model"] == "model"
+    assert (model["name"], model["backend"]) == (name, "onnx")
+    assert server.ask("/v1/inspect", image(200))["model"] == name
     assert server.end(number) == 0
     assert "Traceback" not in "".join(server.said)
 

@@ -12,7 +12,7 @@ RANDOM = np.random.default_rng(0)
 IMAGE = RANDOM.integers(0, 256, (48, 64, 3), dtype=np.uint8)
 GREY = np.full((256, 256, 3), 128, np.uint8)
 SAME = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-ALL = VariationSettings(noise=3.0, defocus=1.0, jpeg_quality=60, shift=0.02)
+ALL = VariationSettings(ramp=0.1, noise=3.0, defocus=1.0, jpeg_quality=60, shift=0.02)
 NOTHING = Variation(SAME, down=0, right=0, blur=0, noise=0, colours=True, start=0, quality=100)
 
 
@@ -77,6 +77,14 @@ def test_the_cameras_changes_come_to_a_third_of_the_images_up_to_the_limit(chang
     values = np.array([getattr(each, field) for each in drawn(**changes)])
     assert 0.27 < (values > 0).mean() < 0.4
     assert 0.95 * most < values.max() <= most
+
+
+def test_a_ramp_is_up_to_so_much_either_way_down_and_across():
+    for field in ("down", "right"):
+        values = [getattr(each, field) for each in drawn(ramp=0.15)]
+        assert -0.15 <= min(values) < -0.14
+        assert 0.14 < max(values) <= 0.15
+        assert all(getattr(each, field) == 0 for each in drawn(5, light=0.2))
 
 
 def test_files_are_stored_down_to_the_lowest_quality():

@@ -246,7 +246,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 OTHERS = {
     "sgd": {"optimizer": "sgd", "schedule": "constant", "lr_student": 0.1},
     "bf16": {"precision": "bf16"},
-    "varied camera": {"noise": 3.0, "defocus": 1.0, "jpeg_quality": 60, "shift": 0.02},
+    "varied camera": {
+        "ramp": 0.1,
+        "noise": 3.0,
+        "defocus": 1.0,
+        "jpeg_quality": 60,
+        "shift": 0.02,
+    },
     "long images in varied light": {
         "image_size": (96, 160),
         "crop_size": 64,

@@ -22,7 +22,7 @@ EPILOG = """examples:
   destseg preview parts/good --perlin-units pixels --perlin-scale 20 60 --anomaly-area 0.02 0.1
 """
 
-GROUPS = ("data", "synthesis")
+GROUPS = ("data", "variation", "synthesis")
 
 
 def run(words: list[str]) -> int:

@@ -26,7 +26,7 @@ from destseg.synthesis.textures import as_grey_as, load_textures
 from destseg.synthesis.variation import beyond_their_own, draw_variation, vary
 
 UNCHANGED = VariationSettings(
-    light=0.0, white_balance=0.0, noise=0.0, defocus=0.0, jpeg_quality=100, shift=0.0
+    light=0.0, white_balance=0.0, ramp=0.0, noise=0.0, defocus=0.0, jpeg_quality=100, shift=0.0
 )
 """Good images as they are."""
 

@@ -71,14 +71,14 @@ def beyond_their_own(settings: VariationSettings, images: Images) -> VariationSe
 
 def draw_variation(generator: np.random.Generator, settings: VariationSettings) -> Variation | None:
     """Draw what becomes of an image; ``None``, with nothing drawn, where nothing may change."""
-    light, white = settings.light, settings.white_balance
+    light, white, ramp = settings.light, settings.white_balance, settings.ramp
     noise, defocus, quality = settings.noise, settings.defocus, settings.jpeg_quality
-    if not (light or white or noise or defocus) and quality == 100:
+    if not (light or white or ramp or noise or defocus) and quality == 100:
         return None
     factor, gamma = np.exp(generator.uniform(-light, light, 2))
     colours = np.exp(generator.uniform(-white, white, 3))
     values = 255 * factor * colours * (np.arange(256)[:, None] / 255) ** gamma
-    down, right = generator.uniform(-light / 2, light / 2, 2).tolist()
+    down, right = generator.uniform(-ramp, ramp, 2).tolist()
     blurred, noisy, stored, in_colour = generator.random(4) < (_OFTEN, _OFTEN, _OFTEN, 0.5)
     strengths = generator.random(3)
     return Variation(
