@@ -89,11 +89,16 @@ def is_good_label(label: str) -> bool:
     return label.strip() == "0" or is_good(label)
 
 
-def masks_beside(paths: Sequence[PurePath]) -> list[PurePath]:
-    """Return the files that are called like masks of others of the paths: 1_mask.png by 1.png."""
+def masks_beside(paths: Sequence[PurePath]) -> dict[PurePath, PurePath]:
+    """Return the files that are called like masks of others of the paths: 1_mask.png by 1.png.
+
+    Returns:
+        By the mask's path that of its image, without a suffix.
+    """
     masks = [(path, called[1]) for path in paths if (called := _MASK_OF.fullmatch(path.stem))]
     there = {path.with_suffix("") for path in paths} if masks else set()
-    return [path for path, image in masks if path.with_name(image) in there]
+    images = {path: path.with_name(image) for path, image in masks}
+    return {path: image for path, image in images.items() if image in there}
 
 
 def called_both(paths: Iterable[PurePath]) -> tuple[PurePath, PurePath] | None:

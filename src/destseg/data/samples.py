@@ -136,7 +136,7 @@ def test_samples(source: str | Path) -> list[Sample]:
             found.append((path, PurePath(name, *below)))
     types = {inside.parts[0] for _, inside in found}
     defective = {name for name in types if not names.is_good(name)}
-    masks = _masks([source, folder], single=len(defective) == 1)
+    masks = mask_finder([source, folder], single=len(defective) == 1)
     return [
         Sample(path, inside.parts[0], masks(inside))
         if inside.parts[0] in defective
@@ -198,7 +198,7 @@ def _whole_groups(groups: Sequence[str], count: int, random: np.random.Generator
     return chosen
 
 
-def _masks(places: Sequence[Path], *, single: bool) -> Callable[[PurePath], Path | None]:
+def mask_finder(places: Sequence[Path], *, single: bool) -> Callable[[PurePath], Path | None]:
     """Return what finds the mask of an image by its path in the test folder.
 
     Args:

@@ -1,0 +1,286 @@
+"""Known defects: a folder of bad parts, read, checked against their images and as the model sees.
+
+What is wrong with any of them is said of all at once, before anything is trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from destseg.config import DataSettings
+from destseg.data import names
+from destseg.data.folders import content_of, files_below, folders_in, images_below
+from destseg.data.images import read_image, resize_for_model
+from destseg.data.labelme import SUFFIX, Labelme, read_labelme
+from destseg.data.lists import some
+from destseg.data.masks import read_mask
+from destseg.data.samples import Sample, mask_finder
+from destseg.errors import DataError
+
+Tell = Callable[[str], object]
+
+_LAYOUT = (
+    "a folder of bad parts: one folder a defect type (scratch/, dent/), with masks in "
+    "ground_truth/TYPE/, as NAME_mask.png beside the images, or as labelme's NAME.json"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Defect:
+    """An image of a bad part, and where its defect is.
+
+    Attributes:
+        sample: its file, defect type and mask's file.
+        image: uint8 [h, w, 3], as ``resize_for_model`` gives it.
+        mask: bool [h, w], true at the defect, at least once; ``None`` where it is not known.
+        sha256: of the image's file.
+        mask_sha256: of the mask's file; empty without one.
+    """
+
+    sample: Sample
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_] | None
+    sha256: str
+    mask_sha256: str = ""
+
+    @property
+    def defect_type(self) -> str:
+        """Name of its type."""
+        return str(self.sample.defect_type)
+
+
+def defect_samples(source: str | Path, tell: Tell = lambda _: None) -> list[Sample]:
+    """Return the images of a folder of bad parts, each with its type and, if any, its mask.
+
+    The type is the name of the folder in ``source`` that an image lies in.  Straight in ``source``
+    it is the label that labelme gave it, else the name of ``source``.  Masks lie in
+    ``ground_truth/<type>/`` in or beside ``source``, beside their images as ``<name>_mask``, or are
+    polygons of labelme's in ``<name>.json``.
+
+    Args:
+        source: the folder.
+        tell: is told what is left out.
+
+    Raises:
+        DataError: if it is no such folder, or an image has two masks.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        raise DataError(f"{source}: expected {_LAYOUT}; got {content_of(source)}. Check --defects.")
+    if folders_in(source, names.is_train) or folders_in(source, names.is_test):
+        raise DataError(
+            f"{source}: expected {_LAYOUT}; got a data set with {content_of(source)}. What is "
+            "learned can measure nothing any more: move some of test/ into a folder of their own "
+            "and give that."
+        )
+    inside = {path: path.relative_to(source) for path in images_below(source)}
+    beside = names.masks_beside(list(inside))
+    of_image = {image: Path(mask) for mask, image in beside.items()}
+    images = [
+        path
+        for path, name in inside.items()
+        if path not in beside and not any(map(names.is_masks, name.parts[:-1]))
+    ]
+    good = [path for path in images if len(inside[path].parts) > 1 and _is_good(inside[path])]
+    if good:
+        tell(f"{source}: {len(good)} images in folders called good are no defects: left out")
+    images = [path for path in images if path not in set(good)]
+    if not images:
+        raise DataError(f"{source}: expected {_LAYOUT}; got {content_of(source)}.")
+    places = [source, *([source.parent] if names.is_test(source.name) else [])]
+    types = {inside[path].parts[0] for path in images if len(inside[path].parts) > 1}
+    of_folder = mask_finder(places, single=len(types) <= 1)
+    samples, problems = [], []
+    for path in images:
+        drawn = path.with_suffix(SUFFIX)
+        own = inside[path]
+        typed = own if len(own.parts) > 1 else PurePath(source.name, own)
+        found = [of_folder(typed), of_image.get(path.with_suffix(""))]
+        masks = [mask for mask in (*found, drawn if drawn.is_file() else None) if mask]
+        if len(set(masks)) > 1:
+            listed = " and ".join(map(str, masks))
+            problems.append(f"{path}: expected one mask, got {listed}. Remove all but one.")
+            continue
+        mask = masks[0] if masks else None
+        try:
+            samples.append(Sample(path, _type(source, own, mask), mask))
+        except DataError as error:
+            problems.append(str(error))
+    _raise_all(problems)
+    if unused := _unused(source, samples, beside):
+        tell(f"{source}: masks without an image: {some(unused)}: left out")
+    return samples
+
+
+def read_defects(
+    samples: Sequence[Sample], settings: DataSettings, tell: Tell = lambda _: None
+) -> list[Defect]:
+    """Read images of defects and their masks as large as the model sees them.
+
+    An image that is there twice is used once.
+
+    Args:
+        samples: as ``defect_samples`` gives them.
+        settings: how images are read.
+        tell: is told what is left out or cut off.
+
+    Raises:
+        DataError: naming every file that cannot be used, and why: an image that cannot be read, a
+            mask of another size or that marks nothing, an image with two types.
+    """
+    found: dict[str, Defect] = {}
+    problems: list[str] = []
+    for sample in samples:
+        try:
+            defect = _read(sample, settings, tell)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        same = found.setdefault(defect.sha256, defect)
+        if same is defect:
+            continue
+        if same.defect_type != defect.defect_type:
+            problems.append(
+                f"{sample.path}: expected one defect type an image, got the same image as "
+                f"{same.sample.path}. Remove one of them."
+            )
+        elif same.mask is None and defect.mask is not None:
+            found[defect.sha256] = defect
+        tell(f"{sample.path}: the same image as {same.sample.path}: used once")
+    _raise_all(problems)
+    return list(found.values())
+
+
+def require_not_good(defects: Iterable[Defect], good: Iterable[Path]) -> None:
+    """Refuse images of defects whose files are, byte for byte, also among the good images.
+
+    Raises:
+        DataError: naming all of them.
+    """
+    bad = {defect.sha256: defect.sample.path for defect in defects}
+    sizes = {path.stat().st_size for path in bad.values()}
+    # Only files of the same length are read: there are thousands of good ones.
+    twice = [
+        f"  {bad[content]} is {path}"
+        for path in good
+        if _length(path) in sizes and (content := _sha256(path)) in bad
+    ]
+    if twice:
+        raise DataError(
+            "expected images of defects that are not among the good ones, got the same:\n"
+            + "\n".join(twice)
+            + "\nTake each out of one of the two folders."
+        )
+
+
+def fingerprint_of(defects: Sequence[Defect]) -> str:
+    """Return the SHA-256 of known defects: contents of images and masks, and types, in order."""
+    whole = hashlib.sha256()
+    for each in defects:
+        whole.update(f"{each.defect_type}\0{each.sha256}\0{each.mask_sha256}\n".encode())
+    return whole.hexdigest()
+
+
+def counts_by_type(defects: Iterable[Defect]) -> Counter[str]:
+    """Return how many images each type has, types in order."""
+    return Counter(sorted(defect.defect_type for defect in defects))
+
+
+def mask_for_model(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return a mask at another (height, width): a pixel is marked if half of it is.
+
+    Where that leaves nothing, of a small defect the pixels that are marked most stay.
+    """
+    if mask.shape == size:
+        return mask
+    smaller = size[0] * size[1] < mask.size
+    how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    covered = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=how)
+    most = float(covered.max())
+    return np.asarray(covered >= min(0.5, most) if most > 0 else covered > 0)
+
+
+def _read(sample: Sample, settings: DataSettings, tell: Tell) -> Defect:
+    pixels = settings.max_pixels
+    image = read_image(sample.path, max_pixels=pixels, bit_depth=settings.bit_depth)
+    size = (image.shape[0], image.shape[1])
+    shown = resize_for_model(image, settings)
+    if sample.mask is None:
+        return Defect(sample, shown, None, _sha256(sample.path))
+    mask = _mask(sample.mask, size, pixels, tell)
+    if mask.shape != size:
+        raise DataError(
+            f"{sample.mask}: expected a mask of its image's size, {size[1]} x {size[0]} pixels "
+            f"(width x height), got {mask.shape[1]} x {mask.shape[0]}. Export it at that size."
+        )
+    if not mask.any():
+        raise DataError(
+            f"{sample.mask}: expected a mask that marks the defect, got one that marks nothing. "
+            "Mark it; or remove the mask, and the image is used for measuring only."
+        )
+    mask = mask_for_model(mask, (shown.shape[0], shown.shape[1]))
+    return Defect(sample, shown, mask, _sha256(sample.path), _sha256(sample.mask))
+
+
+def _mask(path: Path, size: tuple[int, int], max_pixels: int, tell: Tell) -> NDArray[np.bool_]:
+    if path.suffix != SUFFIX:
+        return read_mask(path, max_pixels=max_pixels)
+    drawn = read_labelme(path)
+    mask = drawn.mask(size)
+    if outside := drawn.outside(size):
+        tell(f"{path}: {outside} of {len(drawn.polygons)} shapes reach out of the image: cut off")
+    return mask
+
+
+def _type(source: Path, inside: PurePath, mask: Path | None) -> str:
+    if len(inside.parts) > 1:
+        return inside.parts[0]
+    drawn: Labelme | None = None
+    if mask is not None and mask.suffix == SUFFIX:
+        drawn = read_labelme(mask)
+    return source.resolve().name if drawn is None else drawn.label
+
+
+def _is_good(inside: PurePath) -> bool:
+    return names.is_good(inside.parts[0])
+
+
+def _unused(source: Path, samples: Sequence[Sample], beside: Iterable[PurePath]) -> list[str]:
+    """Return the files that are masks by their place or suffix and belong to no image."""
+    used = {sample.mask for sample in samples} | set(beside)
+    return sorted(
+        inside.as_posix()
+        for path in files_below(source)
+        if path not in used
+        and (inside := path.relative_to(source))
+        and (path.suffix == SUFFIX or any(map(names.is_masks, inside.parts[:-1])))
+    )
+
+
+def _raise_all(problems: Sequence[str]) -> None:
+    if problems:
+        many = f"{len(problems)} of the defects cannot be used:\n" if len(problems) > 1 else ""
+        raise DataError(many + "\n".join(problems))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: expected a file that can be read, got {error.strerror}") from None
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
