@@ -200,6 +200,7 @@ def preview(
     output: AnyPath | None = None,
     *,
     count: int = 8,
+    defects: AnyPath | None = None,
     settings: Settings | AnyPath | None = None,
     preset: PresetName | None = None,
     **changes: Unpack[SettingsKeywords],
@@ -213,6 +214,8 @@ def preview(
         data: good images, as for ``train``.
         output: image file for the sheet; ``None`` writes none.
         count: number of images.
+        defects: folder of known defects, as for ``train``, which are drawn instead: in their own
+            images, and cut out and laid onto good ones.
         settings: to start from, or a YAML file of them.
         preset: to start from, instead of ``settings``.
         **changes: any setting by its name.
@@ -231,16 +234,16 @@ def preview(
     with needs_extra("train", "the preview of synthetic anomalies"):
         from destseg.synthesis.preview import files_read
         from destseg.synthesis.preview import preview as draw
-    source = expanded(data)
+    source, known = expanded(data), None if defects is None else expanded(defects)
     if output is None:
-        return draw(source, chosen, scalar(count))
+        return draw(source, chosen, scalar(count), known)
     from destseg.data.images import format_of, write_image
     from destseg.data.outputs import require_files
 
     target = expanded(output)
     format_of(target)  # refuses a name before the work
-    require_files([target], [*_settings_file(settings), *files_read(source, chosen)])
-    sheet = draw(source, chosen, scalar(count))
+    require_files([target], [*_settings_file(settings), *files_read(source, chosen, known)])
+    sheet = draw(source, chosen, scalar(count), known)
     write_image(target, sheet)
     return sheet
 

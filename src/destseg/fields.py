@@ -317,6 +317,13 @@ class SynthesisSettings:
         "region of another good image (CutPaste-style) instead of a texture.",
         FRACTION,
     )
+    defect_fraction: float = setting(
+        0.3,
+        "Phase 2, with --defects: fraction of each batch that are known defects, images of them or "
+        "cut out and laid onto good images; the rest are synthetic anomalies, so that what was "
+        "never seen is still found.",
+        FRACTION,
+    )
 
 
 @dataclass(frozen=True)

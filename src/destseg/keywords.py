@@ -56,6 +56,7 @@ class SettingsKeywords(TypedDict, total=False):
     opacity: tuple[float, float]
     anomaly_probability: float
     cutpaste_probability: float
+    defect_fraction: float
     batch_size: int
     denoise_steps: int
     segment_steps: int

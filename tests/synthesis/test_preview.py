@@ -76,3 +76,27 @@ def test_images_that_cannot_be_read(tmp_path, settings):
         preview(tmp_path, settings, 2)
     with pytest.raises(DataError):
         preview(tmp_path, settings.replace(skip_unreadable=True), 2)
+
+
+def test_known_defects_are_shown_where_they_are_and_laid_onto_good_images(
+    parts, tmp_path, settings
+):
+    folder = tmp_path / "bad"
+    (folder / "hole").mkdir(parents=True)
+    image = np.array(Image.open(parts / "000.png"))
+    image[28:36, 28:36] = (0, 255, 0)
+    Image.fromarray(image).save(folder / "hole/0.png")
+    with pytest.raises(DataError, match="expected at least one image with a mask"):
+        preview(parts, settings, 2, folder)
+    mask = np.zeros(image.shape[:2], np.uint8)
+    mask[28:36, 28:36] = 255
+    Image.fromarray(mask).save(folder / "hole/0_mask.png")
+    sheet = preview(parts, settings, 6, folder)
+    assert sheet.shape == (GAP + HEADING + 6 * (CELL + GAP), GAP + 4 * (CELL + GAP), 3)
+    for own, seen, anomalous, mask in cells(sheet):
+        assert (own[..., 0].astype(int) - own[..., 1]).max() > 80  # the outline
+        hit = mask[..., 0] == 255
+        assert hit.any()
+        inner = anomalous[hit].astype(int)
+        assert np.median(inner[:, 1] - inner[:, 0]) > 60  # green
+        assert np.array_equal(seen, anomalous) or not hit.all()

@@ -19,6 +19,7 @@ defects can be, and whether --rotation suits the category.
 
 EPILOG = """examples:
   destseg preview parts/good --output preview.png
+  destseg preview parts/good --defects parts/bad
   destseg preview parts/good --perlin-units pixels --perlin-scale 20 60 --anomaly-area 0.02 0.1
 """
 
@@ -40,6 +41,11 @@ def run(words: list[str]) -> int:
     parser.add_argument(
         "--count", type=int, default=8, metavar="N", help="number of images (default: 8)"
     )
+    parser.add_argument(
+        "--defects",
+        metavar="DIR",
+        help="draw these known defects instead: in their images, and laid onto good ones",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed (default: 0)")
     add_settings_flags(parser, base, GROUPS)
     parsed = parser.parse_args(words)
@@ -47,10 +53,16 @@ def run(words: list[str]) -> int:
         parsed.data,
         parsed.output,
         count=parsed.count,
+        defects=parsed.defects,
         seed=parsed.seed,
         settings=parsed.settings,
         preset=parsed.preset,
         **settings_options(parsed, GROUPS),
     )
-    print(f"{parsed.output}: good images, as the networks see them, with anomalies, and masks")
+    drawn = (
+        "known defects, good images, the same with them"
+        if parsed.defects
+        else ("good images, as the networks see them, with anomalies")
+    )
+    print(f"{parsed.output}: {drawn}, and masks")
     return 0

@@ -42,14 +42,12 @@ class Defect:
         image: uint8 [h, w, 3], as ``resize_for_model`` gives it.
         mask: bool [h, w], true at the defect, at least once; ``None`` where it is not known.
         sha256: of the image's file.
-        mask_sha256: of the mask's file; empty without one.
     """
 
     sample: Sample
     image: NDArray[np.uint8]
     mask: NDArray[np.bool_] | None
     sha256: str
-    mask_sha256: str = ""
 
     @property
     def defect_type(self) -> str:
@@ -181,12 +179,30 @@ def require_not_good(defects: Iterable[Defect], good: Iterable[Path]) -> None:
         )
 
 
-def fingerprint_of(defects: Sequence[Defect]) -> str:
-    """Return the SHA-256 of known defects: contents of images and masks, and types, in order."""
-    whole = hashlib.sha256()
-    for each in defects:
-        whole.update(f"{each.defect_type}\0{each.sha256}\0{each.mask_sha256}\n".encode())
-    return whole.hexdigest()
+def require_masks(defects: Iterable[Defect], source: Path) -> None:
+    """Refuse defects of which none has a mask.
+
+    Raises:
+        DataError: naming what masks may be.
+    """
+    if all(defect.mask is None for defect in defects):
+        raise DataError(
+            f"{source}: expected at least one image with a mask, got none: without masks it is not "
+            f"known where the defects are. Give {_LAYOUT}."
+        )
+
+
+def fingerprint_of(samples: Iterable[Sample]) -> str:
+    """Return the SHA-256 of known defects: types and contents of images and masks, in any order.
+
+    Raises:
+        DataError: if a file cannot be read.
+    """
+    lines = sorted(
+        f"{each.defect_type}\0{_sha256(each.path)}\0{_sha256(each.mask) if each.mask else ''}\n"
+        for each in samples
+    )
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def counts_by_type(defects: Iterable[Defect]) -> Counter[str]:
@@ -227,7 +243,7 @@ def _read(sample: Sample, settings: DataSettings, tell: Tell) -> Defect:
             "Mark it; or remove the mask, and the image is used for measuring only."
         )
     mask = mask_for_model(mask, (shown.shape[0], shown.shape[1]))
-    return Defect(sample, shown, mask, _sha256(sample.path), _sha256(sample.mask))
+    return Defect(sample, shown, mask, _sha256(sample.path))
 
 
 def _mask(path: Path, size: tuple[int, int], max_pixels: int, tell: Tell) -> NDArray[np.bool_]:

@@ -8,6 +8,8 @@ uninterrupted one.
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +19,13 @@ from torch import Tensor
 
 from destseg.config import Settings, SynthesisSettings, VariationSettings
 from destseg.data.decoded import GoodImages
+from destseg.data.defects import Defect
 from destseg.data.images import padded, padded_mask
 from destseg.data.roi import Roi
 from destseg.phases import PHASES, SEGMENT
 from destseg.synthesis.anomalies import add_anomalies, cutpaste
-from destseg.synthesis.augment import draw_view, show, show_mask
+from destseg.synthesis.augment import View, draw_view, show, show_mask
+from destseg.synthesis.known import KnownDefects
 from destseg.synthesis.textures import as_grey_as, load_textures
 from destseg.synthesis.variation import beyond_their_own, draw_variation, vary
 
@@ -52,12 +56,34 @@ class Batch(NamedTuple):
         anomalous: the same with anomalies, float32 [n, 3, h, w] in 0..255.
         masks: where the anomalies are, float32 [n, 1, h, w] in {0, 1}.
         broad: which anomalies are regions of other good images instead of textures, bool [n].
+
+    Where a sample is an image of a known defect itself, ``clean`` is the same; nothing learns from
+    ``clean`` in phase 2, where these are.
     """
 
     clean: Tensor
     anomalous: Tensor
     masks: Tensor
     broad: Tensor
+
+
+class Known(NamedTuple):
+    """A sample of a known defect, as a step of phase 2 learns from it.
+
+    Attributes:
+        place: its place in the batch.
+        source: the defect.
+        clean: the good image that it was laid onto, uint8 [h, w, 3]; the defect's own image where
+            that is the sample.
+        anomalous: with the defect, the same shape.
+        mask: where the defect is, bool [h, w].
+    """
+
+    place: int
+    source: Defect
+    clean: NDArray[np.uint8]
+    anomalous: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
 
 
 class Batches:
@@ -75,6 +101,8 @@ class Batches:
         pad_to: (height, width) to which smaller images are padded; ``None`` leaves them.
         roi: where anomalies may lie; ``None`` is everywhere.
         share: which samples of each batch are made; the others are another process's.
+        defects: known ones, of which phase 2 has ``defect_fraction`` of each batch; those without
+            a mask are passed over.
     """
 
     def __init__(
@@ -92,6 +120,7 @@ class Batches:
         pad_to: tuple[int, int] | None = None,
         roi: Roi | None = None,
         share: slice = slice(None),
+        defects: Sequence[Defect] = (),
     ) -> None:
         self._pad_to = pad_to
         self._size = (textures.shape[2], textures.shape[3])
@@ -107,6 +136,8 @@ class Batches:
         self._batch_size = batch_size
         self._seed = seed
         self._device = device
+        known = [each for each in defects if each.mask is not None]
+        self._known = KnownDefects(known, images, self._inspected) if known else None
 
     @classmethod
     def of(
@@ -118,6 +149,7 @@ class Batches:
         device: torch.device,
         roi: Roi | None,
         share: slice = slice(None),
+        defects: Sequence[Defect] = (),
     ) -> Batches:
         """Return the batches that settings describe; the rest is as for the class.
 
@@ -138,6 +170,7 @@ class Batches:
             pad_to=None if data.tile else data.size,
             roi=roi,
             share=share,
+            defects=defects,
         )
 
     def make(self, phase: str, step: int) -> Batch:
@@ -166,7 +199,42 @@ class Batches:
         batch = Batch(clean, anomalous, masks, broad)
         if phase == SEGMENT.name:
             self._cutpaste(draw, wanted, batch, where)
+            for known in self.known_defects(step):
+                row = wanted.index(known.place)
+                batch.clean[row] = torch.from_numpy(known.clean).permute(2, 0, 1)
+                batch.anomalous[row] = torch.from_numpy(known.anomalous).permute(2, 0, 1)
+                batch.masks[row, 0] = torch.from_numpy(known.mask)
+                batch.broad[row] = False
         return batch
+
+    def known_defects(self, step: int) -> list[Known]:
+        """Return the samples of known defects in a step (from 0) of phase 2; none without any.
+
+        Their random numbers are their own, so that all other samples are what they are without.
+        """
+        if self._known is None:
+            return []
+        size, words = self._batch_size, [self._seed, PHASES[SEGMENT.name].number, 3, step]
+        draw = np.random.default_rng(words)
+        count = math.floor(self._synthesis.defect_fraction * size + draw.random())
+        wanted = range(size)[self._share]
+        places = [place for place in draw.permutation(size)[:count].tolist() if place in wanted]
+        return [self._known_defect(place, [*words, place + 1]) for place in sorted(places)]
+
+    def _known_defect(self, place: int, words: list[int]) -> Known:
+        assert self._known is not None
+        draw = np.random.default_rng(words)
+        source, clean, image, mask, around = self._known.draw(draw)
+        size = (image.shape[0], image.shape[1])
+        if self._pad_to not in (None, size):
+            clean, image = padded(clean, self._pad_to), padded(image, self._pad_to)
+            mask, around = padded_mask(mask, self._pad_to), padded_mask(around, self._pad_to)
+            size = self._pad_to
+        view = self._view(size, draw, around)
+        variation = draw_variation(draw, self._variation)
+        shown = vary(show(image, view), variation)
+        before = shown if clean is image else vary(show(clean, view), variation)
+        return Known(place, source, before, shown, show_mask(mask, view))
 
     def _cutpaste(
         self,
@@ -208,7 +276,20 @@ class Batches:
             there = np.ones(size, bool) if inspected is None else inspected
             inspected = padded_mask(there, self._pad_to)  # what is added can have no anomaly
             size, image = self._pad_to, padded(image, self._pad_to)
-        view = draw_view(
+        view = self._view(size, draw, inspected)
+        variation = draw_variation(draw, self._variation)
+        if not wanted:
+            return None  # drawn all the same, so that the next one's numbers are what they are
+        mask = None if inspected is None else show_mask(inspected, view)
+        return vary(show(image, view), variation), mask
+
+    def _view(
+        self,
+        size: tuple[int, int],
+        draw: np.random.Generator,
+        inspected: NDArray[np.bool_] | None,
+    ) -> View:
+        return draw_view(
             size,
             draw,
             rotation=self._rotation,
@@ -217,11 +298,6 @@ class Batches:
             crop=None if size == self._size else self._size,
             inspected=inspected,
         )
-        variation = draw_variation(draw, self._variation)
-        if not wanted:
-            return None  # drawn all the same, so that the next one's numbers are what they are
-        mask = None if inspected is None else show_mask(inspected, view)
-        return vary(show(image, view), variation), mask
 
     def _where(self, allowed: list[NDArray[np.bool_] | None]) -> Tensor | None:
         """Return the masks of a batch, bool [n, 1, h, w]; ``None`` if all is allowed in all."""

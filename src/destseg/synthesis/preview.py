@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,17 @@ from numpy.typing import NDArray
 
 from destseg.config import Settings
 from destseg.data.decoded import GoodImages
-from destseg.data.drawing import contact_sheet
+from destseg.data.defects import (
+    Defect,
+    defect_samples,
+    mask_for_model,
+    read_defects,
+    require_masks,
+    require_not_good,
+)
+from destseg.data.drawing import contact_sheet, outline
 from destseg.data.images import read_image
+from destseg.data.labelled import files_of
 from destseg.data.roi import read_roi
 from destseg.data.samples import find_images, good_samples
 from destseg.data.shapes import settled_size
@@ -23,10 +33,13 @@ from destseg.phases import SEGMENT
 from destseg.synthesis.batches import Batches, batch_indices
 from destseg.synthesis.textures import BUILTIN
 
+_LOGGER = logging.getLogger("destseg")
 _LARGEST = 2.0  # times the size that the networks see; more makes a sheet too large to look at
 
 
-def preview(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint8]:
+def preview(
+    data: str | Path, settings: Settings, count: int, defects: Path | None = None
+) -> NDArray[np.uint8]:
     """Return a sheet with a row an image: the file, what the networks see, an anomaly, its mask.
 
     Where they see less than there is, the cells are larger than what they see, so that it shows.
@@ -36,6 +49,8 @@ def preview(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint
         settings: how they are read and turned, of their anomalies, and the seed.
         count: number of images; made as a first training batch of that size would be, of phase
             2, which has both kinds of anomalies, if ``cutpaste_probability`` is above 0.
+        defects: folder of known defects to draw instead: each row has one, outlined in its own
+            image, then the good image that it is laid onto, if it is, with it, and its mask.
 
     Returns:
         uint8 RGB [height, width, 3].
@@ -50,6 +65,12 @@ def preview(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint
     images = GoodImages([paths[i] for i in chosen], settings.data)
     if len(images) == 0:
         raise DataError(f"{data}: none of {len(chosen)} images can be read; look at the files")
+    known = []
+    if defects is not None:
+        known = read_defects(defect_samples(defects, _LOGGER.info), settings.data, _LOGGER.info)
+        require_masks(known, defects)
+        require_not_good(known, paths)
+        settings = settings.replace(defect_fraction=1.0)
     region = settings.data.roi
     batches = Batches.of(
         images,
@@ -57,7 +78,17 @@ def preview(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint
         batch_size=count,
         device=torch.device("cpu"),
         roi=None if region is None else read_roi(region, max_pixels=settings.data.max_pixels),
+        defects=known,
     )
+    if known:
+        return _sheet(
+            [
+                [_outlined(each.source, settings), each.clean, each.anomalous, _white(each.mask)]
+                for each in batches.known_defects(0)
+            ],
+            settings,
+            ["known defect", "as seen", "with defect", "mask"],
+        )
     clean, anomalous, masks, _ = batches.make(SEGMENT.name, 0)  # with both kinds of anomalies
     order = batch_indices(len(images), count, 0, seed=settings.training.seed, phase=SEGMENT.name)
     files = [
@@ -72,15 +103,39 @@ def preview(data: str | Path, settings: Settings, count: int) -> NDArray[np.uint
         [file, _pixels(image), _pixels(with_anomaly), _pixels(255 * mask)]
         for file, image, with_anomaly, mask in zip(files, clean, anomalous, masks, strict=True)
     ]
+    return _sheet(rows, settings, ["image", "as seen", "anomalous", "mask"])
+
+
+def _sheet(
+    rows: list[list[NDArray[np.uint8]]], settings: Settings, captions: list[str]
+) -> NDArray[np.uint8]:
+    """Return rows of cells, the first of each row the file, in cells as large as shows it."""
     height, width = settings.data.size
-    smaller = max(math.sqrt(file[..., 0].size / (height * width)) for file in files)
+    smaller = max(math.sqrt(row[0][..., 0].size / (height * width)) for row in rows)
     more = max(min(_LARGEST, smaller), 1.0, SIDE / max(height, width))
     cell = round(more * height), round(more * width)
-    return contact_sheet(rows, captions=["image", "as seen", "anomalous", "mask"], cell=cell)
+    return contact_sheet(rows, captions=captions, cell=cell)
 
 
-def files_read(data: Path, settings: Settings) -> Iterator[Path]:
+def _outlined(defect: Defect, settings: Settings) -> NDArray[np.uint8]:
+    """Return the image of a defect with a line around the defect."""
+    assert defect.mask is not None
+    image = read_image(
+        defect.sample.path,
+        max_pixels=settings.data.max_pixels,
+        bit_depth=settings.data.bit_depth,
+    )
+    return outline(image, mask_for_model(defect.mask, (image.shape[0], image.shape[1])))
+
+
+def _white(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return 255 * mask.astype(np.uint8)
+
+
+def files_read(data: Path, settings: Settings, defects: Path | None = None) -> Iterator[Path]:
     """Yield the files that a sheet is made of; what is written may be none of them."""
+    if defects is not None:
+        yield from files_of(defect_samples(defects))
     yield data
     if settings.data.roi:
         yield Path(settings.data.roi)
