@@ -23,6 +23,7 @@ BASE = {
     "interruption": set(),
     "validation": {"errors"},
     "fields": {"errors", "validation"},
+    "rate": set(),
 }
 BASE["phases"] = {"fields"}
 BASE["config"] = {"errors", "validation", "fields", "phases"}
@@ -181,14 +182,16 @@ def test_a_part_imports_only_what_the_table_allows(path):
     assert not wrong
 
 
-def test_training_uses_inference_only_to_score_and_save_at_the_end():
+def test_training_uses_inference_only_for_finished_models():
+    """To score and save at the end, and to go on from a model: what that has seen, and said."""
     users = {
         name_of(path)
         for path in FILES
         if part_of(path) == "training"
         and any(own_part(module) in ("inference", "torch_") for _, module in imports(path))
     }
-    assert users == {"training/train.py", "training/run_folder.py"}
+    at_the_end = {"training/train.py", "training/run_folder.py", "training/guard.py"}
+    assert users == at_the_end | {"training/good_parts.py", "training/known_parts.py"}
 
 
 def test_only_the_choice_of_a_backend_imports_the_torch_backend():

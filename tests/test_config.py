@@ -106,6 +106,7 @@ OTHER: dict[str, Any] = {
     "opacity": (0.5, 0.75),
     "anomaly_probability": 0.5,
     "cutpaste_probability": 0.7,
+    "defect_fraction": 0.6,
     "batch_size": 4,
     "denoise_steps": 7,
     "segment_steps": 8,

@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from destseg.evaluation.metrics import ImageMetrics as ImageMetrics
     from destseg.evaluation.outcomes import Coverage as Coverage
     from destseg.evaluation.outcomes import ImageRecord as ImageRecord
-    from destseg.evaluation.outcomes import Rate as Rate
     from destseg.evaluation.pixels import PixelMetrics as PixelMetrics
     from destseg.fields import DataSettings as DataSettings
     from destseg.fields import DecisionSettings as DecisionSettings
@@ -90,6 +89,7 @@ if TYPE_CHECKING:
     from destseg.qualification.repeatability import Spread as Spread
     from destseg.qualification.tolerance import Strength as Strength
     from destseg.qualification.tolerance import Tolerance as Tolerance
+    from destseg.rate import Rate as Rate
 
 __version__ = "0.1.0"
 
@@ -136,7 +136,7 @@ _HOMES = {
     ),
     "destseg.evaluation.evaluate": ("DefectTypeEvaluation", "Evaluation"),
     "destseg.evaluation.metrics": ("Curve", "ImageMetrics"),
-    "destseg.evaluation.outcomes": ("Coverage", "ImageRecord", "Rate"),
+    "destseg.evaluation.outcomes": ("Coverage", "ImageRecord"),
     "destseg.evaluation.pixels": ("PixelMetrics",),
     "destseg.fields": (
         "SynthesisSettings",
@@ -164,6 +164,7 @@ _HOMES = {
     "destseg.qualification.qualification": ("Qualification",),
     "destseg.qualification.repeatability": ("Spread",),
     "destseg.qualification.tolerance": ("Strength", "Tolerance"),
+    "destseg.rate": ("Rate",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

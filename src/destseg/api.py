@@ -59,6 +59,9 @@ def train(
     data: AnyPath,
     *,
     output: AnyPath,
+    defects: AnyPath | None = None,
+    ancestor: AnyPath | None = None,
+    accept_losses: bool = False,
     settings: Settings | AnyPath | None = None,
     preset: PresetName | None = None,
     resume: bool = False,
@@ -75,6 +78,12 @@ def train(
     Args:
         data: a data set in MVTec's layout, a folder of good images, or a list of them.
         output: folder for the model, the log, the settings used and the saved state.
+        defects: folder of known defects to learn from, and to measure on: one folder a type, with
+            masks in ``ground_truth/TYPE/``, beside the images or as labelme's files.
+        ancestor: folder of a finished model to go on from instead of training anew: only the heads
+            learn, in a few minutes, with its settings; ``data`` has its good images and new ones.
+        accept_losses: with ``ancestor``: keep the new model even if it does not find a defect that
+            the ancestor found.
         settings: to start from, or a YAML file of them; ``None`` is the preset, or on resuming the
             settings of that run.
         preset: to start from: ``fast``, the default, or ``paper``; instead of ``settings``.
@@ -88,8 +97,9 @@ def train(
         DataError: if images are missing, unreadable or too few.
         SettingsError: if settings do not fit, or a file that is read would be written over.
         WeightsError: if there are no pretrained weights for the teacher.
-        TrainingError: if ``output`` is taken, the state cannot be resumed or the loss is not
-            finite.
+        TrainingError: if ``output`` is taken, the state cannot be resumed, the loss is not finite,
+            or a defect that the ancestor found is lost.
+        BundleError: if the ancestor is no model that can be used.
         TrainingInterrupted: after SIGINT or SIGTERM; the state is saved.
         MissingExtraError: without the extra ``train``.
     """
@@ -99,6 +109,18 @@ def train(
     begun_with = folder / SETTINGS if resume else None
     if not (resume or overwrite):
         require_apart([folder / SETTINGS], _settings_file(settings))
+    begin = None if ancestor is None else expanded(ancestor)
+    if begin is not None and settings is None and not resume:
+        from destseg.inference.ancestor import Ancestor
+
+        if preset is not None:
+            raise SettingsError(
+                "--from and --preset: expected one of them, got both: a model goes on with its own "
+                "settings; change single ones by their flags"
+            )
+        settings = Ancestor.open(begin).settings
+    if accept_losses and begin is None:
+        raise SettingsError("--accept-losses: expected --from BUNDLE with it, got none")
     chosen = _settings(settings, preset, changes, begun_with)
     with needs_extra("train", "training"):
         from destseg.training.train import train as run
@@ -110,6 +132,9 @@ def train(
         overwrite=overwrite,
         quiet=quiet,
         on_progress=on_progress or _ignore,
+        defects=None if defects is None else expanded(defects),
+        ancestor=begin,
+        accept_losses=accept_losses,
     )
 
 

@@ -14,6 +14,8 @@ from destseg.errors import BundleError
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 CALIBRATION = "calibration.json"
+DEFECTS = "defects.json"
+"""Scores of the known defects."""
 KEPT = "calibration.until-*.json"
 """Calibrations that others have replaced, by the time of that."""
 ROI = "roi.png"
@@ -32,12 +34,12 @@ QUALIFICATION = "qualification.html"
 QUALIFIED = "qualification.json"
 TRACE = "error.txt"
 
-WRITTEN_BY_TRAINING = (MANIFEST, WEIGHTS, CALIBRATION, ROI, CHECKPOINT, SETTINGS, LOG)
+WRITTEN_BY_TRAINING = (MANIFEST, WEIGHTS, CALIBRATION, DEFECTS, ROI, CHECKPOINT, SETTINGS, LOG)
 
 # Without the manifest no command takes the folder for a model, so it goes first.
 _OF_ITS_WEIGHTS = (
-    *(MANIFEST, RESULT, CHECKPOINT, CALIBRATION, WEIGHTS, ROI, SETTINGS, METRICS, REPORT),
-    *(QUALIFICATION, QUALIFIED, TRACE),
+    *(MANIFEST, RESULT, CHECKPOINT, CALIBRATION, DEFECTS, WEIGHTS, ROI, SETTINGS),
+    *(METRICS, REPORT, QUALIFICATION, QUALIFIED, TRACE),
 )
 
 

@@ -4,6 +4,7 @@ import shutil
 import pytest
 
 import destseg
+from conftest import write_category
 from destseg.cli.main import main
 from destseg.config import Settings
 from destseg.inference.bundle import load_bundle
@@ -143,3 +144,34 @@ def test_the_help_opens_with_the_flags_that_most_people_need(capsys):
         "--max-false-alarm-rate",
     }
     assert len(flags) == len(set(flags)) > 40
+
+
+def test_known_defects_and_an_ancestor_by_their_flags(
+    parts, tiny_settings, tiny_teacher_weights, tmp_path, capsys
+):
+    bad = write_category(tmp_path / "category", 3)
+    (bad / "test/hole").rename(bad / "hole")
+    (tmp_path / "bad").mkdir()
+    (bad / "hole").rename(tmp_path / "bad/hole")
+    (bad / "ground_truth").rename(tmp_path / "bad/ground_truth")
+    tiny = tiny_settings.replace(teacher_weights=str(tiny_teacher_weights))
+    (tmp_path / "settings.yaml").write_text(tiny.to_yaml())
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    given = ["--settings", str(tmp_path / "settings.yaml")]
+    assert main(["train", str(parts), "--output", first, *given, "--quiet"]) == 0
+    capsys.readouterr()
+    words = ["--from", first, "--defects", str(tmp_path / "bad"), "--accept-losses"]
+    flags = ["--defect-fraction", "0.5", "--segment-steps", "2"]
+    assert main(["train", str(parts), "--output", second, *words, *flags]) == 0
+    out = capsys.readouterr().out
+    assert "2 known defects to learn from, 0 only to measure: hole (2 + 0)" in out
+    assert "beside the model that it goes on from: of 2 known defects" in out
+    settings = load_bundle(tmp_path / "second").settings
+    assert settings == tiny.replace(
+        defect_fraction=0.5,
+        segment_steps=2,
+        lr_head=tiny.training.lr_head / 2,
+        lr_head_blocks=tiny.training.lr_head_blocks / 2,
+    )
+    assert main(["train", str(parts), "--output", second, "--accept-losses", "--overwrite"]) == 2
+    assert "--accept-losses: expected --from BUNDLE" in capsys.readouterr().err

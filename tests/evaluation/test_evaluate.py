@@ -16,12 +16,13 @@ from destseg.data.roi import Roi
 from destseg.data.samples import Sample, test_samples
 from destseg.errors import DataError, ImageError
 from destseg.evaluation.evaluate import evaluate, mask_of
-from destseg.evaluation.outcomes import Coverage, Rate
+from destseg.evaluation.outcomes import Coverage
 from destseg.evaluation.report import make_entry
 from destseg.inference.bundle import Bundle, save_bundle, save_calibration
 from destseg.inference.calibration import Calibration
 from destseg.inference.predictor import Predictor
 from destseg.inference.scoring import image_score
+from destseg.rate import Rate
 
 SIDE = 64
 DEFECT_TYPES = {"good": 5, "hole": 3, "scratch": 4}

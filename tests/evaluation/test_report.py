@@ -14,10 +14,10 @@ from destseg.data.drawing import colour_map
 from destseg.data.samples import Sample
 from destseg.errors import DataError
 from destseg.evaluation.metrics import Curve, image_curves
-from destseg.evaluation.outcomes import Rate
 from destseg.evaluation.page import render, write_report
 from destseg.evaluation.report import Entry, Report, make_entry, training_curves
 from destseg.inference.result import Region, Result
+from destseg.rate import Rate
 
 HOSTILE = "</script><script>alert(1)</script> \"'><img src=x onerror=alert(2)> & {{data}} 划痕 <!--"
 CHROMIUM_ARGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]

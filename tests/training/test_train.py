@@ -28,6 +28,7 @@ from destseg.training import train as train_module
 from destseg.training.checkpoint import load_checkpoint
 from destseg.training.phases import DenoisePhase, SegmentPhase
 from destseg.training.train import train
+from training.steps import at_call, send
 
 STATE = "checkpoint.safetensors"
 FILES = {"manifest.json", "weights.safetensors", "calibration.json", "settings.yaml", "log.jsonl"}
@@ -57,24 +58,6 @@ def assert_equal_models(one, other):
 
 def log_of(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
-
-
-def at_call(monkeypatch, phase, number, action):
-    """Do something before the forward pass of a phase's step number ``number`` (from 1)."""
-    forward, calls = phase.forward, []
-
-    def counted(self, *batch):
-        calls.append(None)
-        if len(calls) == number:
-            action()
-        return forward(self, *batch)
-
-    monkeypatch.setattr(phase, "forward", counted)
-    return calls
-
-
-def send(number):
-    return lambda: os.kill(os.getpid(), number)
 
 
 @pytest.fixture(scope="module")
@@ -636,7 +619,7 @@ def test_overwriting_leaves_nothing_of_the_old_weights_and_all_of_the_users(
 
 
 def test_the_rate_counts_the_steps_of_all_phases(parts, settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_module, "_learn", lambda *_: 120.0)
+    monkeypatch.setattr(train_module, "_learn", lambda *_, **__: 120.0)
     training = run(parts, tmp_path / "run", settings).bundle.training
     assert training["minutes"] == 2
     assert training["images_per_s"] == pytest.approx(6 * 4 / 120)

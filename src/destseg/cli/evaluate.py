@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from destseg.evaluation.evaluate import Evaluation
-    from destseg.evaluation.outcomes import Rate
+    from destseg.rate import Rate
 
 DESCRIPTION = """Measure a model on images whose defects are known.
 

@@ -20,10 +20,11 @@ from destseg.data.masks import read_mask
 from destseg.data.samples import GOOD, Sample
 from destseg.errors import DataError, ImageError
 from destseg.evaluation.metrics import Curve, ImageMetrics, image_curves, image_metrics
-from destseg.evaluation.outcomes import Coverage, ImageRecord, Rate
+from destseg.evaluation.outcomes import Coverage, ImageRecord
 from destseg.evaluation.pixels import PixelCounts, PixelMetrics
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure, Result
+from destseg.rate import Rate
 
 OnImage = Callable[[Sample, Result | Failure, NDArray[np.bool_] | None], None]
 

@@ -17,6 +17,9 @@ from destseg.errors import ImageError
 from destseg.evaluation.evaluate import Evaluation, evaluate
 from destseg.evaluation.outcomes import ImageRecord
 from destseg.evaluation.report import Entry, Report, make_entry, training_curves
+from destseg.inference.bundle import Bundle
+from destseg.inference.calibration import Calibration
+from destseg.inference.known_defects import load_known_defects
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure, Result
 
@@ -82,6 +85,7 @@ def build_report(
             "weights (SHA-256)": bundle.weights_sha256[:16],
             "threshold": calibration.set_by(),
             "measured": str(evaluation.coverage),
+            **_known(bundle, calibration),
             **_left_out(evaluation.failures),
         },
         metrics=_defined({**image, **pixel}),
@@ -118,6 +122,17 @@ def build_report(
         entries=entries,
         calibration_groups=len(calibration.by_group()) or None,
     )
+
+
+def _known(bundle: Bundle, calibration: Calibration) -> dict[str, str]:
+    """Return the ancestor, and how many known defects would be missed, where there are any."""
+    facts = {}
+    if ancestor := bundle.training.get("ancestor"):
+        named = f"{ancestor['folder']}, weights {ancestor['weights_sha256'][:16]}"
+        facts["goes on from"] = named
+    if known := load_known_defects(bundle):
+        facts["known defects"] = "; ".join(line.strip() for line in known.lines(calibration))
+    return facts
 
 
 def _left_out(failures: Sequence[ImageRecord]) -> dict[str, str]:

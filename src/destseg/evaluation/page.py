@@ -17,10 +17,10 @@ from typing import Any
 from destseg.data.choice import evenly
 from destseg.data.files import write_atomically
 from destseg.data.paths import shown
-from destseg.evaluation.outcomes import Rate
 from destseg.evaluation.report import Entry, Report
 from destseg.inference.calibration import TOLERANCE
 from destseg.pages.one_file import escaped, one_file, part
+from destseg.rate import Rate
 
 _REGIONS_SHOWN = 50
 _STEPS_SHOWN = 400

@@ -72,7 +72,7 @@ class KnownDefects:
     ) -> None:
         self._images = images
         self._inspected = inspected
-        self._types: dict[str, list[tuple[Defect, Mask, list[Mask]]]] = {}
+        self._types: dict[str, list[tuple[Defect, Mask, NDArray[np.uint16]]]] = {}
         for each in defects:
             if each.mask is not None:
                 of_type = self._types.setdefault(each.defect_type, [])
@@ -81,8 +81,8 @@ class KnownDefects:
     def draw(self, generator: np.random.Generator) -> Sample:
         """Draw a sample; all random numbers come from the generator."""
         of_type = list(self._types.values())[int(generator.integers(len(self._types)))]
-        source, mask, parts = of_type[int(generator.integers(len(of_type)))]
-        piece = parts[int(generator.integers(len(parts)))]
+        source, mask, numbers = of_type[int(generator.integers(len(of_type)))]
+        piece = numbers == 1 + int(generator.integers(numbers.max()))
         if generator.random() >= _WHOLE:
             good = self._images[int(generator.integers(len(self._images)))]
             inspected = None if self._inspected is None else self._inspected(good.shape[:2])
@@ -92,11 +92,14 @@ class KnownDefects:
         return Sample(source, source.image, source.image, mask, piece)
 
 
-def pieces(mask: Mask) -> list[Mask]:
-    """Return the separate defects of a mask; what lies a few pixels apart is one."""
+def pieces(mask: Mask) -> NDArray[np.uint16]:
+    """Return the number, from 1, of the separate defect that each pixel of a mask belongs to.
+
+    What lies a few pixels apart is one; 0 is what is not marked.
+    """
     joined = cv2.dilate(mask.astype(np.uint8), _disc(_JOINED // 2))
-    count, labels = cv2.connectedComponents(joined, connectivity=8)
-    return [mask & (labels == number) for number in range(1, count)]
+    numbers = cv2.connectedComponents(joined, connectivity=8, ltype=cv2.CV_16U)[1]
+    return np.where(mask, numbers, 0).astype(np.uint16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,9 +146,11 @@ def cut_out(image: Pixels, mask: Mask, piece: Mask, generator: np.random.Generat
     window = (slice(top, int(middle_y) + reach + 1), slice(left, int(middle_x) + reach + 1))
     at = turn[:, :2] @ (middle_x - left, middle_y - top)
     turn[:, 2] = (side - 1) / 2 - at
+    middle = float(middle_y) / mask.shape[0], float(middle_x) / mask.shape[1]
+    image, mask, piece = image[window], mask[window], piece[window]
 
     def turned(pixels: NDArray[np.uint8], border: int) -> NDArray[np.uint8]:
-        seen = np.ascontiguousarray(pixels[window])
+        seen = np.ascontiguousarray(pixels)
         return np.asarray(cv2.warpAffine(seen, turn, (side, side), borderMode=border), np.uint8)
 
     def turned_mask(marked: Mask) -> Mask:
@@ -162,7 +167,7 @@ def cut_out(image: Pixels, mask: Mask, piece: Mask, generator: np.random.Generat
         mask=shown,
         opacity=np.asarray(soft, np.float32),
         ring=ring,
-        middle=(float(middle_y) / mask.shape[0], float(middle_x) / mask.shape[1]),
+        middle=middle,
     )
 
 

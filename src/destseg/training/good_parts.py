@@ -9,11 +9,13 @@ from pathlib import Path
 
 from destseg.config import Settings
 from destseg.data.decoded import GoodImages
+from destseg.data.defects import defect_samples, fingerprint_of
 from destseg.data.groups import group_names
 from destseg.data.roi import Roi
 from destseg.data.samples import Sample, good_samples, split_calibration
 from destseg.data.shapes import shrinking_note, typical_shape
 from destseg.errors import DataError
+from destseg.inference.ancestor import Ancestor, split_like
 from destseg.training.log import TrainingLog
 
 
@@ -27,7 +29,7 @@ class GoodParts:
         calibration_images: for the threshold.
         calibration_groups: of each of these; ``None`` where each counts by itself.
         roi: what of them is inspected; ``None`` is all.
-        sha256: which images the data set has, as ``fingerprint`` gives it.
+        sha256: of all that the run learns from, as ``run_fingerprint`` gives it.
     """
 
     root: Path
@@ -39,9 +41,18 @@ class GoodParts:
 
     @classmethod
     def read(
-        cls, data: str | Path, settings: Settings, log: TrainingLog, roi: Roi | None = None
+        cls,
+        data: str | Path,
+        settings: Settings,
+        log: TrainingLog,
+        roi: Roi | None = None,
+        defects: Path | None = None,
+        ancestor: Ancestor | None = None,
     ) -> GoodParts:
         """Find, check and split the images of a data set.
+
+        With an ancestor its calibration images stay those, and of new images, where it says which
+        it was trained on, the usual fraction is added.
 
         Raises:
             DataError: if there are none, some cannot be read, or they are too few.
@@ -61,13 +72,18 @@ class GoodParts:
         readable = set(images.paths)
         samples = [sample for sample in samples if sample.path in readable]
         groups = group_names([(Path(data), images.paths)], wanted)
-        training, calibration_images = split_calibration(
-            samples,
-            fraction=wanted.calibration_fraction,
-            minimum=wanted.calibration_minimum,
-            seed=settings.training.seed,
-            groups=groups,
-        )
+        if ancestor is None:
+            training, calibration_images = split_calibration(
+                samples,
+                fraction=wanted.calibration_fraction,
+                minimum=wanted.calibration_minimum,
+                seed=settings.training.seed,
+                groups=groups,
+            )
+        else:
+            training, calibration_images = _split_again(
+                data, samples, settings, ancestor, log, groups
+            )
         if groups and not calibration_images:
             raise DataError(
                 f"{data}: expected good images of at least 2 groups (--group-by "
@@ -98,12 +114,73 @@ class GoodParts:
             calibration_images=calibration_images,
             calibration_groups=chosen,
             roi=roi,
-            sha256=fingerprint(data),
+            sha256=run_fingerprint(fingerprint(data), defects, ancestor),
         )
 
     def names(self, paths: list[Path]) -> list[str]:
         """Return paths relative to the data set where they lie in it."""
         return [_name(path, self.root) for path in paths]
+
+
+def _split_again(
+    data: str | Path,
+    samples: list[Sample],
+    settings: Settings,
+    ancestor: Ancestor,
+    log: TrainingLog,
+    groups: list[str] | None,
+) -> tuple[list[Sample], list[Sample]]:
+    """Return (training, calibration) of which the second has nothing that was ever trained on.
+
+    Of new images, where they have groups, whole ones are added.
+
+    Raises:
+        DataError: if none of the ancestor's calibration images is there.
+    """
+    root = _root(data)
+    by_name = {_name(sample.path, root): sample for sample in samples}
+    of = dict(zip(by_name, groups or [], strict=False))
+    calibration, _, new = split_like(list(by_name), ancestor)
+    if not calibration:
+        raise DataError(
+            f"{data}: expected the good images that {ancestor.bundle.folder} was trained on, with "
+            "new ones or without, got none of its calibration images. Others would set the "
+            "threshold by what was trained on. Give those, or train anew without --from."
+        )
+    if gone := len(ancestor.calibrated) - len(calibration):
+        log.say(f"note: {gone} calibration images of {ancestor.bundle.folder} are not there")
+    if ancestor.trained_on is None:
+        log.say("note: that model does not say what it was trained on: new images are trained on")
+    _, added = split_calibration(
+        [by_name[name] for name in new],
+        fraction=settings.data.calibration_fraction,
+        minimum=0,
+        seed=settings.training.seed,
+        groups=None if groups is None else [of[name] for name in new],
+    )
+    chosen = {by_name[name].path for name in calibration} | {sample.path for sample in added}
+    return (
+        [sample for sample in samples if sample.path not in chosen],
+        [sample for sample in samples if sample.path in chosen],
+    )
+
+
+def run_fingerprint(good: str, defects: Path | None, ancestor: Ancestor | None) -> str:
+    """Return the SHA-256 of all that a run learns from: that of its good images, if they are all.
+
+    Args:
+        good: of the good images, as ``fingerprint`` gives it.
+        defects: folder of known defects.
+        ancestor: the model that it goes on from.
+
+    Raises:
+        DataError: if the defects cannot be found.
+    """
+    if defects is None and ancestor is None:
+        return good
+    known = "" if defects is None else fingerprint_of(defect_samples(defects))
+    begun = "" if ancestor is None else ancestor.bundle.weights_sha256
+    return hashlib.sha256(f"{good}\n{known}\n{begun}\n".encode()).hexdigest()
 
 
 def fingerprint(data: str | Path) -> str:

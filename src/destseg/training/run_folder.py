@@ -5,17 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 from destseg.config import Settings, changed_settings
+from destseg.data.defects import defect_samples
 from destseg.data.files import write_atomically
+from destseg.data.labelled import files_of
 from destseg.data.outputs import require_apart, require_folder
 from destseg.data.roi import Roi, read_roi
 from destseg.data.samples import good_samples
 from destseg.data.shapes import settled_size
 from destseg.errors import DataError, SettingsError, TrainingError
 from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
-from destseg.inference.bundle import load_bundle
-from destseg.model_folder import CHECKPOINT, MANIFEST, ROI, SETTINGS, WRITTEN_BY_TRAINING
+from destseg.inference.ancestor import Ancestor
+from destseg.inference.bundle import Bundle, load_bundle
+from destseg.model_folder import (
+    CALIBRATION,
+    CHECKPOINT,
+    MANIFEST,
+    ROI,
+    SETTINGS,
+    WEIGHTS,
+    WRITTEN_BY_TRAINING,
+)
 from destseg.training.checkpoint import Checkpoint, load_checkpoint
-from destseg.training.good_parts import GoodParts, fingerprint
+from destseg.training.good_parts import GoodParts, fingerprint, run_fingerprint
 
 
 def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | None:
@@ -53,7 +64,15 @@ def make_folder(folder: Path) -> None:
         raise TrainingError(str(error)) from error
 
 
-def require_apart_from(folder: Path, data: str | Path, settings: Settings, *, resume: bool) -> None:
+def require_apart_from(
+    folder: Path,
+    data: str | Path,
+    settings: Settings,
+    *,
+    resume: bool,
+    defects: Path | None = None,
+    ancestor: Path | None = None,
+) -> None:
     """Refuse a folder in which the run would write over what it reads.
 
     Raises:
@@ -63,17 +82,25 @@ def require_apart_from(folder: Path, data: str | Path, settings: Settings, *, re
     read = [sample.path for sample in good_samples(data)]
     given = (settings.model.teacher_weights, None if resume else settings.data.roi)
     read += [Path(path) for path in given if path]
+    if defects is not None:
+        read += files_of(defect_samples(defects))
+    if ancestor is not None:
+        read += [ancestor / name for name in (MANIFEST, WEIGHTS, CALIBRATION)]
     require_apart([folder / name for name in WRITTEN_BY_TRAINING], read)
 
 
-def region_of_interest(settings: Settings, folder: Path, *, resume: bool) -> Roi | None:
-    """Return the region that a run inspects; a resumed one that which it began with.
+def region_of_interest(
+    settings: Settings, folder: Path, *, resume: bool, ancestor: Bundle | None = None
+) -> Roi | None:
+    """Return the region that a run inspects: that which it began with, or its ancestor has.
 
     Raises:
         ImageError, DataError: if its file cannot be used.
     """
     if settings.data.roi is None:
         return None
+    if ancestor is not None:
+        return ancestor.roi()
     path = folder / ROI if resume else settings.data.roi
     return read_roi(path, max_pixels=settings.data.max_pixels)
 
@@ -119,17 +146,25 @@ def require_same_images(source: GoodParts, data: str | Path, saved: Checkpoint) 
         raise TrainingError(
             f"{data}: the training images are not those of the run to be resumed "
             f"({len(names)} now, {len(saved.images)} then, or other names or contents). "
-            "Restore them, or start anew with --overwrite."
+            "Restore them, give the same --defects and --from, or start anew with --overwrite."
         )
 
 
-def require_same_run(folder: Path, data: str | Path, settings: Settings | None) -> None:
+def require_same_run(
+    folder: Path,
+    data: str | Path,
+    settings: Settings | None,
+    defects: Path | None = None,
+    ancestor: Ancestor | None = None,
+) -> None:
     """Refuse to take a finished model for the result of another run than the one that is asked for.
 
     Args:
         folder: of the finished model.
         data: the good images asked for.
         settings: those asked for; ``None`` is those of the model.
+        defects: the known defects asked for.
+        ancestor: the model to go on from asked for.
 
     Raises:
         TrainingError: naming the settings that differ, and whether the images do.
@@ -139,8 +174,11 @@ def require_same_run(folder: Path, data: str | Path, settings: Settings | None) 
     if settings is not None:
         settings = settled_size(settings, data)
         differing += changed_settings(bundle.settings, settings, HARMLESS_WHEN_FINISHED)
-    if bundle.training.get("data_sha256") != fingerprint(data):
-        differing.append(f"  {data}: other images than then: their number, names or contents")
+    if bundle.training.get("data_sha256") != run_fingerprint(fingerprint(data), defects, ancestor):
+        others = "" if defects is None and ancestor is None else ", or other --defects or --from"
+        differing.append(
+            f"  {data}: other images than then: their number, names or contents{others}"
+        )
     if differing:
         raise TrainingError(
             f"{folder}: expected to resume this finished model's own run, got another:\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,18 +16,23 @@ import destseg
 from destseg.config import Settings
 from destseg.data.groups import one_day
 from destseg.errors import SettingsError
+from destseg.inference.ancestor import TRAINED_ON, Ancestor
 from destseg.inference.bundle import Bundle, save_bundle, save_calibration
 from destseg.inference.calibrate import fit_calibration
+from destseg.inference.known_defects import save_known_defects
 from destseg.inference.predictor import Predictor, load
 from destseg.interruption import Interruption
 from destseg.model.destseg import DeSTSeg, build_model
 from destseg.model.device import resolve_device
 from destseg.model.teacher import pretrained_teacher
 from destseg.model_folder import CHECKPOINT, remove_model
+from destseg.phases import SEGMENT
 from destseg.synthesis.batches import Batches
 from destseg.training.checkpoint import Checkpoint, save_checkpoint
 from destseg.training.determinism import exact
 from destseg.training.good_parts import GoodParts
+from destseg.training.guard import CANDIDATE, guarded, measured
+from destseg.training.known_parts import KnownParts
 from destseg.training.log import TrainingLog
 from destseg.training.loop import START, Progress, run_phase
 from destseg.training.phases import phases_to_learn
@@ -61,6 +67,9 @@ def train(
     overwrite: bool = False,
     quiet: bool = False,
     on_progress: Callable[[int, int], object] = lambda *_: None,
+    defects: Path | None = None,
+    ancestor: Path | None = None,
+    accept_losses: bool = False,
 ) -> Predictor:
     """Do what ``destseg.train`` says, which calls this.
 
@@ -72,20 +81,30 @@ def train(
         overwrite: replace what an earlier run left.
         quiet: print nothing.
         on_progress: called after each step, with the steps of all phases.
+        defects: folder of known defects.
+        ancestor: folder of a finished model to go on from, heads only.
+        accept_losses: keep the new model even if it loses a defect that the ancestor found.
     """
     folder = Path(output)
     saved = prepare_output(folder, resume, overwrite)
+    before = None if ancestor is None else Ancestor.open(ancestor)
     if resume and saved is None:
-        require_same_run(folder, data, settings)
+        require_same_run(folder, data, settings, defects, before)
         return load(
             folder, backend="torch", device=settings.training.device if settings else "auto"
         )
+    if settings is None and before is not None and saved is None:
+        settings = before.settings
     settings = settled(settings, saved, data)
+    if before is not None:
+        before.require_fits(settings)
     require_equal_shares(settings.training)
     device = local_device(resolve_device(settings.training.device))
     if settings.training.precision == "fp16" and device.type == "cpu":
         raise SettingsError("--precision: expected fp32 or bf16 on a CPU, got fp16")
-    require_apart_from(folder, data, settings, resume=saved is not None)
+    require_apart_from(
+        folder, data, settings, resume=saved is not None, defects=defects, ancestor=ancestor
+    )
     main = rank() == 0  # of several processes the one that writes
     if main:
         make_folder(folder)
@@ -94,14 +113,23 @@ def train(
         together(device),
         TrainingLog(folder if main else None, tensorboard=tensorboard, quiet=quiet) as log,
     ):
-        roi = region_of_interest(settings, folder, resume=saved is not None)
-        source = GoodParts.read(data, settings, log, roi)
+        roi = region_of_interest(
+            settings,
+            folder,
+            resume=saved is not None,
+            ancestor=None if before is None else before.bundle,
+        )
+        source = GoodParts.read(data, settings, log, roi, defects, before)
+        known = None
+        if defects is not None:
+            good = [*source.training.paths, *(each.path for each in source.calibration_images)]
+            known = KnownParts.read(defects, settings, log, good, before)
         if saved is not None:
             require_same_images(source, data, saved)
         with exact(settings.training.seed, device):
-            model, origin = _model(settings, saved)
+            model, origin = _model(settings, saved, before)
             model.to(device).to(memory_format=torch.channels_last)
-            batches = _batches(source, settings, device)
+            batches = _batches(source, known, settings, device)
             wait_for_all()  # what keeps any of them from beginning shows before this
             if main:
                 if overwrite:
@@ -111,13 +139,41 @@ def train(
                 note_beginning(folder, settings, roi)
             log.say(f"teacher: {origin}; device: {device}; output: {folder}", teacher=origin)
             seconds = _learn(
-                model, origin, source, batches, settings, folder, saved, device, log, on_progress
+                model,
+                origin,
+                source,
+                batches,
+                settings,
+                folder,
+                saved,
+                device,
+                log,
+                on_progress,
+                heads_only=before is not None,
             )
         if main:
-            facts = _facts(source, settings, device, seconds, origin)
+            facts = _facts(source, known, before, settings, device, seconds, origin)
             weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-            bundle = save_bundle(folder, settings, weights, facts, roi)
-            predictor = _calibrated(bundle, source, settings.training.device, log)
+
+            def save(where: Path) -> Bundle:
+                return save_bundle(where, settings, weights, facts, roi)
+
+            wanted = settings.training.device
+            if before is None:
+                predictor = _calibrated(save(folder), source, wanted, log)
+                noted = measured(predictor, known)
+            else:
+                # Where no command takes it for a model until it is compared with its ancestor.
+                candidate = folder / CANDIDATE
+                predictor = _calibrated(save(candidate), source, wanted, log)
+                noted = guarded(predictor, before, source, known, log, accept_losses=accept_losses)
+                save_calibration(save(folder), predictor.calibration)
+                predictor = load(folder, backend="torch", device=wanted)
+                shutil.rmtree(candidate)
+            if noted is not None:
+                save_known_defects(predictor.bundle, noted, predictor.calibration)
+                for line in noted.lines(predictor.calibration):
+                    log.say(line)
             (folder / CHECKPOINT).unlink(missing_ok=True)
             calibration = predictor.calibration
             log.say(
@@ -132,11 +188,18 @@ def train(
     return predictor if main else load(folder, backend="torch", device=settings.training.device)
 
 
-def _model(settings: Settings, saved: Checkpoint | None) -> tuple[DeSTSeg, str]:
+def _model(
+    settings: Settings, saved: Checkpoint | None, ancestor: Ancestor | None
+) -> tuple[DeSTSeg, str]:
     if saved is not None:
         model = build_model(settings.model, image_size=settings.data.size)
         model.load_state_dict(dict(saved.model))
         origin = saved.teacher
+    elif ancestor is not None:
+        model = build_model(settings.model, image_size=settings.data.size)
+        weights = ancestor.bundle.weights()
+        model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+        origin = str(ancestor.bundle.training.get("teacher", "that of the ancestor"))
     else:
         size = settings.data.size
         teacher, origin = pretrained_teacher(
@@ -148,7 +211,9 @@ def _model(settings: Settings, saved: Checkpoint | None) -> tuple[DeSTSeg, str]:
     return model, origin
 
 
-def _batches(source: GoodParts, settings: Settings, device: torch.device) -> Batches:
+def _batches(
+    source: GoodParts, known: KnownParts | None, settings: Settings, device: torch.device
+) -> Batches:
     if not settings.model.surface_width:
         settings = settings.replace(cutpaste_probability=0.0)  # nobody learns from it
     size = settings.training.batch_size
@@ -159,6 +224,7 @@ def _batches(source: GoodParts, settings: Settings, device: torch.device) -> Bat
         device=device,
         roi=source.roi,
         share=share_of(size),
+        defects=() if known is None else known.learned,
     )
 
 
@@ -173,10 +239,14 @@ def _learn(
     device: torch.device,
     log: TrainingLog,
     on_progress: Callable[[int, int], object],
+    *,
+    heads_only: bool,
 ) -> float:
     """Run the phases as far as they are not done; return the training's seconds in all."""
     wanted = settings.training
     phases = phases_to_learn(model, settings)
+    if heads_only:
+        phases = [phase for phase in phases if phase.name == SEGMENT.name]
     names = [phase.name for phase in phases]
     first = names.index(saved.phase) if saved else 0
     before = saved.seconds if saved else 0.0
@@ -252,10 +322,22 @@ def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog
 
 
 def _facts(
-    source: GoodParts, settings: Settings, device: torch.device, seconds: float, origin: str
+    source: GoodParts,
+    known: KnownParts | None,
+    ancestor: Ancestor | None,
+    settings: Settings,
+    device: torch.device,
+    seconds: float,
+    origin: str,
 ) -> dict[str, Any]:
-    images = settings.training.batch_size * sum(settings.steps_of_phases().values())
+    steps = settings.steps_of_phases()
+    learned = sum(steps.values()) if ancestor is None else steps[SEGMENT.name]
+    images = settings.training.batch_size * learned
+    more = {} if known is None else {"known_defects": known.counts()}
+    more |= {} if ancestor is None else {"ancestor": ancestor.facts()}
     return {
+        **more,
+        TRAINED_ON: source.names(source.training.paths),
         "images": len(source.training),
         "calibration_images": len(source.calibration_images),
         "data_sha256": source.sha256,

@@ -1,0 +1,127 @@
+"""Which known defects a run learns from, and which it only measures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from destseg.config import Settings
+from destseg.data.defects import (
+    Defect,
+    counts_by_type,
+    defect_samples,
+    read_defects,
+    require_not_good,
+)
+from destseg.data.lists import some
+from destseg.inference.ancestor import Ancestor
+from destseg.training.log import TrainingLog
+
+MEASURED = 4
+"""Of so many images with a mask of a type one is measured, the others are learned."""
+
+
+@dataclass(frozen=True)
+class KnownParts:
+    """The known defects of a run.
+
+    Attributes:
+        root: folder that their names are relative to.
+        learned: with masks, to learn from.
+        measured: not learned: their scores say how many like them would be missed.
+    """
+
+    root: Path
+    learned: list[Defect]
+    measured: list[Defect]
+
+    @classmethod
+    def read(
+        cls,
+        folder: Path,
+        settings: Settings,
+        log: TrainingLog,
+        good: Sequence[Path],
+        ancestor: Ancestor | None = None,
+    ) -> KnownParts:
+        """Find, check and split the known defects of a folder, and tell what becomes of them.
+
+        Args:
+            folder: as ``defect_samples`` takes it.
+            settings: how images are read, and the seed.
+            log: is told.
+            good: all good images; none of them may be a defect.
+            ancestor: the model that the run goes on from: what it learned is never measured, and
+                what it measured is not learned.
+
+        Raises:
+            DataError: if any of them cannot be used.
+        """
+        samples = defect_samples(folder, tell=log.say)
+        defects = read_defects(samples, settings.data, log.say)
+        require_not_good(defects, good)
+        before = (ancestor.learned(), ancestor.measured()) if ancestor else ((), ())
+        measured = set(_measured(defects, settings.training.seed, *before))
+        parts = cls(
+            root=folder,
+            learned=[each for each in defects if each.sha256 not in measured],
+            measured=[each for each in defects if each.sha256 in measured],
+        )
+        parts._tell(log)
+        return parts
+
+    def name(self, defect: Defect) -> str:
+        """Return a defect's path relative to the folder."""
+        return defect.sample.path.relative_to(self.root).as_posix()
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return by type how many images are learned, and how many only measured."""
+        learned, measured = counts_by_type(self.learned), counts_by_type(self.measured)
+        return {
+            name: {"learned": learned[name], "measured": measured[name]}
+            for name in sorted(learned | measured)
+        }
+
+    def _tell(self, log: TrainingLog) -> None:
+        counts = self.counts()
+        listed = some([f"{n} ({c['learned']} + {c['measured']})" for n, c in counts.items()])
+        log.say(
+            f"{len(self.learned)} known defects to learn from, {len(self.measured)} only to "
+            f"measure: {listed}",
+            known_defects=counts,
+        )
+        unmarked = sorted({each.defect_type for each in self.measured if each.mask is None})
+        if unmarked:
+            log.say(
+                f"note: images without a mask are used for measuring only: of {some(unmarked)}. To "
+                "learn from them, mark their defects."
+            )
+        if few := [name for name, count in counts.items() if not count["measured"]]:
+            log.say(
+                f"note: all of {some(few)} are learned, as there are fewer than {MEASURED} of each "
+                "type: how many like them would be missed is then not known."
+            )
+
+
+def _measured(
+    defects: Sequence[Defect], seed: int, learned: Collection[str], measured: Collection[str]
+) -> Iterator[str]:
+    """Yield the SHA-256 of those that are not learned: without a mask, or one of four of a type.
+
+    The choice hangs on contents and the seed alone, so that a moved folder gives the same.
+    """
+
+    def order(content: str) -> bytes:
+        return hashlib.sha256(f"{seed} {content}".encode()).digest()
+
+    yield from (each.sha256 for each in defects if each.mask is None)
+    for name in counts_by_type(defects):
+        marked = [
+            each.sha256 for each in defects if each.defect_type == name and each.mask is not None
+        ]
+        old = [content for content in marked if content in measured]
+        new = [content for content in marked if content not in measured and content not in learned]
+        yield from old
+        yield from sorted(new, key=order)[: max(0, len(marked) // MEASURED - len(old))]

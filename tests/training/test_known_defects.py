@@ -1,0 +1,347 @@
+import json
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+import destseg
+from conftest import write_category, write_images
+from destseg.data.defects import Defect
+from destseg.data.samples import Sample
+from destseg.errors import BundleError, DataError, SettingsError, TrainingError, TrainingInterrupted
+from destseg.inference.ancestor import Ancestor, split_like
+from destseg.inference.bundle import load_bundle
+from destseg.inference.known_defects import KnownDefect, KnownDefects, load_known_defects
+from destseg.rate import Rate
+from destseg.training import guard
+from destseg.training.known_parts import _measured
+from destseg.training.phases import SegmentPhase
+from destseg.training.train import train
+from training.steps import at_call, send
+
+HOLES, DENTS, STAINS = 5, 1, 2
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_settings, tiny_teacher_weights):
+    return tiny_settings.replace(teacher_weights=str(tiny_teacher_weights))
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory):
+    """Five holes and a dent with masks, two stains without; not to be written to."""
+    folder = tmp_path_factory.mktemp("bad")
+    mask = np.zeros((64, 64), np.uint8)
+    mask[28:36, 20:30] = 255
+    for number, (name, count) in enumerate({"hole": HOLES, "dent": DENTS, "stain": STAINS}.items()):
+        write_images(folder / name, count, seed=50 + number)
+        for path in (folder / name).iterdir():
+            image = np.array(Image.open(path))
+            image[mask > 0] = (10, 200, 10)
+            Image.fromarray(image).save(path)
+            if name != "stain":
+                of_type = folder / "ground_truth" / name
+                of_type.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(of_type / f"{path.stem}_mask.png")
+    return folder
+
+
+def run(parts, output, settings, **options):
+    return train(parts, output=output, settings=settings, quiet=True, **options)
+
+
+def weights(folder):
+    return safetensors.numpy.load_file(folder / "weights.safetensors")
+
+
+def same(one, other):
+    ours, theirs = weights(one), weights(other)
+    return [name for name, value in ours.items() if np.array_equal(value, theirs[name])]
+
+
+@pytest.fixture(scope="module")
+def finished(parts, settings, bad, tmp_path_factory):
+    """A model that learned from known defects; not to be written to."""
+    folder = tmp_path_factory.mktemp("known") / "whole"
+    run(parts, folder, settings, defects=bad)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(parts, settings, tmp_path_factory):
+    """A model of good images alone; not to be written to."""
+    folder = tmp_path_factory.mktemp("plain") / "whole"
+    run(parts, folder, settings)
+    return folder
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+
+
+def said(folder):
+    return "\n".join(entry.get("text", "") for entry in log_of(folder))
+
+
+# ---- learning from them
+
+
+def test_the_bundle_says_what_was_learned_and_what_only_measured(finished, parts, bad):
+    facts = load_bundle(finished).training
+    assert facts["known_defects"] == {
+        "dent": {"learned": 1, "measured": 0},
+        "hole": {"learned": 4, "measured": 1},
+        "stain": {"learned": 0, "measured": 2},
+    }
+    names = {path.name for path in parts.iterdir()}
+    assert len(facts["trained_on"]) == 9
+    assert set(facts["trained_on"]) <= names
+    text = said(finished)
+    assert "5 known defects to learn from, 3 only to measure" in text
+    assert "images without a mask are used for measuring only: of stain" in text
+    assert "all of dent are learned" in text
+
+
+def test_what_would_be_missed_is_what_the_finished_model_misses(finished, bad):
+    predictor = destseg.load(finished, device="cpu")
+    known = load_known_defects(predictor.bundle)
+    assert len(known.defects) == HOLES + DENTS + STAINS
+    for each in known.defects:
+        assert predictor.predict(bad / each.path).score == pytest.approx(each.score, abs=1e-6)
+    missed = known.missed(predictor.calibration)
+    assert set(missed) == {"hole", "stain"}  # of dents all are learned
+    for name, rate in missed.items():
+        own = [e for e in known.defects if e.defect_type == name and not e.learned]
+        results = predictor.predict([bad / each.path for each in own])
+        assert rate == Rate(sum(not result.is_defective for result in results), len(own))
+    content = json.loads((finished / "defects.json").read_text())
+    assert content["missed"]["stain"]["total"] == 2
+    assert "dent: all learned, so not known" in said(finished)
+
+
+def test_the_threshold_stays_one_of_good_images(finished, plain):
+    names = [json.loads((f / "calibration.json").read_text())["paths"] for f in (finished, plain)]
+    assert sorted(names[0]) == sorted(names[1])
+
+
+def test_teacher_and_student_learn_from_good_images_alone(finished, plain):
+    equal = same(finished, plain)
+    heads = [name for name in weights(plain) if name.startswith(("head.", "surface."))]
+    assert set(weights(plain)) - set(heads) <= set(equal)
+    assert not set(heads) <= set(equal)
+
+
+def test_without_defects_the_fraction_of_them_changes_no_bit(parts, settings, plain, tmp_path):
+    run(parts, tmp_path / "run", settings.replace(defect_fraction=0.9))
+    assert len(same(tmp_path / "run", plain)) == len(weights(plain))
+    assert not (plain / "defects.json").exists()
+
+
+def test_a_run_with_defects_resumes_to_the_same_weights(
+    parts, settings, bad, finished, tmp_path, monkeypatch
+):
+    folder = tmp_path / "run"
+    at_call(monkeypatch, SegmentPhase, 2, send(signal.SIGTERM))
+    with pytest.raises(TrainingInterrupted):
+        run(parts, folder, settings, defects=bad)
+    monkeypatch.undo()
+    with pytest.raises(TrainingError, match="the same --defects and --from"):
+        run(parts, folder, settings, resume=True)
+    run(parts, folder, settings, defects=bad, resume=True)
+    assert len(same(folder, finished)) == len(weights(finished))
+    run(parts, folder, settings, defects=bad, resume=True)  # finished: loaded
+    with pytest.raises(TrainingError, match="or other --defects or --from"):
+        run(parts, folder, settings, defects=bad / "hole", resume=True)
+
+
+def test_a_defect_that_is_also_good_is_refused_before_anything_is_written(
+    parts, settings, bad, tmp_path
+):
+    mixed = tmp_path / "good"
+    mixed.mkdir()
+    for path in [*parts.glob("*.png"), bad / "hole/000.png"]:
+        (mixed / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
+    with pytest.raises(DataError, match="expected images of defects that are not among the good"):
+        run(mixed, tmp_path / "run", settings, defects=bad)
+    assert not (tmp_path / "run/settings.yaml").exists()
+
+
+# ---- which are measured
+
+
+def known(name, count, *, marked=True):
+    mask = np.ones((2, 2), bool) if marked else None
+    sample = Sample(None, name)
+    return [Defect(sample, None, mask, f"{name}-{marked}-{number}") for number in range(count)]
+
+
+def test_one_of_four_of_a_type_is_measured_and_all_without_a_mask():
+    defects = [*known("a", 3), *known("b", 4), *known("c", 9), *known("c", 2, marked=False)]
+    chosen = list(_measured(defects, 0, (), ()))
+    assert sorted(name.rsplit("-", 1)[0] for name in chosen) == [
+        "b-True",
+        *["c-False"] * 2,
+        *["c-True"] * 2,
+    ]
+    assert list(_measured(defects[::-1], 0, (), ())) != []
+    assert set(_measured(defects[::-1], 0, (), ())) == set(chosen)
+    assert set(_measured(defects, 1, (), ())) != set(chosen)
+
+
+def test_what_an_ancestor_learned_is_not_measured_and_what_it_measured_not_learned():
+    defects = known("c", 12)
+    names = [each.sha256 for each in defects]
+    chosen = list(_measured(defects, 0, learned=names[:6], measured=names[6:7]))
+    assert len(chosen) == 3
+    assert names[6] in chosen
+    assert not set(chosen) & set(names[:6])
+
+
+# ---- going on from a model
+
+
+def test_only_the_heads_go_on(parts, settings, bad, plain, tmp_path):
+    predictor = run(parts, tmp_path / "next", None, defects=bad, ancestor=plain, accept_losses=True)
+    heads = {name for name in weights(plain) if name.startswith(("head.", "surface."))}
+    assert set(weights(plain)) - heads <= set(same(tmp_path / "next", plain))
+    assert not heads <= set(same(tmp_path / "next", plain))
+    before = load_bundle(plain)
+    assert predictor.bundle.training["ancestor"] == {
+        "folder": "whole",
+        "weights_sha256": before.weights_sha256,
+    }
+    assert sorted(predictor.calibration.paths) == sorted(before.calibration.paths)
+    assert {e["phase"] for e in log_of(tmp_path / "next") if e["event"] == "step"} == {"segment"}
+    assert predictor.bundle.settings.training.lr_head == settings.training.lr_head / 2
+    assert not (tmp_path / "next/candidate").exists()
+    assert not (tmp_path / "next/checkpoint.safetensors").exists()
+    text = said(tmp_path / "next")
+    assert "of 8 known defects" in text
+    assert "of 3 calibration images" in text
+    known = load_known_defects(predictor.bundle)
+    old = destseg.load(plain, device="cpu")
+    assert {each.path: each.found_before for each in known.defects} == {
+        each.path: old.predict(bad / each.path).is_defective for each in known.defects
+    }
+
+
+def test_a_model_that_loses_a_defect_is_refused_and_its_training_kept(
+    parts, bad, plain, tmp_path, monkeypatch
+):
+    decided = guard.decided
+    monkeypatch.setattr(
+        guard,
+        "decided",
+        lambda predictor, scores: dict.fromkeys(scores, predictor.bundle.folder == plain),
+    )
+    folder = tmp_path / "next"
+    with pytest.raises(TrainingError, match=r"loses 8 of 8 known defects .*--accept-losses"):
+        run(parts, folder, None, defects=bad, ancestor=plain)
+    assert not (folder / "manifest.json").exists()
+    assert not (folder / "candidate").exists()
+    monkeypatch.setattr(guard, "decided", decided)
+    steps = len(log_of(folder))
+    run(parts, folder, None, defects=bad, ancestor=plain, resume=True, accept_losses=True)
+    assert load_bundle(folder).training["ancestor"]["folder"] == "whole"
+    assert not [e for e in log_of(folder)[steps:] if e["event"] == "step"]
+
+
+def test_new_good_images_are_trained_on_and_calibrate(parts, plain, tmp_path):
+    more = tmp_path / "more"
+    more.mkdir()
+    for path in parts.glob("*.png"):
+        (more / path.name).write_bytes(path.read_bytes())
+    for path in write_images(tmp_path / "new", 20, seed=9).iterdir():
+        (more / f"new-{path.name}").write_bytes(path.read_bytes())
+    predictor = run(more, tmp_path / "next", None, ancestor=plain)
+    before = load_bundle(plain)
+    old, now = set(before.calibration.paths), set(predictor.calibration.paths)
+    assert old < now
+    assert len(now - old) == 2  # a tenth of the new ones
+    assert all(name.startswith("new-") for name in now - old)
+    assert not now & set(predictor.bundle.training["trained_on"])
+    assert len(predictor.bundle.training["trained_on"]) == 9 + 18
+
+
+def test_what_an_ancestor_does_not_say_it_was_trained_on_never_calibrates():
+    silent = Ancestor(None, frozenset("ab"), None, None)
+    assert split_like("abcd", silent) == (["a", "b"], ["c", "d"], [])
+    says = Ancestor(None, frozenset("ab"), frozenset("c"), None)
+    assert split_like("abcd", says) == (["a", "b"], ["c"], ["d"])
+
+
+def test_other_networks_images_and_places_are_refused(parts, settings, plain, bad, tmp_path):
+    with pytest.raises(TrainingError, match="--head-width: 8 then, 16 now"):
+        run(parts, tmp_path / "next", settings.replace(head_width=16), ancestor=plain)
+    other = write_images(tmp_path / "other", 12)
+    for path in list(other.iterdir()):
+        path.rename(other / f"x{path.name}")
+    with pytest.raises(DataError, match="none of its calibration images"):
+        run(other, tmp_path / "next", None, ancestor=plain)
+    with pytest.raises(SettingsError, match="not read from"):
+        run(parts, plain, None, ancestor=plain, overwrite=True)
+    with pytest.raises(SettingsError, match="expected --from BUNDLE with it"):
+        destseg.train(parts, output=tmp_path / "next", accept_losses=True)
+    with pytest.raises(SettingsError, match="--from and --preset"):
+        destseg.train(parts, output=tmp_path / "next", ancestor=plain, preset="fast")
+    assert load_bundle(plain)
+
+
+# ---- in words
+
+
+def test_the_guard_names_what_changed():
+    changed = guard.compared(
+        {"a": True, "b": False, "c": True},
+        {"a": False, "b": True, "c": True},
+        {"g": True, "h": False},
+        {"g": False, "h": True},
+    )
+    assert (changed.gained, changed.lost, changed.worse) == (("b",), ("a",), ("h",))
+    text = "\n".join(changed.lines())
+    assert "of 3 known defects 1 more are found and 1 are not found any more" in text
+    assert "not found any more: a" in text
+    assert "of 2 calibration images 1 were called defective and 1 are now" in text
+
+
+def test_with_all_learned_nothing_is_claimed(plain):
+    calibration = load_bundle(plain).calibration
+    every = KnownDefects("x", (KnownDefect("a", "hole", "1", True, 1.0),))
+    assert every.missed(calibration) == {}
+    assert "is not known" in "\n".join(every.lines(calibration))
+
+
+def test_known_defects_of_other_weights_or_damaged_are_refused(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    bundle = load_bundle(folder)
+    assert load_known_defects(bundle).weights_sha256 == bundle.weights_sha256
+    content = json.loads((folder / "defects.json").read_text())
+    (folder / "defects.json").write_text(json.dumps({**content, "weights_sha256": "other"}))
+    with pytest.raises(BundleError, match="got those of another"):
+        load_known_defects(bundle)
+    (folder / "defects.json").write_text("{}")
+    with pytest.raises(BundleError, match="expected known defects"):
+        load_known_defects(bundle)
+    (folder / "defects.json").unlink()
+    assert load_known_defects(bundle) is None
+
+
+def test_the_report_says_how_many_would_be_missed(finished, tmp_path):
+    category = write_category(tmp_path / "category", 0)
+    destseg.report(finished, category, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "of known defects that were not learned, missed:" in page
+    assert "dent: all learned, so not known" in page
+
+
+def test_another_model_in_the_folder_does_not_keep_the_known_defects(
+    parts, settings, finished, tmp_path
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    run(parts, folder, settings, overwrite=True)
+    assert not (folder / "defects.json").exists()
