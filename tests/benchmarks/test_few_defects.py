@@ -1,0 +1,51 @@
+import importlib.util
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from conftest import write_category
+from destseg.data.samples import test_samples as samples_of
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "few_defects.py"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    spec = importlib.util.spec_from_file_location("script_few_defects", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_is_learned_is_not_measured(script, tmp_path):
+    samples = samples_of(write_category(tmp_path / "category", 0))
+    learned, rest = script.drawn(samples, 1, 0, None)
+    assert len(learned) == 1
+    assert not {each.path for each in learned} & {each.path for each in rest}
+    assert Counter(each.defect_type for each in rest) == {"good": 2, "hole": 1}
+    none, unknown = script.drawn(samples, 1, 0, "hole")
+    assert none == []
+    assert Counter(each.defect_type for each in unknown) == {"good": 2, "hole": 2}
+    assert script.drawn(samples, 9, 0, None)[0] != []  # one is always left to measure
+
+
+def test_a_quick_run_gives_rows_and_a_table(
+    script, tmp_path, monkeypatch, capsys, tiny_settings, tiny_teacher_weights
+):
+    data = write_category(tmp_path / "category", 0)
+    settings = tmp_path / "settings.yaml"
+    tiny = tiny_settings.replace(teacher_weights=str(tiny_teacher_weights), calibration_minimum=2)
+    settings.write_text(tiny.to_yaml())
+    monkeypatch.setattr(script, "QUICK", {"segment_steps": 2})
+    results = tmp_path / "rows.jsonl"
+    flags = ["--quick", "--output", str(tmp_path / "runs"), "--results", str(results)]
+    monkeypatch.setattr(sys, "argv", ["x", str(data), *flags, "--settings", str(settings)])
+    assert script.main() == 0
+    (row,) = map(json.loads, results.read_text().splitlines())
+    assert (row["k"], row["draw"], row["without"]) == (2, 0, None)
+    assert row["before"]["defects"] == row["after"]["defects"] == 1
+    assert "| k = 2, after |" in capsys.readouterr().out
