@@ -163,9 +163,9 @@ def test_known_defects_and_an_ancestor_by_their_flags(
     words = ["--from", first, "--defects", str(tmp_path / "bad"), "--accept-losses"]
     flags = ["--defect-fraction", "0.5", "--segment-steps", "2"]
     assert main(["train", str(parts), "--output", second, *words, *flags]) == 0
-    out = capsys.readouterr().out
-    assert "2 known defects to learn from, 0 only to measure: hole (2 + 0)" in out
-    assert "beside the model that it goes on from: of 2 known defects" in out
+    told = capsys.readouterr().err
+    assert "2 known defects to learn from, 0 only to measure: hole (2 + 0)" in told
+    assert "beside the model that it goes on from: of 2 known defects" in told
     settings = load_bundle(tmp_path / "second").settings
     assert settings == tiny.replace(
         defect_fraction=0.5,
