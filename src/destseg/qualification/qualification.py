@@ -16,7 +16,6 @@ import destseg
 from destseg.data.choice import evenly
 from destseg.data.images import read_image
 from destseg.errors import DataError, SettingsError
-from destseg.evaluation.outcomes import Rate
 from destseg.inference.predictor import Predictor
 from destseg.qualification.blind_spots import BlindSpots, fields_of, find_blind_spots
 from destseg.qualification.curves import CONFIDENCE, FOUND
@@ -34,6 +33,7 @@ from destseg.qualification.gauge import Gauge, measure_gauge, shots_in
 from destseg.qualification.repeatability import NOISE, SHIFT, Spread, measure_repeatability
 from destseg.qualification.tolerance import Strength, Tolerance, find_tolerances, most_trials
 from destseg.qualification.trials import Good, measure_good
+from destseg.rate import Rate
 
 _FEW = 30
 
