@@ -27,10 +27,10 @@ from destseg.data.choice import evenly
 from destseg.data.images import read_image, write_image
 from destseg.data.masks import read_mask
 from destseg.data.samples import Sample, test_samples
-from destseg.evaluation.outcomes import Rate
 from destseg.qualification.detection import CONTRASTS, FamilyDetection, detect, sizes_for
 from destseg.qualification.drawing import FAMILIES
 from destseg.qualification.trials import measure_good
+from destseg.rate import Rate
 from provenance import commit, environment
 
 RESULTS = Path(__file__).parent / "results" / "qualification.jsonl"
