@@ -93,6 +93,7 @@ def test_readme_flags_and_commands_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     known = {flag(item.name) for _, item in settings_fields()}
     known |= {"--output", "--resume", "--overlays", "--preset", "--help", "--settings", "--state"}
+    known |= {"--defects", "--from"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
     assert set(re.findall(r"^destseg (\w+)", text, re.M)) <= set(COMMANDS)
 

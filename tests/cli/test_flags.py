@@ -70,7 +70,7 @@ def test_every_setting_has_a_flag_whose_help_says_its_meaning_and_default(preset
 def test_the_preview_command_has_the_flags_that_matter_to_it(helps):
     listed = set(helps("preview"))
     for group, item in FIELDS:
-        wanted = group in ("data", "synthesis") or item.name == "seed"
+        wanted = group in ("data", "variation", "synthesis") or item.name == "seed"
         assert (flag(item.name) in listed) == wanted
 
 
@@ -224,6 +224,9 @@ def test_the_train_command_hands_everything_on(tmp_path, monkeypatch):
     plain = {
         "output": Path("model"),
         "settings": Settings.from_preset("paper", seed=4),
+        "defects": None,
+        "ancestor": None,
+        "accept_losses": False,
         "resume": False,
         "overwrite": False,
         "quiet": False,
