@@ -6,14 +6,15 @@
 Each NAME is a process of its own that imports destseg from the folder SRC (``src`` of this or of
 another checkout) and changes settings by key (values are YAML); they take turns, a few steps each,
 so that all see the same minutes of the machine.  Images are made up; what is timed is a whole
-step as the loop does it: a batch in a thread, forward, backward, optimiser.  The first is
-1.0.  Each turn is repeated with one batch that is ready on the device: what that saves is
-``input_share``, the part of a step that making batches costs; on a GPU, that it stands idle.
+step as the loop does it: a batch made and prepared ahead, forward, backward, optimiser.  The
+first is 1.0.  Each turn is repeated with one batch that is prepared: what that saves is
+``input_share``, the part of a step that making and preparing costs; on a GPU, that it waits.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -127,6 +128,7 @@ def work(task: dict[str, Any]) -> int:
     from destseg.config import Settings
     from destseg.model.destseg import build_model
     from destseg.synthesis.batches import Batches
+    from destseg.training.ahead import prepared
     from destseg.training.phases import build_optimizer, freeze_all_but, phases_to_learn
 
     torch.set_num_threads(task["threads"])
@@ -151,11 +153,15 @@ def work(task: dict[str, Any]) -> int:
         device=device,
     )
 
-    def steps(batches: Iterator[Any]) -> float:
+    def precision() -> torch.autocast:
+        half = settings.training.precision == "bf16"
+        return torch.autocast(device.type, torch.bfloat16, half)
+
+    def steps(inputs: Iterator[Any]) -> float:
         begun = time.perf_counter()
-        for batch in batches:
-            with torch.autocast(device.type, torch.bfloat16, settings.training.precision == "bf16"):
-                loss = phase(*batch)
+        for each in inputs:
+            with precision():
+                loss = phase(*each)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -163,13 +169,15 @@ def work(task: dict[str, Any]) -> int:
             torch.cuda.synchronize()
         return time.perf_counter() - begun
 
+    held = contextlib.ExitStack()
     count = task["steps"]
     for word in map(str.strip, sys.stdin):
         if word in phases:
             phase = phases[word]
             freeze_all_but(phase)
             optimizer = build_optimizer(phase, settings.training)
-            stream = batches.stream(word, range(10**6))  # that of the phase before ends here
+            held.close()  # the stream of the phase before
+            stream = held.enter_context(prepared(phase, batches, range(10**6), device, precision))
             made = next(stream)
             steps(itertools.islice(stream, 2))
             print(json.dumps("ready"), flush=True)

@@ -60,6 +60,12 @@ CHAIN = [
     ["evaluate", "model", CATEGORY],
     ["report", "model", CATEGORY],
     ["calibrate", "model", "new"],
+    [
+        "qualify",
+        "model",
+        "new",
+        *["--trials", "1", "--sizes", "8", "16", "--contrasts", "40", "--images", "2"],
+    ],
     ["drift", "model", GOOD],
     ["watch", "model", GOOD, "--output", "watched.jsonl", "--once", *QUICK],
     ["batch", "model", GOOD, "--output", "rows", "--actors", "1"],
