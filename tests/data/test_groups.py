@@ -21,7 +21,7 @@ def write(path: Path, taken: str | None = None) -> Path:
     exif = Image.Exif()
     if taken is not None:
         exif[0x0112] = 1
-        exif.get_ifd(0x8769)[0x9003] = taken
+        exif[0x8769] = {0x9003: taken}
     Image.new("RGB", (40, 30), (9, 99, 199)).save(path, exif=exif)
     return path
 

@@ -19,7 +19,9 @@ LOGIT_90 = math.log(9)
 def test_the_curve_is_that_of_scikit_learn(hits):
     x = np.repeat(X, 10)[:, None]
     y = np.concatenate([[1] * h + [0] * (10 - h) for h in hits])
-    theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(x, y)
+    theirs = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(
+        x, y
+    )
     ours = fit_curve(SIZES, hits, TRIALS)
     expected = theirs.predict_proba(np.log(ours.at)[:, None])[:, 1]
     assert ours.pod == pytest.approx(expected, abs=1e-5)

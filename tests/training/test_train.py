@@ -722,7 +722,7 @@ def test_that_all_calibration_images_are_of_one_day_is_told_where_it_is_known(
     for path in parts.glob("*.png"):
         exif = Image.Exif()
         exif[0x0112] = 1
-        exif.get_ifd(0x8769)[0x9003] = f"{day} 08:00:00" if day else f"2026:11:{path.stem[1:]} 0"
+        exif[0x8769] = {0x9003: f"{day} 08:00:00" if day else f"2026:11:{path.stem[1:]} 0"}
         (tmp_path / "data").mkdir(exist_ok=True)
         Image.open(path).save(tmp_path / "data" / path.name, exif=exif)
     train(tmp_path / "data", output=tmp_path / "run", settings=settings)
