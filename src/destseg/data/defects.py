@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from destseg.config import DataSettings
 from destseg.data import names
+from destseg.data.files import sha256_of
 from destseg.data.folders import content_of, files_below, folders_in, images_below
 from destseg.data.images import read_image, resize_for_model
 from destseg.data.labelme import SUFFIX, Labelme, read_labelme
@@ -289,8 +290,7 @@ def _raise_all(problems: Sequence[str]) -> None:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise DataError(f"{path}: expected a file that can be read, got {error.strerror}") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import shutil
@@ -17,6 +18,12 @@ _NAME_KEPT = 40  # of a file's name in that of its temporary one: names have at 
 def beside(path: Path) -> Path:
     """Return a temporary name in the same folder that nobody else has; hidden, ends in .part."""
     return path.with_name(f".{path.name[:_NAME_KEPT]}.{secrets.token_hex(4)}.part")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content; an ``OSError`` is the caller's to explain."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import destseg
-from destseg.data.files import beside, replace_folder, write_atomically
+from destseg.data.files import beside, replace_folder, sha256_of, write_atomically
 from destseg.data.outputs import require_folder
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.inference.bundle import Bundle
@@ -184,8 +184,7 @@ def _how_to_make(bundle: Bundle, name: str) -> str:
 
 
 def _require_hash(path: Path, expected: str, how: str) -> None:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     if digest != expected:
         raise BundleError(
             f"{path}: expected SHA-256 {expected[:12]}..., got {digest[:12]}...: the file was "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import re
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from destseg.data.faults import is_ours
+from destseg.data.files import sha256_of
 from destseg.errors import WeightsError
 from destseg.fields import SIDE
 from destseg.model.backbone import Backbone, whole_network_keys
@@ -204,8 +204,7 @@ def _package_file(package: WeightPackage) -> Path | None:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    return "sha256:" + sha256_of(path)
 
 
 def _no_weights(name: str, package: WeightPackage | None, error: Exception) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from destseg.config import Settings
 from destseg.data.decoded import GoodImages
 from destseg.data.defects import defect_samples, fingerprint_of
+from destseg.data.files import sha256_of
 from destseg.data.groups import group_names
 from destseg.data.roi import Roi
 from destseg.data.samples import Sample, good_samples, split_calibration
@@ -194,8 +195,7 @@ def fingerprint(data: str | Path) -> str:
     root, whole = _root(data), hashlib.sha256()
     for sample in good_samples(data):
         try:
-            with sample.path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
+            content = sha256_of(sample.path)
         except OSError as error:
             content = f"unreadable: {error.strerror}"
         name = os.fsencode(_name(sample.path, root))

@@ -140,11 +140,13 @@ def guarded(
     found_before = decided(before, scores_of(before, called, paths))
     noted = None if known is None else _noted(predictor, known, found_before)
     scores = {} if noted is None else {each.path: each.score for each in noted.defects}
+    # The new model has just scored them for its threshold.
+    calibrated = dict(zip(predictor.calibration.paths, predictor.calibration.scores, strict=True))
     guard = compared(
         found_before,
         decided(predictor, scores),
         decided(before, scores_of(before, names, good)),
-        decided(predictor, scores_of(predictor, names, good)),
+        decided(predictor, {name: calibrated[name] for name in names}),
     )
     for line in guard.lines():
         log.say(line)
