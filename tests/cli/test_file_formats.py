@@ -68,7 +68,9 @@ def require_fits(name, document, optional=()):
     """The file fits its schema, and with anything in it spoilt, or taken out, it does not."""
     assert wrong_in(name, document) == []
     accepted = [
-        where for where, new in spoilt(document) if not wrong_in(name, with_change(document, where, new))
+        where
+        for where, new in spoilt(document)
+        if not wrong_in(name, with_change(document, where, new))
     ]
     assert accepted == []
     missing = [key for key in document if key not in optional]
