@@ -118,7 +118,7 @@ def test_presets_fit_the_schema(preset):
 PROBES = [
     *(None, True, "x", "auto", "day", "fast", "name:[0-9]+", "column:day", "column:", "160x416"),
     *(-1, 0, 0.5, 0.99, 1, 1.5, 2, 7, 8, 16, 17, 63, 64, 80, 96, 10**9),
-    *([], [0, 5], [1, 1, 1], [0.1, 0.2], [-1, 5], [64, 96], [64, 80], [50, 2e6], ["a", "b"]),
+    *([], [0, 5], [1, 1, 1], [0.1, 0.2], [-1, 5], [64, 96], [64, 80], [50, 2_000_000], ["a", "b"]),
 ]
 # What JSON Schema cannot say.
 ONLY_SETTINGS_KNOW = {"name:[": "group_by", "160x417": "image_size", (5, 1): "perlin_octaves"}
