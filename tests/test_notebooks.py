@@ -117,6 +117,8 @@ def test_it_runs_and_leaves_nothing_behind(path, notebook, tmp_path, monkeypatch
         "IPYTHONDIR": str(places["jupyter"]),
         "HOME": str(places["home"]),
         "TMPDIR": str(places["temporary"]),
+        # PyTorch makes this folder, empty, when a model is exported.
+        "TORCHINDUCTOR_CACHE_DIR": str(places["jupyter"] / "inductor"),
     }
     client = NotebookClient(
         notebook,
