@@ -1,4 +1,4 @@
-"""Links between the pages of the docs lead to files and headings that exist."""
+"""Links between the pages, the README too, lead to files and headings that exist."""
 
 import re
 import unicodedata
@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [
+    ROOT / name for name in ("README.md", "README.zh-CN.md", "ARCHITECTURE.md", "CHANGELOG.md")
+]
+PAGES += [ROOT / "benchmarks/NOTES.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def without_code(text):
@@ -17,8 +20,8 @@ def without_code(text):
 def anchor(heading):
     """Return what the site's table of contents, and GitHub, make of a heading."""
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
-    plain = unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode()
-    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", plain).strip().lower())
+    plain = unicodedata.normalize("NFC", plain)
+    return re.sub(r"[^\w\s-]", "", plain).strip().lower().replace(" ", "-")
 
 
 def anchors(page):
