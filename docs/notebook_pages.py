@@ -1,4 +1,4 @@
-"""A hook of MkDocs: makes a page of each notebook, which it runs for that.
+"""Makes a page of each notebook, which it runs for that; ``site_hooks.py`` adds it to the site.
 
 The notebooks are kept without outputs.  Each becomes a Markdown page of the same name, so that its
 links are checked, its headings are found and its code looks as on every other page; the notebook
@@ -7,33 +7,16 @@ itself lies beside it.  ``DESTSEG_RUN_NOTEBOOKS=0`` leaves the outputs out, for 
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
-from pathlib import PurePosixPath
 
 import nbformat
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.plugins import event_priority
-from mkdocs.structure.files import File, Files
 from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
 
 
-@event_priority(100)  # before plugins that sort pages by language
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page, and the images on it, for each notebook among the files."""
-    for file in [each for each in files if each.src_uri.endswith(".ipynb")]:
-        assert file.abs_src_path is not None
-        place = PurePosixPath(file.src_uri)
-        text, images = page(file.abs_src_path, place.stem)
-        uri = place.with_suffix(".md").as_posix()
-        files.append(File.generated(config, uri, content=text))
-        for name, content in images.items():
-            uri = (place.parent / name).as_posix()
-            files.append(File.generated(config, uri, content=content))
-    return files
-
-
+@functools.cache  # each language has the page, and its notebook is run once
 def page(path: str, name: str) -> tuple[str, dict[str, bytes]]:
     """Return a notebook as Markdown, and its images by the names that the text has for them."""
     notebook = nbformat.read(path, as_version=4)

@@ -32,7 +32,7 @@ FORBIDDEN = {
 
 # Where one of them is the right word, and why.
 ALLOWED = {
-    r"new Promise\(": "JavaScript's",
+    r"new Promise\(|Promise\.resolve": "JavaScript's",
     r"itertools\.product|import product|\bproduct\(": "Python's",
     r"(matrix|outer|dot|8-bit dot|inner) products?\b": "of numbers",
     r"products? of (the )?features|beside (the|their) product|a product says nothing": "of numbers",
