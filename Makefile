@@ -13,7 +13,7 @@ ISA_avx := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX
 KERNELS = $(if $(ISA),$(or $(ISA_$(ISA)),$(error ISA: expected avx2 or avx, got $(ISA))))
 THREADS ?= 1
 
-.PHONY: help demo test test-lowest check format bench clean
+.PHONY: help demo test test-lowest check format docs bench clean
 
 help:
 	@echo "make demo    train on made-up parts and look at what it finds (minutes)"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-lowest   the same with the lowest versions of pyproject.toml (some GB more)"
 	@echo "make check   lint, formatting, types"
 	@echo "make format  put the sources into shape"
+	@echo "make docs    build the documentation into site/ (open site/index.html); its notebooks are run"
 	@echo "make bench   train and score a real data set: make bench DATA=folder [ARGS='...']"
 	@echo "make clean   remove the virtual environment and what the tools left"
 
@@ -56,8 +57,12 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# DESTSEG_RUN_NOTEBOOKS=0 leaves out what the notebooks show, and is quicker.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: $(READY)
 	$(BIN)/python benchmarks/train_and_score.py $(DATA) $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf site $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,13 @@
-"""The README's commands and code run, and the pages written from the source are up to date."""
+"""What the pages show runs, and what they name exists: commands, flags, names, files."""
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import functools
+import importlib
 import importlib.util
+import io
 import json
 import re
 import shlex
@@ -14,7 +19,7 @@ from PIL import Image
 
 import destseg
 from destseg.cli.main import COMMANDS, main
-from destseg.config import PRESETS, flag, settings_fields
+from destseg.config import PRESETS, flag
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = {"denoise_steps": 1, "segment_steps": 1}
@@ -28,7 +33,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder with the images that the README speaks of."""
+    """Return a folder with the images that the pages speak of."""
     random = np.random.default_rng(0)
     names = [f"data/bottle/train/good/{i}.png" for i in range(6)]
     names += [f"data/bottle/test/{name}/{i}.png" for name in ("good", "dent") for i in range(2)]
@@ -42,8 +47,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_readme_commands_run(workplace: Path) -> None:
-    lines = [line for block in blocks("README.md", "sh") for line in block.splitlines()]
+def test_the_commands_of_the_command_line_page_run(workplace: Path) -> None:
+    lines = [line for block in blocks("docs/commands.md", "sh") for line in block.splitlines()]
     lines = [line for line in lines if line.startswith("destseg")]
     commands = [shlex.split(line, comments=True)[1:] for line in lines]
     assert [words[0] for words in commands] == [
@@ -56,7 +61,7 @@ def test_readme_commands_run(workplace: Path) -> None:
         codes = (0, 1) if words[0] == "drift" else (0,)
         assert main([*words, *extra.get(words[0], [])]) in codes, words
     answers = [json.loads(line) for line in Path("results.jsonl").read_text().splitlines()]
-    documented = json.loads(blocks("README.md", "json")[0])
+    documented = json.loads(blocks("docs/commands.md", "json")[0])
     assert [answer.keys() for answer in answers] == [documented.keys()]
     assert answers[0]["path"] == documented["path"]
     assert (workplace / "preview.png").is_file()
@@ -64,20 +69,25 @@ def test_readme_commands_run(workplace: Path) -> None:
     assert (workplace / "overlays" / "7.png").is_file()
 
 
-def test_readme_json_names_every_field_of_a_region() -> None:
-    region = json.loads(blocks("README.md", "json")[0])["regions"][0]
+def test_the_json_of_a_result_names_every_field_of_a_region() -> None:
+    region = json.loads(blocks("docs/commands.md", "json")[0])["regions"][0]
     assert set(region) == set(destseg.Region.__dataclass_fields__)
 
 
-def test_readme_python_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_python_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch, page: str) -> None:
     """As it is printed; only the preset that it trains by default is made small."""
     monkeypatch.setitem(PRESETS, "fast", {**TINY, "calibration_minimum": 2})
-    (code,) = blocks("README.md", "python")
+    Path("1.png").write_bytes(Path("part.png").read_bytes())
+    Path("broken.png").write_bytes(b"no image")
     names: dict[str, object] = {}
-    exec(code, names)
+    for code in blocks(page, "python"):
+        exec(code, names)
     result = names["result"]
     assert isinstance(result, destseg.Result)
     assert destseg.load("runs/bottle").predict("part.png").score == result.score
+    if page != "README.md":
+        assert [each is None for each in names["results"]] == [False, True]  # type: ignore[attr-defined]
 
 
 def test_readmes_have_the_same_code() -> None:
@@ -89,39 +99,121 @@ def test_readmes_have_the_same_code() -> None:
         assert english == chinese
 
 
-def test_readme_flags_and_commands_exist() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    known = {flag(item.name) for _, item in settings_fields()}
-    known |= {"--output", "--resume", "--overlays", "--preset", "--help", "--settings", "--state"}
-    known |= {"--defects", "--from"}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
-    assert set(re.findall(r"^destseg (\w+)", text, re.M)) <= set(COMMANDS)
+def test_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 110
+    assert [line for line in lines if len(line) > 100] == []
 
 
+# The notes and the changelog are of their time: what they name may be gone.
 PAGES = ["README.md", "README.zh-CN.md", "ARCHITECTURE.md"]
-PAGES += [page.relative_to(ROOT).as_posix() for page in sorted((ROOT / "docs").glob("*.md"))]
+PAGES += [page.relative_to(ROOT).as_posix() for page in sorted((ROOT / "docs").rglob("*.md"))]
+# Flags of programs that are not ours, where they stand by themselves in a sentence.
+OTHERS = {
+    *("--no-index", "--find-links", "--shutdown-timeout", "--cpu", "--num_processes"),
+    *("--multi_gpu", "--build-arg", "--training.batch_size"),
+}
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_and_their_flags_exist(page: str, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
-    # Also those in the running text.
-    lines += re.findall(r"`(destseg [^`]+)`", (ROOT / page).read_text(encoding="utf-8"))
-    for words in (shlex.split(line, comments=True) for line in lines):
-        if words[:1] == ["destseg"] and len(words) > 1 and words[1].islower():
-            assert words[1] in COMMANDS, words
-            assert main([words[1], "--help"]) == 0
-            described = capsys.readouterr().out
-            flags = [word for word in words[2:] if word.startswith("--")]
-            assert [each for each in flags if each not in described] == [], words
+@functools.cache
+def flags_of(command: str) -> frozenset[str]:
+    """Return the flags of a command of ours, as its parser knows them."""
+    with contextlib.redirect_stdout(io.StringIO()) as described:
+        assert main([command, "--help"]) == 0
+    return frozenset(re.findall(r"(?<![\w-])--[a-z][\w-]*", described.getvalue()))
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
+def inline(page: str) -> list[str]:
+    """Return the code in the sentences of a page."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
-    assert links or page not in ("README.md", "README.zh-CN.md")
-    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+    text = re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S)
+    return [" ".join(each.split()) for each in re.findall(r"`([^`]+)`", text)]
+
+
+def shown(page: str) -> list[list[str]]:
+    """Return the words of each command of a page, in blocks and in sentences."""
+    text = "\n".join(re.sub(r"\\\n", " ", each) for each in blocks(page, "sh"))
+    lines = [*text.splitlines(), *inline(page)]
+    commands = []
+    for line in lines:
+        if re.search(r"(?:^|[\s/])(destseg|python|make|torchrun|accelerate) ", line):
+            commands += [shlex.split(each, comments=True) for each in line.split(" && ")]
+    return commands
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_and_their_flags_exist(page: str) -> None:
+    for words in shown(page):
+        if "destseg" in (ours := [Path(word).name for word in words]):
+            words = words[ours.index("destseg") + 1 :]
+            if words and re.fullmatch(r"[a-z][a-z-]*", words[0]):
+                assert words[0] in COMMANDS, words
+                flags = [word.split("=")[0] for word in words if word.startswith("--")]
+                assert [flag for flag in flags if flag not in flags_of(words[0])] == [], words
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_scripts_targets_and_their_flags_exist(page: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    settings = flags_of("train")
+    for words in shown(page):
+        if words[:1] == ["make"]:
+            assert words[1] in targets, words
+        elif words[:1] == ["python"] and words[1].endswith(".py"):
+            source = (ROOT / words[1]).read_text(encoding="utf-8")
+            known = set(re.findall(r'"(--[a-z][\w-]*)"', source))
+            known |= settings if "add_settings_flags" in source else set()
+            flags = [word for word in words if word.startswith("--")]
+            assert [each for each in flags if each not in known] == [], words
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_flags_in_sentences_exist(page: str) -> None:
+    known = OTHERS.union(*(flags_of(command) for command in COMMANDS))
+    words = {re.split("[ =:]", code)[0] for code in inline(page) if code.startswith("--")}
+    assert words - known == set()
+
+
+def exists(dotted: str) -> bool:
+    """Return whether a dotted name is a module, or an attribute of what comes before."""
+    thing: object = destseg
+    for depth, name in enumerate(names := dotted.split("."), 1):
+        if depth > 1 and not hasattr(thing, name):
+            fields = getattr(thing, "__annotations__", {})
+            try:
+                thing = importlib.import_module(".".join(names[:depth]))
+            except ImportError:
+                return name in fields
+        elif depth > 1:
+            thing = getattr(thing, name)
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_compiles_and_its_names_exist(page: str) -> None:
+    named = {each for code in inline(page) for each in re.findall(r"^destseg(?:\.\w+)+", code)}
+    for code in blocks(page, "python"):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("destseg"):
+                named |= {f"{node.module}.{each.name}" for each in node.names}
+        named |= set(re.findall(r"(?<![\w./-])destseg(?:\.\w+)+", code))
+    named |= set(re.findall(r"^::: (destseg[\w.]*)", (ROOT / page).read_text("utf-8"), re.M))
+    named = {each for each in named if not re.search(r"\.(service|env|yaml|py)$", each)}
+    assert [each for each in sorted(named) if not exists(each)] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_of_the_project_exist(page: str) -> None:
+    pattern = r"(?:src|tests|docs|benchmarks|deploy)/[\w./-]+"
+    named = [code for code in inline(page) if re.fullmatch(pattern, code) and "NAME" not in code]
+    assert [each for each in named if not (ROOT / each).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["destseg.trainn", "destseg.Result.scor", "destseg.monitoring.drft"]
+)
+def test_a_name_that_does_not_exist_is_one(name: str) -> None:
+    assert not exists(name)
 
 
 def test_settings_page_is_up_to_date() -> None:

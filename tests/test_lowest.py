@@ -5,8 +5,9 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# They check the sources and have no part in what runs.
+# They check the sources, or make pages of them, and have no part in what runs.
 CHECKERS = {"ruff", "mypy", "types-PyYAML"}
+CHECKERS |= {"mkdocs", "mkdocs-material", "mkdocs-static-i18n", "mkdocstrings", "nbconvert"}
 
 
 def declared():

@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PLACES = ("src", "tests", "docs", "deploy", "benchmarks", ".ci")
-SUFFIXES = {".py", ".js", ".html", ".css", ".md", ".yaml", ".yml", ".toml", ".service", ".cff", ""}
+SUFFIXES = {".py", ".js", ".html", ".css", ".md", ".ipynb", ".yaml", ".yml", ".toml", ".cff", ""}
+SUFFIXES |= {".service"}
 FILES = [path for path in ROOT.iterdir() if path.is_file() and path.suffix in SUFFIXES]
 FILES += [path for place in PLACES for path in (ROOT / place).rglob("*") if path.is_file()]
 FILES = sorted(
@@ -31,7 +32,7 @@ FORBIDDEN = {
 
 # Where one of them is the right word, and why.
 ALLOWED = {
-    r"new Promise\(": "JavaScript's",
+    r"new Promise\(|Promise\.resolve": "JavaScript's",
     r"itertools\.product|import product|\bproduct\(": "Python's",
     r"(matrix|outer|dot|8-bit dot|inner) products?\b": "of numbers",
     r"products? of (the )?features|beside (the|their) product|a product says nothing": "of numbers",

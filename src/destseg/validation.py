@@ -7,8 +7,8 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 Value = TypeVar("Value")
@@ -22,22 +22,35 @@ class Rule:
         holds: whether a value of the right type lies in it.
         expected: the range in words, for messages and docs.
         says_type: whether the words say what type is expected as well.
+        schema: the same as keywords of JSON Schema, as far as it has any.
     """
 
     holds: Callable[[Any], bool]
     expected: str
     says_type: bool = False
+    schema: Mapping[str, Any] = field(default_factory=dict)
 
 
 ANY = Rule(lambda _: True, "")
 PATH = Rule(lambda _: True, "")
-POSITIVE = Rule(lambda value: value > 0, "a number above 0")
-FRACTION = Rule(lambda value: 0 <= value <= 1, "a number in [0, 1]")
-BELOW_1 = Rule(lambda value: 0 <= value < 1, "a number in [0, 1)")
-FRACTION_ABOVE_0 = Rule(lambda value: 0 < value <= 1, "a number in (0, 1]")
+POSITIVE = Rule(lambda value: value > 0, "a number above 0", schema={"exclusiveMinimum": 0})
+FRACTION = Rule(
+    lambda value: 0 <= value <= 1, "a number in [0, 1]", schema={"minimum": 0, "maximum": 1}
+)
+BELOW_1 = Rule(
+    lambda value: 0 <= value < 1,
+    "a number in [0, 1)",
+    schema={"minimum": 0, "exclusiveMaximum": 1},
+)
+FRACTION_ABOVE_0 = Rule(
+    lambda value: 0 < value <= 1,
+    "a number in (0, 1]",
+    schema={"exclusiveMinimum": 0, "maximum": 1},
+)
 DILATIONS = Rule(
     lambda values: len(values) > 0 and all(value >= 1 for value in values),
     "one whole number or more, each at least 1",
+    schema={"minItems": 1, "items": {"type": "integer", "minimum": 1}},
 )
 
 
@@ -45,20 +58,27 @@ def _is_side(value: int) -> bool:
     return value >= 64 and value % 32 == 0
 
 
+_SIDE = {"type": "integer", "minimum": 64, "multipleOf": 32}
+
 CROP_SIZE = Rule(
     lambda value: value == 0 or _is_side(value),
     "0, or a multiple of 32, at least 64",
+    schema={"anyOf": [{"const": 0}, _SIDE]},
 )
 
 
 def at_least(low: float) -> Rule:
     """Return the rule that a number is not below ``low``."""
-    return Rule(lambda value: value >= low, f"at least {low:g}")
+    return Rule(lambda value: value >= low, f"at least {low:g}", schema={"minimum": low})
 
 
 def between(low: float, high: float) -> Rule:
     """Return the rule that a number is neither below ``low`` nor above ``high``."""
-    return Rule(lambda value: low <= value <= high, f"a number in [{low:g}, {high:g}]")
+    return Rule(
+        lambda value: low <= value <= high,
+        f"a number in [{low:g}, {high:g}]",
+        schema={"minimum": low, "maximum": high},
+    )
 
 
 def _is_image_size(value: Any) -> bool:
@@ -70,6 +90,14 @@ IMAGE_SIZE = Rule(
     _is_image_size,
     "auto, a multiple of 32, at least 64, or two of these as HEIGHTxWIDTH",
     says_type=True,
+    schema={
+        "anyOf": [
+            {"const": "auto"},
+            _SIDE,
+            {"type": "array", "items": _SIDE, "minItems": 2, "maxItems": 2},
+            {"type": "string", "pattern": r"^[0-9]+x[0-9]+$"},
+        ]
+    },
 )
 
 
@@ -90,6 +118,7 @@ GROUP_BY = Rule(
     _is_grouping,
     "image, folder, day, alike, name:REGEX (a regular expression), or column:NAME",
     says_type=True,
+    schema={"pattern": "^(image|folder|day|alike|(name|column):.+)$"},
 )
 
 
@@ -104,6 +133,7 @@ def rising(low: float, high: float, *, above: bool = False) -> Rule:
     return Rule(
         lambda pair: (low < pair[0] if above else low <= pair[0]) and pair[0] <= pair[1] <= high,
         f"two numbers, {low:g} {'<' if above else '<='} first <= second <= {high:g}",
+        schema={"items": {"exclusiveMinimum" if above else "minimum": low, "maximum": high}},
     )
 
 
