@@ -246,6 +246,26 @@ def test_too_few_calibration_images_are_told_with_the_numbers():
     assert fitted([0.1] * 10, 0.01).guaranteed_false_alarm_rate == 1 / 11
 
 
+def test_an_image_that_sets_the_threshold_far_above_all_others_is_named():
+    note = fitted([0.1, 0.7, 0.3, 0.2, 0.1], 0.2).lone_note()
+    assert note is not None
+    assert note.startswith("1.png alone sets the threshold: its score is 0.7000, the next 0.3000.")
+
+
+@pytest.mark.parametrize(
+    ("scores", "rate"),
+    [
+        ([0.1, 0.5, 0.3, 0.2, 0.1], 0.2),  # not far above
+        ([0.1, 0.7, 0.3, 0.2, 0.1], 0.4),  # passed over: the next one sets the threshold
+        ([0.7, 0.7, 0.1, 0.2, 0.1], 0.2),  # not alone
+        ([0.1, 0.7, 0.3, 0.2], 0.2),  # too few to say so
+        ([0.0] * 5, 0.2),
+    ],
+)
+def test_no_other_is(scores, rate):
+    assert fitted(scores, rate).lone_note() is None
+
+
 @pytest.mark.parametrize("rate", [0.001, 0.003, 0.01, 0.03, 0.07, 0.1, 1 / 49, 1 / 98, 1 / 3])
 def test_the_number_that_it_takes_is_the_smallest_that_is_enough(rate):
     note = fitted([0.1], rate).guarantee_note()

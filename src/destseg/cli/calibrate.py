@@ -111,8 +111,9 @@ def _tell(form: str, old: Calibration | None, new: Calibration) -> None:
     for line in _group_lines(groups):
         print(f"  {line}")
     print(f"  {new.set_by()}")
-    if short := new.guarantee_note():
-        print(f"destseg: note: {short}", file=sys.stderr)
+    for note in (new.guarantee_note(), new.lone_note()):
+        if note:
+            print(f"destseg: note: {note}", file=sys.stderr)
 
 
 def _group_lines(groups: Sequence[GroupScores]) -> list[str]:

@@ -27,6 +27,9 @@ the part.
 EARLIER = "earlier images"
 """The group of calibration images whose groups nobody knows, where others are added to them."""
 
+_FAR = 0.5  # of the highest score: where the next one is lower, it stands alone
+_SOME = 5  # images; of fewer one may well lie far from the others
+
 
 def threshold_rank(
     n: int, max_false_alarm_rate: float, confidence: float = 0.0
@@ -455,6 +458,22 @@ class Calibration:
             f"with {n} calibration images the threshold guarantees a false-alarm rate of "
             f"{given:.2%}{how}, not of {rate:.2%}, which takes {needed}: "
             f"give {needed - n} more good images, or accept a higher --max-false-alarm-rate."
+        )
+
+    def lone_note(self) -> str | None:
+        """Return that one image far above all others sets the threshold; ``None`` if none does.
+
+        It may show a defect that nobody saw, and then real ones that are fainter are missed.
+        """
+        if len(self.scores) < _SOME:
+            return None
+        first, second, *_ = sorted(self.scores, reverse=True)
+        if first > self.threshold or second >= _FAR * first:
+            return None
+        return (
+            f"{self.threshold_images[0]} alone sets the threshold: its score is {first:.4f}, the "
+            f"next {second:.4f}. Look at it. If it shows a defect, train without it, or calibrate "
+            "with other good images."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -312,6 +312,8 @@ def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog
     )
     if short := calibration.guarantee_note():
         log.say(f"note: {short} A higher --calibration-fraction also sets more images aside.")
+    if alone := calibration.lone_note():
+        log.say(f"note: {alone}")
     if source.calibration_groups is None and (day := one_day(paths)) is not None:
         log.say(
             f"note: all calibration images were taken on {day}: what that day had by chance the "
