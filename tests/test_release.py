@@ -281,3 +281,28 @@ def test_a_licence_read_by_hand_still_is_where_it_was_read(third_party, monkeypa
         (path,) = [each for each in metadata.files(name) if each.name == "LICENSE"]
         assert licence == "Apache-2.0"
         assert "Apache License, Version 2.0" in path.read_text()
+
+
+# --- the lock
+
+
+def test_the_lock_has_a_version_of_everything_that_is_declared_with_hashes():
+    text = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
+    # An index has its place on each machine.
+    assert not re.search(r"https?:|index-url|find-links|file:", text)
+    locked = {}
+    for entry in re.findall(r"^\w.*(?:\n    .*)*", text, re.M):
+        requirement, *hashes = re.split(r" *\\\n +", entry)
+        pinned = Requirement(requirement)
+        assert hashes, entry
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in hashes), entry
+        locked[canonicalize_name(pinned.name)] = str(pinned.specifier).removeprefix("==")
+    lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    declared = [Requirement(each) for one in lists for each in one]
+    stale = [
+        str(each)
+        for each in declared
+        if each.name != "destseg"
+        and not each.specifier.contains(locked.get(canonicalize_name(each.name), "0"))
+    ]
+    assert stale == [], "run: make lock"
