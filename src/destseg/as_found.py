@@ -61,3 +61,14 @@ def variables(**defaults: str) -> Iterator[None]:
     finally:
         for name in ours:
             os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def without_new(*names: str) -> Iterator[None]:
+    """Unset environment variables again that a package sets for itself."""
+    unset = [name for name in names if name not in os.environ]
+    try:
+        yield
+    finally:
+        for name in unset:
+            os.environ.pop(name, None)

@@ -456,8 +456,8 @@ def test_one_day_alone_is_told_once_and_in_plain_words(brightness_model, calibra
     # Nobody who did not ask is told.
     assert calibrate(brightness_model, good, "--group-by", "image")[2] == (
         "destseg: note: with 2 calibration images the threshold guarantees a false-alarm rate of "
-        "33.33%, not of 25.00%, which takes 3: give 1 more good images, raise "
-        "--calibration-fraction, or accept a higher --max-false-alarm-rate.\n"
+        "33.33%, not of 25.00%, which takes 3: give 1 more good images, or accept a "
+        "higher --max-false-alarm-rate.\n"
     )
 
 

@@ -46,7 +46,10 @@ def state():
         "hooks": (id(sys.excepthook), id(sys.displayhook), id(threading.excepthook)),
         "logging is disabled": logging.root.manager.disable,
         "class of loggers": str(logging.getLoggerClass()),
-        "warnings": [str(each) for each in warnings.filters],
+        # A package's filter of a warning of its own is nobody else's.
+        "warnings": [
+            str(each) for each in warnings.filters if each[2].__module__ != "pkg_resources"
+        ],
         "showwarning": id(warnings.showwarning),
         "threads of torch": (torch.get_num_threads(), torch.get_num_interop_threads()),
         "threads of cv2": cv2.getNumThreads(),

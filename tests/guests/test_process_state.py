@@ -26,7 +26,8 @@ def test_a_caller_finds_its_process_as_it_was(parts, tiny_settings, tiny_teacher
     )
     assert done.returncode == 0, done.stderr
     *said, last = done.stdout.splitlines()
-    assert all(line.startswith("Statistics collection") for line in said)  # NNCF's bar
+    # NNCF's bar, after which older versions of rich end the line once more.
+    assert all(line.startswith("Statistics collection") for line in said if line)
     changed = json.loads(last)
     assert len(changed) == 13
     assert not {name: found for name, found in changed.items() if found}

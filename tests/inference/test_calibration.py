@@ -241,7 +241,7 @@ def test_too_few_calibration_images_are_told_with_the_numbers():
     assert "with 10 calibration images" in note
     assert "not of 1.00%, which takes 99:" in note
     assert "guarantees a false-alarm rate of 9.09%," in note
-    assert "--calibration-fraction" in note
+    assert "--calibration-fraction" not in note  # which only training has
     assert "--max-false-alarm-rate" in note
     assert fitted([0.1] * 10, 0.01).guaranteed_false_alarm_rate == 1 / 11
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from destseg.config import DataSettings, SynthesisSettings
+from destseg.config import DataSettings, SynthesisSettings, VariationSettings
 from destseg.data.decoded import GoodImages
 from destseg.data.roi import Roi
 from destseg.errors import DataError
@@ -228,6 +228,52 @@ def test_phase_2_gives_some_images_regions_of_other_good_ones(parts, probability
         found += broad[seen].tolist()
     assert len(found) > 80
     assert sum(found) / len(found) == pytest.approx(probability, abs=0.12)
+
+
+def camera(**changes):
+    still = {"light": 0.0, "white_balance": 0.0, "jpeg_quality": 100, "noise": 0.0}
+    return VariationSettings(**{**still, **changes})
+
+
+@pytest.mark.parametrize("phase", ["denoise", "segment"])
+def test_the_cameras_noise_lies_on_anomalies_as_on_the_part(parts, phase):
+    """Over a red texture, which has none of its own."""
+    wanted = {"opacity": (1.0, 1.0), "cutpaste_probability": 0.3}
+    make = {"batch_size": 12, "shown": RED // 2, "synthesis": wanted, "rotation": STRAIGHT}
+    noisy = batches(parts, variation=camera(noise=6.0), **make)
+    noise = []
+    for step in range(8):
+        clean, anomalous, masks, broad = noisy.make(phase, step)
+        for k in torch.nonzero(~broad)[:, 0].tolist():
+            hit = masks[k].bool().expand_as(clean[k])
+            assert torch.equal(anomalous[k][~hit], clean[k][~hit].float())  # the same noise
+            if hit.any():
+                noise.append(float((anomalous[k, 0][masks[k, 0].bool()] - 127).abs().mean()))
+    assert 0.2 < np.mean(np.array(noise) > 0) < 0.45  # a third of the images has noise
+    assert 2.5 < max(noise) < 6
+
+
+def test_a_blurred_image_has_blurred_anomalies(parts):
+    wanted = {"opacity": (1.0, 1.0)}
+    make = {"batch_size": 12, "shown": RED, "synthesis": wanted, "rotation": STRAIGHT}
+    sharp = batches(parts, variation=camera(noise=1e-9), **make).make("denoise", 0)
+    soft = batches(parts, variation=camera(defocus=3.0), **make).make("denoise", 0)
+    assert torch.equal(sharp.masks, soft.masks)
+    edges = [(each.anomalous[:, :, 1:] - each.anomalous[:, :, :-1]).abs() for each in (sharp, soft)]
+    steepest = [each.amax((1, 2, 3)) for each in edges]
+    assert (steepest[1] < 0.8 * steepest[0]).any()
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_shares_of_a_batch_have_the_cameras_changes_of_the_whole(parts, processes):
+    options = {"batch_size": 6, "variation": VariationSettings(noise=3.0, jpeg_quality=60)}
+    whole = batches(parts, **options).make("segment", 5)
+    size = 6 // processes
+    made = [
+        batches(parts, share=slice(k * size, (k + 1) * size), **options).make("segment", 5)
+        for k in range(processes)
+    ]
+    assert equal(whole, [torch.cat(some) for some in zip(*made, strict=True)])
 
 
 def test_the_same_image_is_turned_and_changed_differently_each_time(parts):

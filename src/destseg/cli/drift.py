@@ -104,8 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="also write a JSON line an image: image, score, p_value (null where it is "
-        "not compared) and martingale_log10, or image and error",
+        help="also write a JSON line an image: path, score, p_value (null where it is "
+        "not compared) and martingale_log10, or path and error",
     )
     parser.add_argument(
         "--alarm-rate",

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from destseg.as_found import without_remarks
+from destseg.as_found import without_new, without_remarks
 from destseg.errors import BundleError
 from destseg.exporting.free_sizes import TRACED, free_sizes
 from destseg.model.destseg import DeSTSeg
@@ -56,6 +56,7 @@ def to_onnx(model: DeSTSeg, metadata: Mapping[str, str]) -> onnx.ModelProto:
     try:
         with (
             without_remarks("torch.onnx", "onnxscript", "onnx_ir"),
+            without_new("TORCHINDUCTOR_CACHE_DIR"),  # of a compiler that PyTorch 2.7 looks up
             warnings.catch_warnings(action="ignore"),
         ):
             program = torch.onnx.export(

@@ -454,8 +454,7 @@ class Calibration:
         return (
             f"with {n} calibration images the threshold guarantees a false-alarm rate of "
             f"{given:.2%}{how}, not of {rate:.2%}, which takes {needed}: "
-            f"give {needed - n} more good images, raise --calibration-fraction, or accept a higher "
-            "--max-false-alarm-rate."
+            f"give {needed - n} more good images, or accept a higher --max-false-alarm-rate."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -570,7 +569,7 @@ def _groups_note(
     return (
         f"{what} guarantees a false-alarm rate of {given:.2%}{how}{short}. Add good images of "
         f"{'another group' if missing == 1 else others} as you get them (destseg calibrate MODEL "
-        "GOOD --add), raise --calibration-fraction, or accept a higher --max-false-alarm-rate."
+        "GOOD --add), or accept a higher --max-false-alarm-rate."
     )
 
 

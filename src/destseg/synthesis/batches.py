@@ -27,7 +27,14 @@ from destseg.synthesis.anomalies import add_anomalies, cutpaste
 from destseg.synthesis.augment import View, draw_view, show, show_mask
 from destseg.synthesis.known import KnownDefects
 from destseg.synthesis.textures import as_grey_as, load_textures
-from destseg.synthesis.variation import beyond_their_own, draw_variation, vary
+from destseg.synthesis.variation import (
+    Variation,
+    beyond_their_own,
+    draw_variation,
+    lit,
+    photographed,
+    vary,
+)
 
 UNCHANGED = VariationSettings(
     light=0.0, white_balance=0.0, ramp=0.0, noise=0.0, defocus=0.0, jpeg_quality=100, shift=0.0
@@ -84,6 +91,20 @@ class Known(NamedTuple):
     clean: NDArray[np.uint8]
     anomalous: NDArray[np.uint8]
     mask: NDArray[np.bool_]
+
+
+class _Sample(NamedTuple):
+    """A view of a good image.
+
+    Attributes:
+        image: in another light, uint8 [h, w, 3].
+        inspected: where anomalies may lie, bool [h, w]; ``None``: everywhere.
+        variation: what changes; the camera's part is not done yet.
+    """
+
+    image: NDArray[np.uint8]
+    inspected: NDArray[np.bool_] | None
+    variation: Variation | None
 
 
 class Batches:
@@ -186,10 +207,10 @@ class Batches:
             for place, i in enumerate(indices)
             if (sample := self._sample(self._images[i], draw, place in wanted)) is not None
         ]
-        stacked = np.stack([shown for shown, _ in samples])
+        stacked = np.stack([each.image for each in samples])
         # Channels lie last in memory, which is what the convolutions are fastest with.
         clean = torch.from_numpy(stacked).permute(0, 3, 1, 2).to(self._device)
-        where = self._where([mask for _, mask in samples])
+        where = self._where([each.inspected for each in samples])
         generator = torch.Generator(self._device).manual_seed(int(draw.integers(2**62)))
         whole = (len(indices), self._share)
         anomalous, masks = add_anomalies(
@@ -199,6 +220,8 @@ class Batches:
         batch = Batch(clean, anomalous, masks, broad)
         if phase == SEGMENT.name:
             self._cutpaste(draw, wanted, batch, where)
+        self._photograph(batch, [each.variation for each in samples])
+        if phase == SEGMENT.name:
             for known in self.known_defects(step):
                 row = wanted.index(known.place)
                 batch.clean[row] = torch.from_numpy(known.clean).permute(2, 0, 1)
@@ -236,6 +259,16 @@ class Batches:
         before = shown if clean is image else vary(show(clean, view), variation)
         return Known(place, source, before, shown, show_mask(mask, view))
 
+    def _photograph(self, batch: Batch, variations: Sequence[Variation | None]) -> None:
+        """Let the camera change what a batch shows, the same way with anomalies and without."""
+        for row, variation in enumerate(variations):
+            if variation is None or not variation.camera:
+                continue
+            for images in (batch.clean, batch.anomalous):
+                seen = images[row].round().to("cpu", torch.uint8).permute(1, 2, 0).contiguous()
+                changed = photographed(seen.numpy(), variation)
+                images[row] = torch.from_numpy(changed).permute(2, 0, 1).to(images.dtype)
+
     def _cutpaste(
         self,
         draw: np.random.Generator,
@@ -252,7 +285,7 @@ class Batches:
             other = self._images[int(draw.integers(len(self._images)))]
             sample = self._sample(other, draw, place in wanted)
             if sample is not None:
-                others.append(sample[0])
+                others.append(sample.image)
                 rows.append(wanted.index(place))
                 mine.append(number)
         generator = torch.Generator(self._device).manual_seed(int(draw.integers(2**62)))
@@ -268,8 +301,8 @@ class Batches:
 
     def _sample(
         self, image: NDArray[np.uint8], draw: np.random.Generator, wanted: bool
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None] | None:
-        """Return a view of an image, and where anomalies may lie; ``None`` if it is not wanted."""
+    ) -> _Sample | None:
+        """Return a view of an image in some light; ``None`` if it is not wanted."""
         size = (image.shape[0], image.shape[1])
         inspected = None if self._inspected is None else self._inspected(size)
         if self._pad_to not in (None, size):
@@ -281,7 +314,7 @@ class Batches:
         if not wanted:
             return None  # drawn all the same, so that the next one's numbers are what they are
         mask = None if inspected is None else show_mask(inspected, view)
-        return vary(show(image, view), variation), mask
+        return _Sample(lit(show(image, view), variation), mask, variation)
 
     def _view(
         self,

@@ -42,6 +42,11 @@ class Variation:
     start: int
     quality: int
 
+    @property
+    def camera(self) -> bool:
+        """Whether the camera changes anything."""
+        return self.blur > 0 or self.noise > 0 or self.quality < 100
+
 
 def beyond_their_own(settings: VariationSettings, images: Images) -> VariationSettings:
     """Return settings less what good images vary by among themselves, from which it is learned.
@@ -93,8 +98,8 @@ def draw_variation(generator: np.random.Generator, settings: VariationSettings) 
     )
 
 
-def vary(image: NDArray[np.uint8], variation: Variation | None) -> NDArray[np.uint8]:
-    """Return an image after a change, in the order of a camera: light, lens, sensor, file.
+def lit(image: NDArray[np.uint8], variation: Variation | None) -> NDArray[np.uint8]:
+    """Return an image in another light.
 
     Args:
         image: uint8 [h, w, 3].
@@ -105,6 +110,19 @@ def vary(image: NDArray[np.uint8], variation: Variation | None) -> NDArray[np.ui
     image = np.asarray(cv2.LUT(np.ascontiguousarray(image), variation.table[None]), np.uint8)
     if variation.down or variation.right:
         image = _ramp(image, variation.down, variation.right)
+    return image
+
+
+def photographed(image: NDArray[np.uint8], variation: Variation) -> NDArray[np.uint8]:
+    """Return what the camera makes of an image, in its order: lens, sensor, file.
+
+    It comes after the anomalies: on the line they go through the same lens, and one without the
+    image's noise would be told by that.
+
+    Args:
+        image: uint8 [h, w, 3].
+        variation: as ``draw_variation`` gives it.
+    """
     if variation.blur:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), variation.blur), np.uint8)
     if variation.noise:
@@ -113,6 +131,16 @@ def vary(image: NDArray[np.uint8], variation: Variation | None) -> NDArray[np.ui
     if variation.quality < 100:
         image = _as_jpeg(image, variation.quality)
     return image
+
+
+def vary(image: NDArray[np.uint8], variation: Variation | None) -> NDArray[np.uint8]:
+    """Return an image after all of a change: light, then camera.
+
+    Args:
+        image: uint8 [h, w, 3].
+        variation: as ``draw_variation`` gives it; ``None`` changes nothing.
+    """
+    return image if variation is None else photographed(lit(image, variation), variation)
 
 
 def _grain(shape: tuple[int, ...], start: int) -> NDArray[np.float32]:

@@ -311,7 +311,7 @@ def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog
         groups=source.calibration_groups,
     )
     if short := calibration.guarantee_note():
-        log.say(f"note: {short}")
+        log.say(f"note: {short} A higher --calibration-fraction also sets more images aside.")
     if source.calibration_groups is None and (day := one_day(paths)) is not None:
         log.say(
             f"note: all calibration images were taken on {day}: what that day had by chance the "

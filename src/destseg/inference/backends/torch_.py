@@ -62,7 +62,8 @@ def devices() -> list[str]:
     """Return the devices that PyTorch sees here, with their names."""
     cuda = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     mps = ["mps"] if torch.backends.mps.is_available() else []
-    return [f"cpu ({torch.get_num_threads()} threads)", *cuda, *mps]
+    threads = torch.get_num_threads()
+    return [f"cpu ({threads} thread{'' if threads == 1 else 's'})", *cuda, *mps]
 
 
 def open_torch(bundle: Bundle, runtime: Runtime) -> TorchBackend:
