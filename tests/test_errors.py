@@ -100,4 +100,5 @@ def test_a_missing_extra_says_what_to_install():
     error = MissingExtraError("train", "training", "torch")
     assert error.extra == "train"
     assert "'torch'" in str(error)
-    assert "pip install 'destseg[train]'" in str(error)
+    assert "Install the extra 'train' with: pip install " in str(error)
+    assert "'torch>=" in str(error)

@@ -105,7 +105,7 @@ def test_a_cluster_that_is_not_there_is_an_error_of_its_address(begun, monkeypat
 def test_without_ray_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
-        pytest.raises(MissingExtraError, match=r"pip install 'destseg\[ray\]'"),
+        pytest.raises(MissingExtraError, match=r"pip install .*'ray\[data\]>="),
         session(None, Needs(), **WORDS),
     ):
         pass

@@ -139,13 +139,37 @@ _PACKAGES = {
 }
 
 
+def install_line(extra: str) -> str:
+    """Return the command that installs an extra: it names the packages that the extra stands for.
+
+    So it works wherever destseg came from, a wheel or a checkout.  ``destseg[extra]`` would be
+    looked for in an index, where there is no destseg, or somebody else's.
+    """
+    # Of use only where something is missing.
+    import shlex
+    from importlib import metadata
+
+    try:
+        declared = metadata.requires("destseg") or []
+    except metadata.PackageNotFoundError:
+        return f"pip install '.[{extra}]', in the folder with destseg's pyproject.toml"
+    wanted = []
+    for each in declared:
+        # As our build writes it: name>=1; (marker) and extra == 'serve'.  pip judges the marker.
+        requirement, _, condition = each.replace("'", '"').partition("; ")
+        marker, of_extra, _ = condition.partition(f'extra == "{extra}"')
+        if of_extra:
+            wanted.append("; ".join(filter(None, (requirement, marker.removesuffix(" and ")))))
+    return shlex.join(["pip", "install", *wanted])
+
+
 class MissingExtraError(DestsegError):
     """A part of the package whose optional dependencies are not installed."""
 
     def __init__(self, extra: str, what_for: str, missing: str) -> None:
         super().__init__(
             f"{what_for} needs the package {missing!r}, which is not installed. "
-            f"Install it with: pip install 'destseg[{extra}]'"
+            f"Install the extra {extra!r} with: {install_line(extra)}"
         )
         self.extra = extra
 

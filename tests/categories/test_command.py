@@ -91,7 +91,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_done(
 def test_the_command_without_ray_names_the_extra(words, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(words) == 1
-    assert "pip install 'destseg[ray]'" in capsys.readouterr().err
+    assert "Install the extra 'ray' with: pip install" in capsys.readouterr().err
 
 
 def test_the_tables_fit_a_terminal(made_up):

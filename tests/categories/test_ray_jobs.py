@@ -203,6 +203,6 @@ def test_a_signal_saves_the_states(session, endless):
 def test_without_ray_the_error_names_the_extra(categories, settings, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     job = TrainingJob(Category("bolt", categories / "bolt"), settings, tmp_path)
-    with pytest.raises(MissingExtraError, match=r"pip install 'destseg\[ray\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*'ray\[data\]>="):
         list(run_on_ray([job], Resources()))
     assert list(run_on_ray([], Resources())) == []

@@ -30,7 +30,7 @@ def test_without_the_extra_the_install_command_is_said(tmp_path, capsys, monkeyp
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["batch", "model", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
-    assert "pip install 'destseg[ray]'" in capsys.readouterr().err
+    assert "Install the extra 'ray' with: pip install" in capsys.readouterr().err
 
 
 def test_a_missing_source_or_model_is_an_error_before_ray_begins(

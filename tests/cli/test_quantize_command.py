@@ -99,5 +99,5 @@ def test_without_the_extra_it_is_named(missing, brightness_model, tmp_path, monk
     monkeypatch.setitem(sys.modules, missing, None)
     assert main(["quantize", str(brightness_model), str(tmp_path)]) == 1
     err = capsys.readouterr().err
-    assert "destseg[export]" in err
+    assert "Install the extra 'export' with: pip install" in err
     assert repr(missing) in err

@@ -216,7 +216,7 @@ def test_an_empty_token_is_no_token(monkeypatch, capsys):
 def test_without_the_extra_the_command_names_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve", "nowhere"]) == 1
-    assert "pip install 'destseg[serve]'" in capsys.readouterr().err
+    assert "Install the extra 'serve' with: pip install" in capsys.readouterr().err
 
 
 def test_bundles_are_named_by_their_folder_or_as_told(tmp_path, monkeypatch):

@@ -189,7 +189,7 @@ def test_numbers_too_small_are_named_all_at_once(tmp_path):
 
 def test_without_scikit_image(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'destseg\[train\]'"):
+    with pytest.raises(MissingExtraError, match=r"extra 'train' with: pip install"):
         make_demo_parts(tmp_path / "parts", **SMALL)
 
 

@@ -125,4 +125,4 @@ def test_a_missing_extra_is_named(copied, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     code, _, err = run(capsys, "export", copied.folder, "--to", "onnx")
     assert code == 1
-    assert "destseg[export]" in err
+    assert "Install the extra 'export' with: pip install" in err

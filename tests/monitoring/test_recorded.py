@@ -153,7 +153,7 @@ def test_parquet_alone_asks_for_pyarrow(bundle, tmp_path, monkeypatch):
     lines_file = write(tmp_path / "results.jsonl", lines(bundle))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert len(list(read_results(lines_file, bundle))) == 4
-    with pytest.raises(MissingExtraError, match=r"destseg\[parquet\]"):
+    with pytest.raises(MissingExtraError, match=r"extra 'parquet' with: pip install 'pyarrow>="):
         list(read_results(tmp_path / "results.parquet", bundle))
 
 

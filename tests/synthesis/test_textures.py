@@ -123,7 +123,9 @@ def test_builtin_without_scikit_image_names_the_extra(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "skimage" else found(name)
     )
-    with pytest.raises(MissingExtraError, match=r"scikit-image.*destseg\[train\]"):
+    with pytest.raises(
+        MissingExtraError, match=r"extra 'train' with: pip install .*'scikit-image>="
+    ):
         load_textures("builtin", (32, 32), max_pixels=MAX_PIXELS)
 
 

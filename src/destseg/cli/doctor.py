@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import destseg
 from destseg.cli.flags import command_parser
-from destseg.errors import SettingsError
+from destseg.errors import SettingsError, install_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,10 +67,14 @@ def run(words: list[str]) -> int:
 
     console = Console()
     print(
-        f"destseg {metadata.version('destseg')}, Python {platform.python_version()}, "
+        f"destseg {destseg.__version__}, Python {platform.python_version()}, "
         f"{platform.platform()}, {os.cpu_count()} CPU threads"
     )
-    console.print(runtimes_table())
+    table, lacking = runtimes_table()
+    console.print(table)
+    # Not in the table, which would break a line that somebody copies.
+    for extra, names in lacking.items():
+        print(f"{' and '.join(names)}: {install_line(extra)}")
     if parsed.bundle is None:
         return 0
 
@@ -89,22 +93,23 @@ def run(words: list[str]) -> int:
     return 0 if parity.agrees(parsed.tolerance) else 1
 
 
-def runtimes_table() -> Table:
-    """Return a row a runtime: version, devices, or how to install it."""
+def runtimes_table() -> tuple[Table, dict[str, list[str]]]:
+    """Return a row a runtime with version and devices, and by extra what is not installed."""
     from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
     from rich.table import Table
 
     from destseg.inference.backends import EXTRAS, PACKAGES, devices, installed
 
     table = Table(box=SIMPLE_HEAD)
+    lacking: dict[str, list[str]] = {}
     for column in ("runtime", "version", "devices and threads"):
         table.add_column(column)
     for backend, package in PACKAGES.items():
         if installed(backend):
             table.add_row(backend, metadata.version(package), ", ".join(devices(backend)))
         else:
-            table.add_row(backend, "-", escape(f"pip install 'destseg[{EXTRAS[backend]}]'"))
+            table.add_row(backend, "-", "not installed")
+            lacking.setdefault(EXTRAS[backend], []).append(backend)
     for extra, package, purpose in (
         ("export", "onnxscript", "destseg export"),
         ("export", "nncf", "destseg quantize"),
@@ -112,8 +117,9 @@ def runtimes_table() -> Table:
         try:
             table.add_row(purpose, f"{package} {metadata.version(package)}", "")
         except metadata.PackageNotFoundError:
-            table.add_row(purpose, "-", escape(f"pip install 'destseg[{extra}]'"))
-    return table
+            table.add_row(purpose, "-", f"{package} is not installed")
+            lacking.setdefault(extra, []).append(purpose)
+    return table, lacking
 
 
 def comparison_table(comparisons: Sequence[Comparison], tolerance: float) -> Table:

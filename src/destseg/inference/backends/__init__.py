@@ -45,12 +45,14 @@ def choose(bundle: Bundle, runtime: Runtime) -> Runtime:
     """Return the runtime with ``auto`` resolved to the backend that will be opened."""
     if runtime.backend != "auto":
         return runtime
-    there = find_exports(bundle)
-    for name in ("openvino", "onnx"):
-        # Devices of PyTorch's are asked of PyTorch.
-        if name in there and installed(name) and runtime.device in ("auto", "cpu"):
+    # Devices of PyTorch's are asked of PyTorch.
+    there = find_exports(bundle) if runtime.device in ("auto", "cpu") else []
+    exported = [name for name in ("openvino", "onnx") if name in there]
+    for name in (*exported, "torch"):
+        if installed(name):
             return replace(runtime, backend=name)
-    return replace(runtime, backend="torch")
+    # Where nothing is, the small one is missed rather than the large one.
+    return replace(runtime, backend=[*exported, "torch"][0])
 
 
 def open_backend(bundle: Bundle, runtime: Runtime | None = None) -> Backend:
