@@ -120,7 +120,7 @@ def test_it_runs_and_leaves_nothing_behind(path, notebook, tmp_path, monkeypatch
     }
     client = NotebookClient(
         notebook,
-        timeout=600,
+        timeout=1800,  # seconds a cell; the machine may have other work
         kernel_name="python3",
         resources={"metadata": {"path": str(places["here"])}},
     )
