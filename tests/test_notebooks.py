@@ -1,7 +1,6 @@
 """The notebooks run from the first cell to the last, and are kept without what they show."""
 
 import ast
-import importlib
 import inspect
 import os
 import re
@@ -61,9 +60,8 @@ def test_its_code_compiles(code):
 
 def test_its_names_exist(code):
     for node in ast.walk(ast.parse("\n".join(code))):
-        if isinstance(node, ast.ImportFrom):
-            module = importlib.import_module(node.module)
-            assert [each.name for each in node.names if not hasattr(module, each.name)] == []
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            exec(ast.unparse(node))
         elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "destseg":
             assert node.attr in destseg.__all__
 
@@ -122,7 +120,7 @@ def test_it_runs_and_leaves_nothing_behind(path, notebook, tmp_path, monkeypatch
     }
     client = NotebookClient(
         notebook,
-        timeout=600,
+        timeout=1800,  # seconds a cell; the machine may have other work
         kernel_name="python3",
         resources={"metadata": {"path": str(places["here"])}},
     )
