@@ -22,8 +22,8 @@ def anchor(heading):
     if given := re.search(r"\{#([\w-]+)\}$", heading):  # translations keep the English ones
         return given[1]
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
-    plain = unicodedata.normalize("NFC", plain)
-    return re.sub(r"[^\w\s-]", "", plain).strip().lower().replace(" ", "-")
+    plain = unicodedata.normalize("NFC", plain).strip()
+    return re.sub(r"[^\w\s-]", "", plain).lower().replace(" ", "-")
 
 
 def anchors(page):
