@@ -43,7 +43,7 @@ def behind(pages: list[Path]) -> list[str]:
 def code_blocks(text: str) -> list[str]:
     """Return the blocks of code, without the comments in them, which are translated."""
     blocks = re.findall(r"^ *```.*?^ *```", text, re.M | re.S)
-    return [re.sub(r"(^|[ ]+)# .*", "", block, flags=re.M) for block in blocks]
+    return [re.sub(r"(^|[ ]+)(#|--) .*", "", block, flags=re.M) for block in blocks]
 
 
 def inline_code(text: str) -> set[str]:
