@@ -19,9 +19,11 @@ def without_code(text):
 
 def anchor(heading):
     """Return what the site's table of contents, and GitHub, make of a heading."""
+    if given := re.search(r"\{#([\w-]+)\}$", heading):  # translations keep the English ones
+        return given[1]
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
-    plain = unicodedata.normalize("NFC", plain)
-    return re.sub(r"[^\w\s-]", "", plain).strip().lower().replace(" ", "-")
+    plain = unicodedata.normalize("NFC", plain).strip()
+    return re.sub(r"[^\w\s-]", "", plain).lower().replace(" ", "-")
 
 
 def anchors(page):
