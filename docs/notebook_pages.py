@@ -23,8 +23,16 @@ def page(path: str, name: str) -> tuple[str, dict[str, bytes]]:
     if os.environ.get("DESTSEG_RUN_NOTEBOOKS") != "0":
         with tempfile.TemporaryDirectory() as here:
             where = {"metadata": {"path": here}}
-            NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
+            NotebookClient(
+                notebook,
+                timeout=1800,  # of a cell, on a busy machine
+                kernel_name="python3",
+                resources=where,
+                coalesce_streams=True,  # printed tables stay whole
+            ).execute()
     text, resources = MarkdownExporter().from_notebook_node(notebook, {"unique_key": name})
     title, _, rest = text.lstrip().partition("\n")
     text = f"{title}\n\n[This page as a notebook]({name}.ipynb)\n{rest}"
-    return text, resources.get("outputs", {})
+    # Of an image there may be several forms; the text has one.
+    images = resources.get("outputs", {})
+    return text, {name: content for name, content in images.items() if name in text}
