@@ -70,6 +70,9 @@ Commands, flags, numbers, file names and what the program prints stay as they ar
 stands what it means: `no drift shown`（未见漂移）.  Each heading has the id of the English one,
 `## 阈值 {#threshold}`, so that links lead to it in both languages; links between pages name the
 English file, and the site takes the Chinese one.
+
+A paragraph is one line: a line break between two Chinese characters shows as a space.  Chinese has
+no italics: take ** or “”.
 """
 
 from __future__ import annotations

@@ -97,6 +97,18 @@ def test_a_page_without_a_translation_is_there_in_english(site: Path) -> None:
     assert "--max-false-alarm-rate" in text
 
 
+def test_a_translation_is_there_under_its_language_alone(site: Path) -> None:
+    for page in ROOT.joinpath("docs").rglob("*.zh.md"):
+        name = page.relative_to(ROOT / "docs").with_suffix("").with_suffix(".html")
+        chinese, english = (
+            (site / folder / name).read_text(encoding="utf-8") for folder in ("zh", "")
+        )
+        title = re.findall("^# (.+)$", page.read_text(encoding="utf-8"), re.M)[0]
+        assert f">{title}<a" in chinese
+        assert (f">{title}<a" in english) == title.isascii()
+        assert "original:" not in chinese  # the mark
+
+
 def test_files_of_the_repository_that_pages_name_are_in_the_site(site: Path) -> None:
     unit = site / "files" / "deploy" / "destseg.service"
     assert unit.read_bytes() == (ROOT / "deploy" / "destseg.service").read_bytes()
@@ -126,7 +138,10 @@ def test_it_is_read_and_searched_from_a_folder(site: Path) -> None:
         page.keyboard.type("martingale")
         found = ".md-search-result__item a"
         page.locator(f"{found}[href*='/thresholds.html']").first.wait_for(timeout=30_000)
-        assert page.locator(f"{found}[href*='/zh/']").count() == 0  # the same in English again
+        # A page without a translation is not found twice.
+        links = page.locator(f"{found}[href*='/zh/']").evaluate_all("all => all.map(a => a.href)")
+        names = {re.sub(r".*/zh/|\.html.*", "", link) for link in links}
+        assert [each for each in names if not (ROOT / f"docs/{each}.zh.md").is_file()] == []
         browser.close()
     assert [url for url in asked if not url.startswith(("file:", "data:", "about:"))] == []
     assert errors == []
