@@ -46,3 +46,5 @@ def test_links_and_their_anchors_exist(page):
 def test_a_wrong_anchor_is_one():
     assert "score" in anchors(ROOT / "docs" / "thresholds.md")
     assert "scoar" not in anchors(ROOT / "docs" / "thresholds.md")
+    # As the site and a forge have it: punctuation goes, the space before it stays.
+    assert anchor("Small ones: `so it becomes ...`") == "small-ones-so-it-becomes-"

@@ -150,6 +150,9 @@ def test_what_differs_is_seen() -> None:
     block = "```sh\ndestseg doctor  # {}\n```"
     assert code_blocks(block.format("what is there")) == code_blocks(block.format("有什么"))
     assert code_blocks(block.format("a")) != code_blocks(block.format("a").replace("doctor", "do"))
+    columns = "```sql\nscore REAL,  -- {}\n```"
+    assert code_blocks(columns.format("of an image")) == code_blocks(columns.format("图像的"))
+    assert code_blocks(columns.format("a")) != code_blocks(columns.format("a").replace("L,", "L"))
     assert inline_code("take `--roi` or `--tile`") != inline_code("用 `--roi`")
     assert links("[a](b.md#c)") != links("[a](b.md#d)")
     assert numbers("5.5 of 1,000") - numbers("1,000") == {"5.5"}
