@@ -26,6 +26,7 @@ PAGES = {
     "project/architecture.md": "ARCHITECTURE.md",
     "project/changelog.md": "CHANGELOG.md",
     "project/measurements.md": "benchmarks/NOTES.md",
+    "project/third-party.md": "THIRD_PARTY.md",
 }
 # The README is what a forge shows first; the site has a page for that.
 PLACES = {source: uri for uri, source in PAGES.items()} | {"README.md": "index.md"}
