@@ -7,6 +7,7 @@ others as they are in ``files/``.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 import sys
@@ -97,7 +98,9 @@ def on_post_build(config: MkDocsConfig) -> None:
     ``offline`` copies the index for it before ``i18n`` has put that of all languages together.
     """
     folder = Path(config.site_dir) / "search"
-    index = CHINESE.sub("\u200b", (folder / "search_index.json").read_text(encoding="utf-8"))
+    index = json.loads((folder / "search_index.json").read_bytes())
+    # Written as characters, not as their numbers, which the pattern would not know.
+    index = CHINESE.sub("\u200b", json.dumps(index, ensure_ascii=False))
     (folder / "search_index.json").write_text(index, encoding="utf-8")
     (folder / "search_index.js").write_text(f"var __index = {index}", encoding="utf-8")
 
