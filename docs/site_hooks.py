@@ -7,6 +7,7 @@ others as they are in ``files/``.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 import sys
@@ -30,6 +31,9 @@ PAGES = {
 }
 # The README is what a forge shows first; the site has a page for that.
 PLACES = {source: uri for uri, source in PAGES.items()} | {"README.md": "index.md"}
+# Chinese has no spaces: between two of its characters goes an invisible one, at which the search
+# (its separator in mkdocs.yml) parts them.
+CHINESE = re.compile("(?<=[\u4e00-\u9fff])(?=[\u4e00-\u9fff])")
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)")
 
 
@@ -90,12 +94,15 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 @event_priority(-200)
 def on_post_build(config: MkDocsConfig) -> None:
-    """Let a search from a folder find what one from a server finds.
+    """Let a search find Chinese words, and from a folder what it finds from a server.
 
     ``offline`` copies the index for it before ``i18n`` has put that of all languages together.
     """
     folder = Path(config.site_dir) / "search"
-    index = (folder / "search_index.json").read_text(encoding="utf-8")
+    index = json.loads((folder / "search_index.json").read_bytes())
+    # Written as characters, not as their numbers, which the pattern would not know.
+    index = CHINESE.sub("\u200b", json.dumps(index, ensure_ascii=False))
+    (folder / "search_index.json").write_text(index, encoding="utf-8")
     (folder / "search_index.js").write_text(f"var __index = {index}", encoding="utf-8")
 
 

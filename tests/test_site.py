@@ -142,6 +142,12 @@ def test_it_is_read_and_searched_from_a_folder(site: Path) -> None:
         links = page.locator(f"{found}[href*='/zh/']").evaluate_all("all => all.map(a => a.href)")
         names = {re.sub(r".*/zh/|\.html.*", "", link) for link in links}
         assert [each for each in names if not (ROOT / f"docs/{each}.zh.md").is_file()] == []
+        # A Chinese word within a sentence.
+        page.goto((site / "zh" / "index.html").as_uri())
+        page.click(".md-search__input")
+        page.keyboard.type("叠加图")
+        page.keyboard.press("End")  # the search listens to keys, and this text needed none
+        page.locator(f"{found}[href*='/zh/first-day.html']").first.wait_for(timeout=30_000)
         browser.close()
     assert [url for url in asked if not url.startswith(("file:", "data:", "about:"))] == []
     assert errors == []
