@@ -5,10 +5,12 @@ The folders are made once a worker; a test that changes images makes its own wit
 """
 
 import contextlib
+import importlib.util
 import os
 import sqlite3
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import hypothesis
 import numpy as np
@@ -70,6 +72,16 @@ def write_images(folder: Path, count: int, *, side: int = 64, seed: int = 0) -> 
         noisy = colour + random.normal(0, 6, (side, side, 3))
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{number:03}.png")
     return folder
+
+
+def load_script(path: Path) -> ModuleType:
+    """Return a script that lies in no package as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def write_category(folder: Path, seed: int) -> Path:

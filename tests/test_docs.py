@@ -6,7 +6,6 @@ import ast
 import contextlib
 import functools
 import importlib
-import importlib.util
 import io
 import json
 import re
@@ -18,6 +17,7 @@ import pytest
 from PIL import Image
 
 import destseg
+from conftest import load_script
 from destseg.cli.main import COMMANDS, main
 from destseg.config import PRESETS, flag
 
@@ -217,10 +217,6 @@ def test_a_name_that_does_not_exist_is_one(name: str) -> None:
 
 
 def test_settings_page_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("make_settings", ROOT / "docs/make_settings.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(ROOT / "docs" / "make_settings.py")
     written = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert written == module.render(), "run: python docs/make_settings.py"

@@ -1,6 +1,5 @@
 """What is handed over: the wheel and the sdist, their metadata, and what they bring along."""
 
-import importlib.util
 import re
 import shlex
 import subprocess
@@ -19,6 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import destseg
+from conftest import load_script
 from destseg.cli import doctor
 from destseg.errors import MissingExtraError, install_line
 
@@ -221,11 +221,7 @@ def test_no_message_installs_destseg_from_an_index():
 
 @pytest.fixture(scope="module")
 def third_party():
-    path = ROOT / "docs" / "make_third_party.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "docs" / "make_third_party.py")
 
 
 def listed(part: int) -> dict[str, tuple[str, str, str, str]]:

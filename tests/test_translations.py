@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from conftest import load_script
 from test_page_anchors import anchor, without_code
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def load_script() -> ModuleType:
-    place = ROOT / "docs" / "mark_translations.py"
-    spec = importlib.util.spec_from_file_location("mark_translations", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-marks = load_script()
+marks = load_script(ROOT / "docs" / "mark_translations.py")
 TRANSLATIONS = marks.translations()
 each_translation = pytest.mark.parametrize(
     "page", TRANSLATIONS, ids=lambda page: page.relative_to(ROOT).as_posix()

@@ -54,13 +54,10 @@ def logging_as_found() -> Iterator[None]:
 @contextlib.contextmanager
 def variables(**defaults: str) -> Iterator[None]:
     """Set environment variables that are not set, for us and for the processes begun inside."""
-    ours = {name: value for name, value in defaults.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
+    with without_new(*defaults):
+        for name, value in defaults.items():
+            os.environ.setdefault(name, value)
         yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

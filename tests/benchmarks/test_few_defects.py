@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import sys
 from collections import Counter
@@ -6,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import write_category
+from conftest import load_script, write_category
 from destseg.data.samples import test_samples as samples_of
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "few_defects.py"
@@ -15,10 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "few_defects.py"
 @pytest.fixture
 def script(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    spec = importlib.util.spec_from_file_location("script_few_defects", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def test_what_is_learned_is_not_measured(script, tmp_path):

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import importlib.util
 import json
 import re
 import sqlite3
@@ -15,7 +14,7 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 from referencing import Registry, Resource
 
-from conftest import write_images, write_red
+from conftest import load_script, write_images, write_red
 from destseg.cli.main import main
 from destseg.config import PRESETS, Settings, settings_fields
 from destseg.errors import SettingsError
@@ -89,10 +88,7 @@ def read(path):
 
 
 def make_schemas():
-    spec = importlib.util.spec_from_file_location("make_schemas", DOCS / "make_schemas.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(DOCS / "make_schemas.py")
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
