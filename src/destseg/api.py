@@ -109,16 +109,18 @@ def train(
     begun_with = folder / SETTINGS if resume else None
     if not (resume or overwrite):
         require_apart([folder / SETTINGS], _settings_file(settings))
-    begin = None if ancestor is None else expanded(ancestor)
-    if begin is not None and settings is None and not resume:
+    begin = None
+    if ancestor is not None:
         from destseg.inference.ancestor import Ancestor
 
-        if preset is not None:
-            raise SettingsError(
-                "--from and --preset: expected one of them, got both: a model goes on with its own "
-                "settings; change single ones by their flags"
-            )
-        settings = Ancestor.open(begin).settings
+        begin = Ancestor.open(expanded(ancestor))
+        if settings is None and not resume:
+            if preset is not None:
+                raise SettingsError(
+                    "--from and --preset: expected one of them, got both: a model goes on with its "
+                    "own settings; change single ones by their flags"
+                )
+            settings = begin.settings
     if accept_losses and begin is None:
         raise SettingsError("--accept-losses: expected --from BUNDLE with it, got none")
     chosen = _settings(settings, preset, changes, begun_with)

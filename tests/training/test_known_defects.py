@@ -19,7 +19,6 @@ from destseg.rate import Rate
 from destseg.training import guard
 from destseg.training.known_parts import _measured
 from destseg.training.phases import SegmentPhase
-from destseg.training.train import train
 from training.steps import at_call, send
 
 HOLES, DENTS, STAINS = 5, 1, 2
@@ -50,7 +49,7 @@ def bad(tmp_path_factory):
 
 
 def run(parts, output, settings, **options):
-    return train(parts, output=output, settings=settings, quiet=True, **options)
+    return destseg.train(parts, output=output, settings=settings, quiet=True, **options)
 
 
 def weights(folder):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from destseg.config import Settings
 from destseg.data.decoded import GoodImages
-from destseg.data.defects import defect_samples, fingerprint_of
+from destseg.data.defects import fingerprint_of
 from destseg.data.files import sha256_of
 from destseg.data.groups import group_names
 from destseg.data.roi import Roi
@@ -47,7 +48,7 @@ class GoodParts:
         settings: Settings,
         log: TrainingLog,
         roi: Roi | None = None,
-        defects: Path | None = None,
+        defects: Sequence[Sample] = (),
         ancestor: Ancestor | None = None,
     ) -> GoodParts:
         """Find, check and split the images of a data set.
@@ -166,20 +167,20 @@ def _split_again(
     )
 
 
-def run_fingerprint(good: str, defects: Path | None, ancestor: Ancestor | None) -> str:
+def run_fingerprint(good: str, defects: Sequence[Sample], ancestor: Ancestor | None) -> str:
     """Return the SHA-256 of all that a run learns from: that of its good images, if they are all.
 
     Args:
         good: of the good images, as ``fingerprint`` gives it.
-        defects: folder of known defects.
+        defects: known defects.
         ancestor: the model that it goes on from.
 
     Raises:
-        DataError: if the defects cannot be found.
+        DataError: if one of the defects cannot be read.
     """
-    if defects is None and ancestor is None:
+    if not defects and ancestor is None:
         return good
-    known = "" if defects is None else fingerprint_of(defect_samples(defects))
+    known = fingerprint_of(defects) if defects else ""
     begun = "" if ancestor is None else ancestor.bundle.weights_sha256
     return hashlib.sha256(f"{good}\n{known}\n{begun}\n".encode()).hexdigest()
 

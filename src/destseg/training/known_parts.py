@@ -11,11 +11,11 @@ from destseg.config import Settings
 from destseg.data.defects import (
     Defect,
     counts_by_type,
-    defect_samples,
     read_defects,
     require_not_good,
 )
 from destseg.data.lists import some
+from destseg.data.samples import Sample
 from destseg.inference.ancestor import Ancestor
 from destseg.training.log import TrainingLog
 
@@ -41,15 +41,17 @@ class KnownParts:
     def read(
         cls,
         folder: Path,
+        samples: Sequence[Sample],
         settings: Settings,
         log: TrainingLog,
         good: Sequence[Path],
         ancestor: Ancestor | None = None,
     ) -> KnownParts:
-        """Find, check and split the known defects of a folder, and tell what becomes of them.
+        """Read, check and split the known defects of a folder, and tell what becomes of them.
 
         Args:
-            folder: as ``defect_samples`` takes it.
+            folder: where they are.
+            samples: of it, as ``defect_samples`` gives them.
             settings: how images are read, and the seed.
             log: is told.
             good: all good images; none of them may be a defect.
@@ -59,7 +61,6 @@ class KnownParts:
         Raises:
             DataError: if any of them cannot be used.
         """
-        samples = defect_samples(folder, tell=log.say)
         defects = read_defects(samples, settings.data, log.say)
         require_not_good(defects, good)
         before = (ancestor.learned(), ancestor.measured()) if ancestor else ((), ())

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from destseg.config import Settings, changed_settings
-from destseg.data.defects import defect_samples
 from destseg.data.files import write_atomically
 from destseg.data.labelled import files_of
 from destseg.data.outputs import require_apart, require_folder
 from destseg.data.roi import Roi, read_roi
-from destseg.data.samples import good_samples
+from destseg.data.samples import Sample, good_samples
 from destseg.data.shapes import settled_size
 from destseg.errors import DataError, SettingsError, TrainingError
 from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
@@ -70,8 +70,8 @@ def require_apart_from(
     settings: Settings,
     *,
     resume: bool,
-    defects: Path | None = None,
-    ancestor: Path | None = None,
+    defects: Sequence[Sample] = (),
+    ancestor: Ancestor | None = None,
 ) -> None:
     """Refuse a folder in which the run would write over what it reads.
 
@@ -82,10 +82,9 @@ def require_apart_from(
     read = [sample.path for sample in good_samples(data)]
     given = (settings.model.teacher_weights, None if resume else settings.data.roi)
     read += [Path(path) for path in given if path]
-    if defects is not None:
-        read += files_of(defect_samples(defects))
+    read += files_of(defects)
     if ancestor is not None:
-        read += [ancestor / name for name in (MANIFEST, WEIGHTS, CALIBRATION)]
+        read += [ancestor.bundle.folder / name for name in (MANIFEST, WEIGHTS, CALIBRATION)]
     require_apart([folder / name for name in WRITTEN_BY_TRAINING], read)
 
 
@@ -154,7 +153,7 @@ def require_same_run(
     folder: Path,
     data: str | Path,
     settings: Settings | None,
-    defects: Path | None = None,
+    defects: Sequence[Sample] = (),
     ancestor: Ancestor | None = None,
 ) -> None:
     """Refuse to take a finished model for the result of another run than the one that is asked for.
@@ -175,7 +174,7 @@ def require_same_run(
         settings = settled_size(settings, data)
         differing += changed_settings(bundle.settings, settings, HARMLESS_WHEN_FINISHED)
     if bundle.training.get("data_sha256") != run_fingerprint(fingerprint(data), defects, ancestor):
-        others = "" if defects is None and ancestor is None else ", or other --defects or --from"
+        others = "" if not defects and ancestor is None else ", or other --defects or --from"
         differing.append(
             f"  {data}: other images than then: their number, names or contents{others}"
         )

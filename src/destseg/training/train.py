@@ -14,6 +14,7 @@ import torch
 
 import destseg
 from destseg.config import Settings
+from destseg.data.defects import defect_samples
 from destseg.data.groups import one_day
 from destseg.errors import SettingsError
 from destseg.inference.ancestor import TRAINED_ON, Ancestor
@@ -68,7 +69,7 @@ def train(
     quiet: bool = False,
     on_progress: Callable[[int, int], object] = lambda *_: None,
     defects: Path | None = None,
-    ancestor: Path | None = None,
+    ancestor: Ancestor | None = None,
     accept_losses: bool = False,
 ) -> Predictor:
     """Do what ``destseg.train`` says, which calls this.
@@ -82,28 +83,27 @@ def train(
         quiet: print nothing.
         on_progress: called after each step, with the steps of all phases.
         defects: folder of known defects.
-        ancestor: folder of a finished model to go on from, heads only.
+        ancestor: a finished model to go on from, heads only.
         accept_losses: keep the new model even if it loses a defect that the ancestor found.
     """
     folder = Path(output)
     saved = prepare_output(folder, resume, overwrite)
-    before = None if ancestor is None else Ancestor.open(ancestor)
+    notes: list[str] = []
+    bad = [] if defects is None else defect_samples(defects, tell=notes.append)
     if resume and saved is None:
-        require_same_run(folder, data, settings, defects, before)
+        require_same_run(folder, data, settings, bad, ancestor)
         return load(
             folder, backend="torch", device=settings.training.device if settings else "auto"
         )
-    if settings is None and before is not None and saved is None:
-        settings = before.settings
     settings = settled(settings, saved, data)
-    if before is not None:
-        before.require_fits(settings)
+    if ancestor is not None:
+        ancestor.require_fits(settings)
     require_equal_shares(settings.training)
     device = local_device(resolve_device(settings.training.device))
     if settings.training.precision == "fp16" and device.type == "cpu":
         raise SettingsError("--precision: expected fp32 or bf16 on a CPU, got fp16")
     require_apart_from(
-        folder, data, settings, resume=saved is not None, defects=defects, ancestor=ancestor
+        folder, data, settings, resume=saved is not None, defects=bad, ancestor=ancestor
     )
     main = rank() == 0  # of several processes the one that writes
     if main:
@@ -117,17 +117,19 @@ def train(
             settings,
             folder,
             resume=saved is not None,
-            ancestor=None if before is None else before.bundle,
+            ancestor=None if ancestor is None else ancestor.bundle,
         )
-        source = GoodParts.read(data, settings, log, roi, defects, before)
+        for note in notes:
+            log.say(note)
+        source = GoodParts.read(data, settings, log, roi, bad, ancestor)
         known = None
         if defects is not None:
             good = [*source.training.paths, *(each.path for each in source.calibration_images)]
-            known = KnownParts.read(defects, settings, log, good, before)
+            known = KnownParts.read(defects, bad, settings, log, good, ancestor)
         if saved is not None:
             require_same_images(source, data, saved)
         with exact(settings.training.seed, device):
-            model, origin = _model(settings, saved, before)
+            model, origin = _model(settings, saved, ancestor)
             model.to(device).to(memory_format=torch.channels_last)
             batches = _batches(source, known, settings, device)
             wait_for_all()  # what keeps any of them from beginning shows before this
@@ -149,24 +151,26 @@ def train(
                 device,
                 log,
                 on_progress,
-                heads_only=before is not None,
+                heads_only=ancestor is not None,
             )
         if main:
-            facts = _facts(source, known, before, settings, device, seconds, origin)
+            facts = _facts(source, known, ancestor, settings, device, seconds, origin)
             weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
 
             def save(where: Path) -> Bundle:
                 return save_bundle(where, settings, weights, facts, roi)
 
             wanted = settings.training.device
-            if before is None:
+            if ancestor is None:
                 predictor = _calibrated(save(folder), source, wanted, log)
                 noted = measured(predictor, known)
             else:
                 # Where no command takes it for a model until it is compared with its ancestor.
                 candidate = folder / CANDIDATE
                 predictor = _calibrated(save(candidate), source, wanted, log)
-                noted = guarded(predictor, before, source, known, log, accept_losses=accept_losses)
+                noted = guarded(
+                    predictor, ancestor, source, known, log, accept_losses=accept_losses
+                )
                 save_calibration(save(folder), predictor.calibration)
                 predictor = load(folder, backend="torch", device=wanted)
                 shutil.rmtree(candidate)
