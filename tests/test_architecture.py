@@ -190,8 +190,9 @@ def test_training_uses_inference_only_for_finished_models():
         if part_of(path) == "training"
         and any(own_part(module) in ("inference", "torch_") for _, module in imports(path))
     }
-    at_the_end = {"training/train.py", "training/run_folder.py", "training/guard.py"}
-    assert users == at_the_end | {"training/good_parts.py", "training/known_parts.py"}
+    finished = {"train", "run_folder", "guard", "threshold", "cross_fit"}
+    gone_on_from = {"good_parts", "known_parts", "learn"}
+    assert users == {f"training/{name}.py" for name in finished | gone_on_from}
 
 
 def test_only_the_choice_of_a_backend_imports_the_torch_backend():

@@ -127,6 +127,7 @@ OTHER: dict[str, Any] = {
     "gradient_checkpointing": True,
     "device": "cpu",
     "seed": 11,
+    "cross_fit": 2,
     "checkpoint_every": 9,
     "log_every": 3,
     "tensorboard": True,

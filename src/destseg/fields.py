@@ -12,6 +12,7 @@ from destseg.validation import (
     ANY,
     BELOW_1,
     CROP_SIZE,
+    CROSS_FIT,
     DILATIONS,
     FRACTION,
     FRACTION_ABOVE_0,
@@ -333,6 +334,13 @@ class TrainingSettings:
     batch_size: int = setting(8, "Images per step.", at_least(2))
     denoise_steps: int = setting(400, "Steps of phase 1, in which the student learns.", at_least(1))
     segment_steps: int = setting(1400, "Steps of phase 2, in which the heads learn.", at_least(1))
+    cross_fit: int = setting(
+        0,
+        "With --defects: let the heads learn so many times more, each time without a part of the "
+        "types that have fewer than 4 images with a mask, to measure how many like them would be "
+        "missed; 0 leaves that unknown.",
+        CROSS_FIT,
+    )
     optimizer: Literal["adamw", "sgd"] = setting("adamw", "Optimiser of all phases.")
     lr_student: float = setting(4e-3, "Learning rate of the student in phase 1.", POSITIVE)
     lr_head_blocks: float = setting(

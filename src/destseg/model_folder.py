@@ -25,6 +25,8 @@ FORMS = ("openvino", "onnx", "openvino-int8", "onnx-int8")
 SETTINGS = "settings.yaml"
 LOG = "log.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
+CROSS_FIT = "cross-fit"
+"""Folder of the models that learn without some known defects; gone when the run is done."""
 TENSORBOARD = "tensorboard"
 RESULT = "result.json"
 """Of one of many categories: written last, when all of it is done."""
@@ -79,9 +81,9 @@ def remove_model(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
         for kept in folder.glob(KEPT):
             kept.unlink()
-        for form in [exports / name for name in FORMS]:
-            if form.is_dir():
-                shutil.rmtree(form)
+        for made in [folder / CROSS_FIT, *(exports / name for name in FORMS)]:
+            if made.is_dir():
+                shutil.rmtree(made)
     except OSError as error:
         raise BundleError(
             f"{folder}: expected a model that can be replaced, got {error}. Change permissions, or "

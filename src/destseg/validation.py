@@ -60,6 +60,8 @@ def _is_side(value: int) -> bool:
 
 _SIDE = {"type": "integer", "minimum": 64, "multipleOf": 32}
 
+CROSS_FIT = Rule(lambda value: value in (0, 2, 3), "0, 2 or 3", schema={"enum": [0, 2, 3]})
+
 CROP_SIZE = Rule(
     lambda value: value == 0 or _is_side(value),
     "0, or a multiple of 32, at least 64",

@@ -8,6 +8,7 @@ import time
 
 from destseg.cli.main import main
 from destseg.errors import DataError
+from destseg.training import learn as learn_module
 from destseg.training import train as train_module
 from destseg.training.good_parts import GoodParts
 from destseg.training.phases import SegmentPhase
@@ -47,7 +48,7 @@ def break_it(fault):
     if fault == "image" and RANK == "1":
         GoodParts.read = refuse
     if fault == "state" and RANK == "0":
-        train_module.save_checkpoint = fill_disk
+        learn_module.save_checkpoint = fill_disk
     if fault == "bundle" and RANK == "0":
         train_module.save_bundle = fill_disk
     if fault == "nan" and RANK == "1":

@@ -10,13 +10,14 @@ from PIL import Image
 import destseg
 from conftest import write_category, write_images
 from destseg.data.defects import Defect
+from destseg.data.files import sha256_of
 from destseg.data.samples import Sample
 from destseg.errors import BundleError, DataError, SettingsError, TrainingError, TrainingInterrupted
 from destseg.inference.ancestor import Ancestor, split_like
 from destseg.inference.bundle import load_bundle
 from destseg.inference.known_defects import KnownDefect, KnownDefects, load_known_defects
 from destseg.rate import Rate
-from destseg.training import guard
+from destseg.training import cross_fit, guard
 from destseg.training.known_parts import _measured
 from destseg.training.phases import SegmentPhase
 from training.steps import at_call, send
@@ -344,3 +345,126 @@ def test_another_model_in_the_folder_does_not_keep_the_known_defects(
     shutil.copytree(finished, folder)
     run(parts, folder, settings, overwrite=True)
     assert not (folder / "defects.json").exists()
+
+
+# ---- cross-fitting
+
+
+def few(tmp_path, bad):
+    """Three holes and a dent: too few of each to keep one from learning."""
+    folder = tmp_path / "few"
+    for place in ("hole", "dent", "ground_truth/hole", "ground_truth/dent"):
+        shutil.copytree(bad / place, folder / place)
+    for path in (*folder.glob("**/hole/003*"), *folder.glob("**/hole/004*")):
+        path.unlink()
+    return folder
+
+
+def watched(monkeypatch):
+    """Return what is told of each model that is asked: by its weights, what it found."""
+    asked, decided = {}, guard.decided
+
+    def told(predictor, scores):
+        asked[predictor.bundle.weights_sha256] = decided(predictor, scores)
+        return asked[predictor.bundle.weights_sha256]
+
+    monkeypatch.setattr(cross_fit, "decided", told)
+    return asked
+
+
+def test_defects_of_few_are_asked_of_models_that_learned_without_them(
+    parts, settings, bad, tmp_path, monkeypatch
+):
+    box = few(tmp_path, bad)
+    asked = watched(monkeypatch)
+    told = []
+    predictor = run(
+        parts,
+        tmp_path / "run",
+        settings.replace(cross_fit=2),
+        defects=box,
+        on_progress=lambda *progress: told.append(progress),
+    )
+    run(parts, tmp_path / "without", settings, defects=box)
+    assert len(same(tmp_path / "run", tmp_path / "without")) == len(weights(tmp_path / "run"))
+    known = load_known_defects(predictor.bundle)
+    assert [len(found) for found in asked.values()] == [2, 2]
+    assert predictor.bundle.weights_sha256 not in asked
+    found = {name: one for each in asked.values() for name, one in each.items()}
+    assert {each.sha256: each.found_left_out for each in known.defects} == found
+    missed = known.missed(predictor.calibration)
+    assert {name: rate.total for name, rate in missed.items()} == {"dent": 1, "hole": 3}
+    text = said(tmp_path / "run")
+    assert "by models that learned without them" in text
+    assert "--cross-fit" not in text
+    assert "--cross-fit 2" in said(tmp_path / "without")
+    steps = settings.training.denoise_steps + 3 * settings.training.segment_steps
+    assert told == [(step, steps) for step in range(1, steps + 1)]
+    assert not (tmp_path / "run/cross-fit").exists()
+
+
+def test_a_fold_is_a_training_without_its_defects(parts, settings, bad, tmp_path, monkeypatch):
+    models = watched(monkeypatch)
+    box = few(tmp_path, bad)
+    run(parts, tmp_path / "run", settings.replace(cross_fit=2), defects=box)
+    assert len(models) == 2
+    for number, (sha256, left_out) in enumerate(list(models.items())):
+        rest = tmp_path / f"rest-{number}"
+        shutil.copytree(box, rest)
+        for path in (path for name in ("hole", "dent") for path in (rest / name).iterdir()):
+            if sha256_of(path) in left_out:
+                path.unlink()
+        alone = run(parts, tmp_path / f"alone-{number}", settings, defects=rest)
+        assert alone.bundle.weights_sha256 == sha256
+
+
+def test_cross_fitting_goes_on_where_it_was(parts, settings, bad, tmp_path, monkeypatch):
+    models = watched(monkeypatch)
+    box, wanted = few(tmp_path, bad), settings.replace(cross_fit=2)
+    run(parts, tmp_path / "whole", wanted, defects=box)
+    whole, folder = dict(models), tmp_path / "run"
+    models.clear()
+    at_call(
+        monkeypatch, SegmentPhase, 2 * settings.training.segment_steps + 1, send(signal.SIGTERM)
+    )
+    with pytest.raises(TrainingInterrupted):
+        run(parts, folder, wanted, defects=box)
+    monkeypatch.undo()
+    assert (folder / "cross-fit/2/checkpoint.safetensors").exists()
+    models = watched(monkeypatch)
+    run(parts, folder, wanted, defects=box, resume=True)
+    assert models == whole
+    assert (folder / "defects.json").read_bytes() == (tmp_path / "whole/defects.json").read_bytes()
+    assert not (folder / "cross-fit").exists()
+
+
+def test_a_run_that_replaces_another_begins_its_folds_anew(parts, settings, bad, tmp_path):
+    place = tmp_path / "run/cross-fit/1"
+    place.mkdir(parents=True)
+    (place / "checkpoint.safetensors").write_bytes(b"of another run")
+    run(
+        parts,
+        tmp_path / "run",
+        settings.replace(cross_fit=2),
+        defects=few(tmp_path, bad),
+        overwrite=True,
+    )
+    assert not place.exists()
+
+
+def test_going_on_cross_fits_too(parts, bad, plain, tmp_path, monkeypatch):
+    models = watched(monkeypatch)
+    predictor = run(
+        parts,
+        tmp_path / "next",
+        None,
+        defects=few(tmp_path, bad),
+        ancestor=plain,
+        accept_losses=True,
+        cross_fit=2,
+    )
+    assert len(models) == 2
+    known = load_known_defects(predictor.bundle)
+    assert None not in [each.found_left_out for each in known.defects]
+    heads = {name for name in weights(plain) if name.startswith(("head.", "surface."))}
+    assert set(weights(plain)) - heads <= set(same(tmp_path / "next", plain))

@@ -23,6 +23,7 @@ from destseg.errors import (
     WeightsError,
 )
 from destseg.inference.predictor import load
+from destseg.training import learn as learn_module
 from destseg.training import loop
 from destseg.training import train as train_module
 from destseg.training.checkpoint import load_checkpoint
@@ -265,7 +266,7 @@ def test_other_recipes_resume_too(parts, settings, tmp_path, monkeypatch, change
 @pytest.mark.slow
 def test_networks_that_draw_random_numbers_resume_too(parts, settings, tmp_path, monkeypatch):
     """Some of timm's networks (Swin) drop paths at random by default."""
-    build = train_module.build_model
+    build = learn_module.build_model
 
     def with_dropout(*args, **options):
         model = build(*args, **options)
@@ -274,7 +275,7 @@ def test_networks_that_draw_random_numbers_resume_too(parts, settings, tmp_path,
                 stage.append(torch.nn.Dropout(0.2))
         return model
 
-    monkeypatch.setattr(train_module, "build_model", with_dropout)
+    monkeypatch.setattr(learn_module, "build_model", with_dropout)
     for name in ("one", "two"):
         # The calibration builds the plain network, in which a dropout would be nothing.
         run(parts, tmp_path / name, settings)
@@ -309,7 +310,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_saved_state(
     assert_equal_models(tmp_path / "run", finished)
 
 
-@pytest.mark.parametrize("step", ["save_bundle", "_calibrated"])
+@pytest.mark.parametrize("step", ["save_bundle", "calibrated"])
 def test_a_run_that_was_killed_after_the_last_step_is_finished(
     parts, settings, finished, tmp_path, monkeypatch, step
 ):
@@ -347,7 +348,7 @@ def test_resuming_needs_no_settings_and_no_teacher_weights(
     def refuse(*args):
         raise WeightsError("not asked for")
 
-    monkeypatch.setattr(train_module, "pretrained_teacher", refuse)
+    monkeypatch.setattr(learn_module, "pretrained_teacher", refuse)
     folder = copied(interrupted, tmp_path)
     train(parts, output=folder, resume=True, quiet=True)
     assert_equal_models(folder, finished)
@@ -504,7 +505,7 @@ def test_weights_that_are_not_finite_are_never_saved(parts, settings, tmp_path, 
 
 def test_bf16_runs_in_bf16_and_leaves_no_trace(parts, settings, finished, tmp_path, monkeypatch):
     kinds = set()
-    build = train_module.build_model
+    build = learn_module.build_model
 
     def watched(*args, **options):
         model = build(*args, **options)
@@ -512,7 +513,7 @@ def test_bf16_runs_in_bf16_and_leaves_no_trace(parts, settings, finished, tmp_pa
         return model
 
     with monkeypatch.context() as patched:
-        patched.setattr(train_module, "build_model", watched)
+        patched.setattr(learn_module, "build_model", watched)
         run(parts, tmp_path / "run", settings.replace(precision="bf16"))
     assert kinds == {torch.bfloat16}
     ours, theirs = weights(tmp_path / "run"), weights(finished)
@@ -619,7 +620,7 @@ def test_overwriting_leaves_nothing_of_the_old_weights_and_all_of_the_users(
 
 
 def test_the_rate_counts_the_steps_of_all_phases(parts, settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_module, "_learn", lambda *_, **__: 120.0)
+    monkeypatch.setattr(learn_module.Learning, "run", lambda *_, **__: 120.0)
     training = run(parts, tmp_path / "run", settings).bundle.training
     assert training["minutes"] == 2
     assert training["images_per_s"] == pytest.approx(6 * 4 / 120)
@@ -668,12 +669,12 @@ def test_calibration_images_are_never_trained_on(parts, settings, tmp_path, monk
     """Nor where a list names images twice."""
     trained = set()
 
-    class Watched(train_module.Batches):
+    class Watched(learn_module.Batches):
         def __init__(self, images, *args, **kwargs):
             trained.update(path.name for path in images.paths)
             super().__init__(images, *args, **kwargs)
 
-    monkeypatch.setattr(train_module, "Batches", Watched)
+    monkeypatch.setattr(learn_module, "Batches", Watched)
     everything = [str(path) for path in sorted(parts.glob("*.png"))]
     (tmp_path / "list.txt").write_text("\n".join(everything * repeats))
     predictor = run(tmp_path / "list.txt", tmp_path / "run", settings)
@@ -686,12 +687,12 @@ def test_calibration_images_are_never_trained_on(parts, settings, tmp_path, monk
 def test_whole_groups_are_kept_from_training(parts, settings, tmp_path, monkeypatch, capfd):
     trained = set()
 
-    class Watched(train_module.Batches):
+    class Watched(learn_module.Batches):
         def __init__(self, images, *args, **kwargs):
             trained.update(path.name for path in images.paths)
             super().__init__(images, *args, **kwargs)
 
-    monkeypatch.setattr(train_module, "Batches", Watched)
+    monkeypatch.setattr(learn_module, "Batches", Watched)
     shifts = {f"{number:03}.png": f"shift {number // 4}" for number in range(12)}
     rows = [f"{parts / name},{shift}" for name, shift in shifts.items()]
     (tmp_path / "list.csv").write_text("\n".join(["path,shift", *rows]))
@@ -858,7 +859,7 @@ def full(*_):
 def test_a_state_that_cannot_be_saved_ends_no_training(
     parts, settings, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(train_module, "save_checkpoint", full)
+    monkeypatch.setattr(learn_module, "save_checkpoint", full)
     run(parts, tmp_path / "model", settings)
     assert load(tmp_path / "model", device="cpu").calibration is not None
     told = [record.message for record in caplog.records if "no space left" in record.message]
@@ -867,7 +868,7 @@ def test_a_state_that_cannot_be_saved_ends_no_training(
 
 
 def test_a_stop_whose_state_cannot_be_saved_says_so(parts, settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_module, "save_checkpoint", full)
+    monkeypatch.setattr(learn_module, "save_checkpoint", full)
     at_call(monkeypatch, SegmentPhase, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(DataError, match="no space left"):
         run(parts, tmp_path / "model", settings)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from destseg.data.files import write_atomically
@@ -27,6 +28,8 @@ class KnownDefect:
         learned: whether the model learned from it.
         score: the model's image score in [0, 1].
         found_before: whether the ancestor found it; ``None`` without an ancestor.
+        found_left_out: whether a model that learned without it found it, at that model's own
+            threshold (cross-fitting); ``None`` where none was asked.
     """
 
     path: str
@@ -35,6 +38,13 @@ class KnownDefect:
     learned: bool
     score: float
     found_before: bool | None = None
+    found_left_out: bool | None = None
+
+    def missed(self, calibration: Calibration) -> bool | None:
+        """Return whether one like it would be missed; ``None`` if it was learned: not known."""
+        if not self.learned:
+            return not calibration.is_defective(self.score)
+        return None if self.found_left_out is None else not self.found_left_out
 
 
 @dataclass(frozen=True)
@@ -49,18 +59,22 @@ class KnownDefects:
     weights_sha256: str
     defects: tuple[KnownDefect, ...]
 
+    def left_out(self, found: Mapping[str, bool]) -> KnownDefects:
+        """Return it with whether models that learned without a defect found it, by SHA-256."""
+        defects = [replace(each, found_left_out=found.get(each.sha256)) for each in self.defects]
+        return replace(self, defects=tuple(defects))
+
     def missed(self, calibration: Calibration) -> dict[str, Rate]:
         """Return how many of each type are missed at the threshold, of those not learned.
 
-        A type of which all are learned is not there: of what was learned nothing can be said.
+        Where all of a type are learned, what counts is whether models that learned without them
+        found them; without such models the type is not there, as nothing can be said of it.
         """
-        return {
-            name: Rate(
-                sum(not calibration.is_defective(each.score) for each in of_type), len(of_type)
-            )
-            for name in sorted({each.defect_type for each in self.defects})
-            if (of_type := [e for e in self.defects if e.defect_type == name and not e.learned])
-        }
+        missed: dict[str, list[bool]] = {}
+        for each in sorted(self.defects, key=lambda defect: defect.defect_type):
+            if (one := each.missed(calibration)) is not None:
+                missed.setdefault(each.defect_type, []).append(one)
+        return {name: Rate(sum(of_type), len(of_type)) for name, of_type in missed.items()}
 
     def lines(self, calibration: Calibration) -> list[str]:
         """Return how many would be missed, in words: in all, and a line a type."""
@@ -71,11 +85,16 @@ class KnownDefects:
             return [
                 f"all {learned} known defects were learned, so how many like them would be missed "
                 "is not known: give at least 4 images with masks of a type, and a part is not "
-                "learned but measured"
+                "learned but measured, or train with --cross-fit 2"
             ]
         all_learned = sorted({each.defect_type for each in self.defects} - set(missed))
         lines = [f"of known defects that were not learned, missed: {_worded(total)}"]
-        lines += [f"  {name}: {_worded(rate)}" for name, rate in missed.items()]
+        fitted = {each.defect_type for each in self.defects if each.found_left_out is not None}
+        how = ", by models that learned without them"
+        lines += [
+            f"  {name}: {_worded(rate)}{how if name in fitted else ''}"
+            for name, rate in missed.items()
+        ]
         return lines + [f"  {name}: all learned, so not known" for name in all_learned]
 
     def to_dict(self, calibration: Calibration) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class KnownParts:
             learned=[each for each in defects if each.sha256 not in measured],
             measured=[each for each in defects if each.sha256 in measured],
         )
-        parts._tell(log)
+        parts._tell(log, settings.training.cross_fit)
         return parts
 
     def name(self, defect: Defect) -> str:
@@ -85,7 +85,29 @@ class KnownParts:
             for name in sorted(learned | measured)
         }
 
-    def _tell(self, log: TrainingLog) -> None:
+    def few(self) -> dict[str, list[Defect]]:
+        """Return by type the defects of those of which all are learned."""
+        counts = self.counts()
+        return {
+            name: [each for each in self.learned if each.defect_type == name]
+            for name, count in counts.items()
+            if not count["measured"]
+        }
+
+    def folds(self, count: int) -> list[list[Defect]]:
+        """Part the defects of which none is measured; a type is spread over as many as it can be.
+
+        Args:
+            count: how many folds; fewer where there are too few defects.
+        """
+        ordered = [
+            each
+            for of_type in self.few().values()
+            for each in sorted(of_type, key=lambda defect: defect.sha256)
+        ]
+        return [fold for number in range(count) if (fold := ordered[number::count])]
+
+    def _tell(self, log: TrainingLog, folds: int) -> None:
         counts = self.counts()
         listed = some([f"{n} ({c['learned']} + {c['measured']})" for n, c in counts.items()])
         log.say(
@@ -99,10 +121,11 @@ class KnownParts:
                 f"note: images without a mask are used for measuring only: of {some(unmarked)}. To "
                 "learn from them, mark their defects."
             )
-        if few := [name for name, count in counts.items() if not count["measured"]]:
+        if not folds and (few := list(self.few())):
             log.say(
                 f"note: all of {some(few)} are learned, as there are fewer than {MEASURED} of each "
-                "type: how many like them would be missed is then not known."
+                "type: how many like them would be missed is then not known. To measure it, let "
+                "the heads learn twice more: --cross-fit 2."
             )
 
 

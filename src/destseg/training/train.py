@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,34 +13,26 @@ import torch
 import destseg
 from destseg.config import Settings
 from destseg.data.defects import defect_samples
-from destseg.data.groups import one_day
 from destseg.errors import SettingsError
 from destseg.inference.ancestor import TRAINED_ON, Ancestor
 from destseg.inference.bundle import Bundle, save_bundle, save_calibration
-from destseg.inference.calibrate import fit_calibration
-from destseg.inference.known_defects import save_known_defects
+from destseg.inference.known_defects import KnownDefects, save_known_defects
 from destseg.inference.predictor import Predictor, load
-from destseg.interruption import Interruption
-from destseg.model.destseg import DeSTSeg, build_model
+from destseg.model.destseg import DeSTSeg
 from destseg.model.device import resolve_device
-from destseg.model.teacher import pretrained_teacher
 from destseg.model_folder import CHECKPOINT, remove_model
 from destseg.phases import SEGMENT
-from destseg.synthesis.batches import Batches
-from destseg.training.checkpoint import Checkpoint, save_checkpoint
+from destseg.training.cross_fit import cross_fitted
 from destseg.training.determinism import exact
 from destseg.training.good_parts import GoodParts
 from destseg.training.guard import CANDIDATE, guarded, measured
 from destseg.training.known_parts import KnownParts
+from destseg.training.learn import Learning, starting_model
 from destseg.training.log import TrainingLog
-from destseg.training.loop import START, Progress, run_phase
-from destseg.training.phases import phases_to_learn
 from destseg.training.processes import (
     local_device,
     rank,
     require_equal_shares,
-    share_of,
-    synchronized_norms,
     together,
     wait_for_all,
     world,
@@ -57,6 +47,7 @@ from destseg.training.run_folder import (
     require_same_run,
     settled,
 )
+from destseg.training.threshold import calibrated, warnings
 
 
 def train(
@@ -129,9 +120,21 @@ def train(
         if saved is not None:
             require_same_images(source, data, saved)
         with exact(settings.training.seed, device):
-            model, origin = _model(settings, saved, ancestor)
-            model.to(device).to(memory_format=torch.channels_last)
-            batches = _batches(source, known, settings, device)
+            model, origin = starting_model(settings, saved, ancestor, device)
+            heads_only = ancestor is not None
+            steps = settings.steps_of_phases()
+            own = steps[SEGMENT.name] if heads_only else sum(steps.values())
+            folds = 0 if known is None else len(known.folds(settings.training.cross_fit))
+            learning = Learning(
+                settings=settings,
+                source=source,
+                teacher=origin,
+                device=device,
+                log=log,
+                on_progress=on_progress,
+                steps=own + folds * steps[SEGMENT.name],
+            )
+            batches = learning.batches(() if known is None else known.learned)
             wait_for_all()  # what keeps any of them from beginning shows before this
             if main:
                 if overwrite:
@@ -140,41 +143,18 @@ def train(
                     log.restart()
                 note_beginning(folder, settings, roi)
             log.say(f"teacher: {origin}; device: {device}; output: {folder}", teacher=origin)
-            seconds = _learn(
-                model,
-                origin,
-                source,
-                batches,
-                settings,
-                folder,
-                saved,
-                device,
-                log,
-                on_progress,
-                heads_only=ancestor is not None,
-            )
+            seconds = learning.run(model, batches, folder, saved, heads_only=heads_only)
         if main:
-            facts = _facts(source, known, ancestor, settings, device, seconds, origin)
-            weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-
-            def save(where: Path) -> Bundle:
-                return save_bundle(where, settings, weights, facts, roi)
-
-            wanted = settings.training.device
-            if ancestor is None:
-                predictor = _calibrated(save(folder), source, wanted, log)
-                noted = measured(predictor, known)
-            else:
-                # Where no command takes it for a model until it is compared with its ancestor.
-                candidate = folder / CANDIDATE
-                predictor = _calibrated(save(candidate), source, wanted, log)
-                noted = guarded(
-                    predictor, ancestor, source, known, log, accept_losses=accept_losses
-                )
-                save_calibration(save(folder), predictor.calibration)
-                predictor = load(folder, backend="torch", device=wanted)
-                shutil.rmtree(candidate)
+            facts = _facts(learning, known, ancestor, own, seconds)
+            predictor, noted = _finished(
+                learning, model, facts, known, ancestor, folder, accept_losses=accept_losses
+            )
+        found = {}
+        if known is not None:
+            found = cross_fitted(learning, model, ancestor, known, folder)
+        if main:
             if noted is not None:
+                noted = noted.left_out(found)
                 save_known_defects(predictor.bundle, noted, predictor.calibration)
                 for line in noted.lines(predictor.calibration):
                     log.say(line)
@@ -192,153 +172,47 @@ def train(
     return predictor if main else load(folder, backend="torch", device=settings.training.device)
 
 
-def _model(
-    settings: Settings, saved: Checkpoint | None, ancestor: Ancestor | None
-) -> tuple[DeSTSeg, str]:
-    if saved is not None:
-        model = build_model(settings.model, image_size=settings.data.size)
-        model.load_state_dict(dict(saved.model))
-        origin = saved.teacher
-    elif ancestor is not None:
-        model = build_model(settings.model, image_size=settings.data.size)
-        weights = ancestor.bundle.weights()
-        model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
-        origin = str(ancestor.bundle.training.get("teacher", "that of the ancestor"))
-    else:
-        size = settings.data.size
-        teacher, origin = pretrained_teacher(
-            settings.model.teacher, settings.model.teacher_weights, image_size=size
-        )
-        model = build_model(settings.model, teacher, image_size=size)
-    model.student.gradient_checkpointing = settings.training.gradient_checkpointing
-    model.head.gradient_checkpointing = settings.training.gradient_checkpointing
-    return model, origin
-
-
-def _batches(
-    source: GoodParts, known: KnownParts | None, settings: Settings, device: torch.device
-) -> Batches:
-    if not settings.model.surface_width:
-        settings = settings.replace(cutpaste_probability=0.0)  # nobody learns from it
-    size = settings.training.batch_size
-    return Batches.of(
-        source.training,
-        settings,
-        batch_size=size,
-        device=device,
-        roi=source.roi,
-        share=share_of(size),
-        defects=() if known is None else known.learned,
-    )
-
-
-def _learn(
+def _finished(
+    learning: Learning,
     model: DeSTSeg,
-    teacher: str,
-    source: GoodParts,
-    batches: Batches,
-    settings: Settings,
+    facts: dict[str, Any],
+    known: KnownParts | None,
+    ancestor: Ancestor | None,
     folder: Path,
-    saved: Checkpoint | None,
-    device: torch.device,
-    log: TrainingLog,
-    on_progress: Callable[[int, int], object],
     *,
-    heads_only: bool,
-) -> float:
-    """Run the phases as far as they are not done; return the training's seconds in all."""
-    wanted = settings.training
-    phases = phases_to_learn(model, settings)
-    if heads_only:
-        phases = [phase for phase in phases if phase.name == SEGMENT.name]
-    names = [phase.name for phase in phases]
-    first = names.index(saved.phase) if saved else 0
-    before = saved.seconds if saved else 0.0
-    begun = time.monotonic()
-    total = sum(phase.steps for phase in phases)
-    with Interruption().watch() as interruption:
-        for number, phase in enumerate(phases[first:], first):
-            earlier = sum(each.steps for each in phases[:number])
-            start = START
-            if saved is not None and phase.name == saved.phase:
-                start = Progress(saved.step, saved.optimizer, saved.scaler)
+    accept_losses: bool,
+) -> tuple[Predictor, KnownDefects | None]:
+    """Save a model that has learned, with its threshold; return it and its known defects."""
+    settings, source, log = learning.settings, learning.source, learning.log
+    wanted = settings.training.device
+    weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
 
-            def save(progress: Progress, name: str = phase.name) -> None:
-                if rank() != 0:
-                    return
-                state = Checkpoint(
-                    phase=name,
-                    step=progress.step,
-                    settings=settings.to_dict(),
-                    images=source.names(source.training.paths),
-                    teacher=teacher,
-                    model=model.state_dict(),
-                    optimizer=progress.optimizer,
-                    scaler=progress.scaler,
-                    seconds=before + time.monotonic() - begun,
-                    data_sha256=source.sha256,
-                )
-                save_checkpoint(folder / CHECKPOINT, state)
+    def save(where: Path) -> Bundle:
+        return save_bundle(where, settings, weights, facts, source.roi)
 
-            def tell(done: int, earlier: int = earlier) -> None:
-                on_progress(earlier + done, total)
-
-            on_gpus = world() > 1 and device.type == "cuda"
-            with synchronized_norms(phase.learns) if on_gpus else contextlib.nullcontext():
-                run_phase(
-                    phase,
-                    batches,
-                    device,
-                    wanted,
-                    log,
-                    start=start,
-                    save=save,
-                    interruption=interruption,
-                    on_step=tell,
-                )
-    return before + time.monotonic() - begun
-
-
-def _calibrated(bundle: Bundle, source: GoodParts, device: str, log: TrainingLog) -> Predictor:
-    """Fit the threshold with the finished predictor, so that it means what will be measured."""
-    from destseg.inference.backends import Runtime, open_backend
-
-    runtime = Runtime(backend="torch", device=device)
-    backend = open_backend(bundle, runtime)
-    paths = [sample.path for sample in source.calibration_images]
-    calibration = fit_calibration(
-        Predictor(bundle, backend),
-        paths,
-        source.names(paths),
-        bundle.settings,
-        bundle.weights_sha256,
-        groups=source.calibration_groups,
-    )
-    if short := calibration.guarantee_note():
-        log.say(f"note: {short} A higher --calibration-fraction also sets more images aside.")
-    if alone := calibration.lone_note():
-        log.say(f"note: {alone}")
-    if source.calibration_groups is None and (day := one_day(paths)) is not None:
-        log.say(
-            f"note: all calibration images were taken on {day}: what that day had by chance the "
-            "threshold takes for granted. Add good images of other days as you get them: destseg "
-            f"calibrate {bundle.folder} GOOD --add --group-by day"
-        )
-    return Predictor(save_calibration(bundle, calibration), backend, runtime=runtime)
+    # Where no command takes it for a model until it is compared with its ancestor.
+    place = folder if ancestor is None else folder / CANDIDATE
+    predictor = calibrated(save(place), source, wanted)
+    for warning in warnings(predictor.calibration, source, folder):
+        log.say(warning)
+    if ancestor is None:
+        return predictor, measured(predictor, known)
+    noted = guarded(predictor, ancestor, source, known, log, accept_losses=accept_losses)
+    save_calibration(save(folder), predictor.calibration)
+    shutil.rmtree(place)
+    return load(folder, backend="torch", device=wanted), noted
 
 
 def _facts(
-    source: GoodParts,
+    learning: Learning,
     known: KnownParts | None,
     ancestor: Ancestor | None,
-    settings: Settings,
-    device: torch.device,
+    steps: int,
     seconds: float,
-    origin: str,
 ) -> dict[str, Any]:
-    steps = settings.steps_of_phases()
-    learned = sum(steps.values()) if ancestor is None else steps[SEGMENT.name]
-    images = settings.training.batch_size * learned
+    """Return what a bundle says of its training, which took so many steps and seconds."""
+    source, device = learning.source, learning.device
+    images = learning.settings.training.batch_size * steps
     more = {} if known is None else {"known_defects": known.counts()}
     more |= {} if ancestor is None else {"ancestor": ancestor.facts()}
     return {
@@ -347,7 +221,7 @@ def _facts(
         "images": len(source.training),
         "calibration_images": len(source.calibration_images),
         "data_sha256": source.sha256,
-        "teacher": origin,
+        "teacher": learning.teacher,
         "minutes": round(seconds / 60, 2),
         "images_per_s": round(images / seconds, 2) if seconds else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),

@@ -1,0 +1,80 @@
+"""How many defects of few-imaged types would be missed: found by models that learned without them.
+
+Cross-fitting: the types of which there are too few images to keep some from learning are parted
+into folds, and for each fold the heads learn once more, in the same way, without its images.  Those
+models are asked, each at its own threshold, and thrown away; the finished model learned from all.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from destseg.inference.ancestor import Ancestor
+from destseg.inference.bundle import save_bundle
+from destseg.model.destseg import DeSTSeg
+from destseg.model_folder import CHECKPOINT, CROSS_FIT
+from destseg.training.checkpoint import load_checkpoint
+from destseg.training.determinism import exact
+from destseg.training.guard import decided, scores_of
+from destseg.training.known_parts import KnownParts
+from destseg.training.learn import Learning, starting_model
+from destseg.training.processes import rank
+from destseg.training.threshold import calibrated
+
+
+def cross_fitted(
+    learning: Learning,
+    finished: DeSTSeg,
+    ancestor: Ancestor | None,
+    known: KnownParts,
+    folder: Path,
+) -> dict[str, bool]:
+    """Return whether each defect of a fold was found by a model that learned without it.
+
+    Interrupted and called again it goes on where it was.
+
+    Args:
+        learning: of the run.
+        finished: its model, whose student the others have too.
+        ancestor: the model that the run went on from, if any: the others do so as well.
+        known: the known defects.
+        folder: of the run.
+
+    Returns:
+        By the SHA-256 of the image; in the first of several processes, in the others nothing.
+    """
+    settings = learning.settings
+    folds = known.folds(settings.training.cross_fit)
+    found: dict[str, bool] = {}
+    for number, fold in enumerate(folds):
+        place = folder / CROSS_FIT / str(number + 1)
+        state = place / CHECKPOINT
+        learning.log.say(
+            f"cross-fitting {number + 1} of {len(folds)}: the heads learn without {len(fold)} of "
+            "the known defects, to see whether these are found"
+        )
+        out = {defect.sha256 for defect in fold}
+        with exact(settings.training.seed, learning.device):
+            saved = load_checkpoint(state) if state.exists() else None
+            model, _ = starting_model(settings, saved, ancestor, learning.device)
+            if saved is None:
+                model.student.load_state_dict(finished.student.state_dict())
+            learning.run(
+                model,
+                learning.batches([each for each in known.learned if each.sha256 not in out]),
+                place,
+                saved,
+                heads_only=True,
+                done=learning.steps - settings.training.segment_steps * (len(folds) - number),
+            )
+        if rank() != 0:
+            continue
+        weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+        bundle = save_bundle(place / "model", settings, weights, {}, learning.source.roi)
+        predictor = calibrated(bundle, learning.source, settings.training.device)
+        paths = [each.sample.path for each in fold]
+        found |= decided(predictor, scores_of(predictor, [each.sha256 for each in fold], paths))
+    if rank() == 0:
+        shutil.rmtree(folder / CROSS_FIT, ignore_errors=True)
+    return found

@@ -1,0 +1,172 @@
+"""Letting the networks of a model learn: where they start, from what, and phase after phase."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from destseg.config import Settings
+from destseg.data.defects import Defect
+from destseg.inference.ancestor import Ancestor
+from destseg.interruption import Interruption
+from destseg.model.destseg import DeSTSeg, build_model
+from destseg.model.teacher import pretrained_teacher
+from destseg.model_folder import CHECKPOINT
+from destseg.phases import SEGMENT
+from destseg.synthesis.batches import Batches
+from destseg.training.checkpoint import Checkpoint, save_checkpoint
+from destseg.training.good_parts import GoodParts
+from destseg.training.log import TrainingLog
+from destseg.training.loop import START, Progress, run_phase
+from destseg.training.phases import phases_to_learn
+from destseg.training.processes import rank, share_of, synchronized_norms, world
+
+
+def starting_model(
+    settings: Settings,
+    saved: Checkpoint | None,
+    ancestor: Ancestor | None,
+    device: torch.device,
+) -> tuple[DeSTSeg, str]:
+    """Return the model that learns, and where its teacher's weights came from.
+
+    Args:
+        settings: of the run.
+        saved: the state to go on from, if any.
+        ancestor: the finished model to go on from, if any; without both all that learns is drawn
+            from PyTorch's default generator.
+        device: where it learns.
+    """
+    size = settings.data.size
+    if saved is not None:
+        model = build_model(settings.model, image_size=size)
+        model.load_state_dict(dict(saved.model))
+        origin = saved.teacher
+    elif ancestor is not None:
+        model = build_model(settings.model, image_size=size)
+        weights = ancestor.bundle.weights()
+        model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+        origin = str(ancestor.bundle.training.get("teacher", "that of the ancestor"))
+    else:
+        teacher, origin = pretrained_teacher(
+            settings.model.teacher, settings.model.teacher_weights, image_size=size
+        )
+        model = build_model(settings.model, teacher, image_size=size)
+    model.student.gradient_checkpointing = settings.training.gradient_checkpointing
+    model.head.gradient_checkpointing = settings.training.gradient_checkpointing
+    # Channels lie last in memory, which is what the convolutions are fastest with.
+    model.to(device).to(memory_format=torch.channels_last)
+    return model, origin
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What all that learns in a run has in common.
+
+    Attributes:
+        settings: of the run.
+        source: its good images.
+        teacher: where the teacher's weights came from.
+        device: where the model is.
+        log: is told.
+        on_progress: called after each step, with the steps done and those of the whole run.
+        steps: of the whole run.
+    """
+
+    settings: Settings
+    source: GoodParts
+    teacher: str
+    device: torch.device
+    log: TrainingLog
+    on_progress: Callable[[int, int], object]
+    steps: int
+
+    def batches(self, defects: Sequence[Defect]) -> Batches:
+        """Return the training batches, with known defects among them if there are any."""
+        settings = self.settings
+        if not settings.model.surface_width:
+            settings = settings.replace(cutpaste_probability=0.0)  # nobody learns from it
+        size = settings.training.batch_size
+        return Batches.of(
+            self.source.training,
+            settings,
+            batch_size=size,
+            device=self.device,
+            roi=self.source.roi,
+            share=share_of(size),
+            defects=defects,
+        )
+
+    def run(
+        self,
+        model: DeSTSeg,
+        batches: Batches,
+        folder: Path,
+        saved: Checkpoint | None,
+        *,
+        heads_only: bool,
+        done: int = 0,
+    ) -> float:
+        """Run the phases as far as they are not done; return the seconds of these in all.
+
+        Args:
+            model: is changed in place.
+            batches: what it learns from.
+            folder: where its state is saved.
+            saved: the state to go on from, if any.
+            heads_only: whether the first phase is left out.
+            done: steps of the whole run that are done before.
+        """
+        phases = phases_to_learn(model, self.settings)
+        if heads_only:
+            phases = [phase for phase in phases if phase.name == SEGMENT.name]
+        names = [phase.name for phase in phases]
+        first = names.index(saved.phase) if saved else 0
+        before = saved.seconds if saved else 0.0
+        begun = time.monotonic()
+        with Interruption().watch() as interruption:
+            for number, phase in enumerate(phases[first:], first):
+                earlier = done + sum(each.steps for each in phases[:number])
+                start = START
+                if saved is not None and phase.name == saved.phase:
+                    start = Progress(saved.step, saved.optimizer, saved.scaler)
+
+                def save(progress: Progress, name: str = phase.name) -> None:
+                    if rank() != 0:
+                        return
+                    state = Checkpoint(
+                        phase=name,
+                        step=progress.step,
+                        settings=self.settings.to_dict(),
+                        images=self.source.names(self.source.training.paths),
+                        teacher=self.teacher,
+                        model=model.state_dict(),
+                        optimizer=progress.optimizer,
+                        scaler=progress.scaler,
+                        seconds=before + time.monotonic() - begun,
+                        data_sha256=self.source.sha256,
+                    )
+                    save_checkpoint(folder / CHECKPOINT, state)
+
+                def tell(step: int, earlier: int = earlier) -> None:
+                    self.on_progress(earlier + step, self.steps)
+
+                on_gpus = world() > 1 and self.device.type == "cuda"
+                with synchronized_norms(phase.learns) if on_gpus else contextlib.nullcontext():
+                    run_phase(
+                        phase,
+                        batches,
+                        self.device,
+                        self.settings.training,
+                        self.log,
+                        start=start,
+                        save=save,
+                        interruption=interruption,
+                        on_step=tell,
+                    )
+        return before + time.monotonic() - begun

@@ -1,0 +1,51 @@
+"""The threshold of a model that has just been trained, from the calibration images of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from destseg.data.groups import one_day
+from destseg.inference.backends import Runtime, open_backend
+from destseg.inference.bundle import Bundle, save_calibration
+from destseg.inference.calibrate import fit_calibration
+from destseg.inference.calibration import Calibration
+from destseg.inference.predictor import Predictor
+from destseg.training.good_parts import GoodParts
+
+
+def calibrated(bundle: Bundle, source: GoodParts, device: str) -> Predictor:
+    """Fit the threshold with the finished predictor, so that it means what will be measured."""
+    runtime = Runtime(backend="torch", device=device)
+    backend = open_backend(bundle, runtime)
+    paths = [sample.path for sample in source.calibration_images]
+    calibration = fit_calibration(
+        Predictor(bundle, backend),
+        paths,
+        source.names(paths),
+        bundle.settings,
+        bundle.weights_sha256,
+        groups=source.calibration_groups,
+    )
+    return Predictor(save_calibration(bundle, calibration), backend, runtime=runtime)
+
+
+def warnings(calibration: Calibration, source: GoodParts, folder: Path) -> Iterator[str]:
+    """Yield what its user should know of a threshold: too few images, of one day, one that leads.
+
+    Args:
+        calibration: with the threshold.
+        source: the good images of its run.
+        folder: where the model will be.
+    """
+    if short := calibration.guarantee_note():
+        yield f"note: {short} A higher --calibration-fraction also sets more images aside."
+    if alone := calibration.lone_note():
+        yield f"note: {alone}"
+    paths = [sample.path for sample in source.calibration_images]
+    if source.calibration_groups is None and (day := one_day(paths)) is not None:
+        yield (
+            f"note: all calibration images were taken on {day}: what that day had by chance the "
+            "threshold takes for granted. Add good images of other days as you get them: destseg "
+            f"calibrate {folder} GOOD --add --group-by day"
+        )
