@@ -244,9 +244,17 @@ def test_a_model_that_loses_a_defect_is_refused_and_its_training_kept(
     assert not (folder / "candidate").exists()
     monkeypatch.setattr(guard, "decided", decided)
     steps = len(log_of(folder))
+    learned = safetensors.numpy.load_file(folder / "checkpoint.safetensors")
     run(parts, folder, None, defects=bad, ancestor=plain, resume=True, accept_losses=True)
     assert load_bundle(folder).training["ancestor"]["folder"] == "whole"
     assert not [e for e in log_of(folder)[steps:] if e["event"] == "step"]
+    # And what it is then is the mean of what it was and what was learned.
+    old, now = weights(plain), weights(folder)
+    for name, value in now.items():
+        if value.dtype.kind != "f":  # how often a norm has learned
+            continue
+        between = (old[name] + learned[f"model/{name}"]) / 2
+        np.testing.assert_allclose(value, between, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
 def test_new_good_images_are_trained_on_and_calibrate(parts, plain, tmp_path):

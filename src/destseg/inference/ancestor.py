@@ -18,6 +18,11 @@ STEPS = 600
 """Steps of phase 2, at most: some 2.5 minutes of the preset ``fast`` on two cores."""
 
 _RATE = 0.5  # of the learning rate: the heads know most already
+
+KEPT_SHARE = 0.5
+"""How much of the ancestor's weights the heads of the new model keep, as Wortsman et al. (2022,
+"Robust fine-tuning of zero-shot models") average them: what was never seen stays found."""
+
 _OWN = {"image_size", "fit", "tile", "bit_depth", "roi"}
 TRAINED_ON = "trained_on"
 """Fact of a bundle: names of the images that it was trained on."""

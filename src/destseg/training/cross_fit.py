@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from destseg.inference.ancestor import Ancestor
 from destseg.inference.bundle import save_bundle
 from destseg.model.destseg import DeSTSeg
 from destseg.model_folder import CHECKPOINT, CROSS_FIT
@@ -26,7 +25,6 @@ from destseg.training.threshold import calibrated
 def cross_fitted(
     learning: Learning,
     finished: DeSTSeg,
-    ancestor: Ancestor | None,
     known: KnownParts,
     folder: Path,
 ) -> dict[str, bool]:
@@ -37,7 +35,6 @@ def cross_fitted(
     Args:
         learning: of the run.
         finished: its model, whose student the others have too.
-        ancestor: the model that the run went on from, if any: the others do so as well.
         known: the known defects.
         folder: of the run.
 
@@ -57,7 +54,7 @@ def cross_fitted(
         out = {defect.sha256 for defect in fold}
         with exact(settings.training.seed, learning.device):
             saved = load_checkpoint(state) if state.exists() else None
-            model, _ = starting_model(settings, saved, ancestor, learning.device)
+            model, _ = starting_model(settings, saved, learning.ancestor, learning.device)
             if saved is None:
                 model.student.load_state_dict(finished.student.state_dict())
             learning.run(

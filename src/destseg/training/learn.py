@@ -12,7 +12,7 @@ import torch
 
 from destseg.config import Settings
 from destseg.data.defects import Defect
-from destseg.inference.ancestor import Ancestor
+from destseg.inference.ancestor import KEPT_SHARE, Ancestor
 from destseg.interruption import Interruption
 from destseg.model.destseg import DeSTSeg, build_model
 from destseg.model.teacher import pretrained_teacher
@@ -76,6 +76,7 @@ class Learning:
         log: is told.
         on_progress: called after each step, with the steps done and those of the whole run.
         steps: of the whole run.
+        ancestor: the finished model that the run goes on from; ``None``: all is learned anew.
     """
 
     settings: Settings
@@ -85,6 +86,7 @@ class Learning:
     log: TrainingLog
     on_progress: Callable[[int, int], object]
     steps: int
+    ancestor: Ancestor | None
 
     def batches(self, defects: Sequence[Defect]) -> Batches:
         """Return the training batches, with known defects among them if there are any."""
@@ -113,6 +115,8 @@ class Learning:
         done: int = 0,
     ) -> float:
         """Run the phases as far as they are not done; return the seconds of these in all.
+
+        Where the run goes on from a model, the heads end between its own and what they learned.
 
         Args:
             model: is changed in place.
@@ -169,4 +173,15 @@ class Learning:
                         interruption=interruption,
                         on_step=tell,
                     )
+        if self.ancestor is not None:
+            _keep_a_share(model, self.ancestor)
         return before + time.monotonic() - begun
+
+
+def _keep_a_share(model: DeSTSeg, ancestor: Ancestor) -> None:
+    """Move the weights of a model, in place, back towards those of the model it went on from."""
+    earlier = ancestor.bundle.weights()
+    for name, value in model.state_dict().items():
+        # What did not learn is equal, to the last bit, and stays so; what counts steps is no float.
+        if value.is_floating_point() and name.startswith(("head.", "surface.")):
+            value.lerp_(torch.from_numpy(earlier[name]).to(value), KEPT_SHARE)

@@ -133,6 +133,7 @@ def train(
                 log=log,
                 on_progress=on_progress,
                 steps=own + folds * steps[SEGMENT.name],
+                ancestor=ancestor,
             )
             batches = learning.batches(() if known is None else known.learned)
             wait_for_all()  # what keeps any of them from beginning shows before this
@@ -145,13 +146,13 @@ def train(
             log.say(f"teacher: {origin}; device: {device}; output: {folder}", teacher=origin)
             seconds = learning.run(model, batches, folder, saved, heads_only=heads_only)
         if main:
-            facts = _facts(learning, known, ancestor, own, seconds)
+            facts = _facts(learning, known, own, seconds)
             predictor, noted = _finished(
-                learning, model, facts, known, ancestor, folder, accept_losses=accept_losses
+                learning, model, facts, known, folder, accept_losses=accept_losses
             )
         found = {}
         if known is not None:
-            found = cross_fitted(learning, model, ancestor, known, folder)
+            found = cross_fitted(learning, model, known, folder)
         if main:
             if noted is not None:
                 noted = noted.left_out(found)
@@ -177,13 +178,13 @@ def _finished(
     model: DeSTSeg,
     facts: dict[str, Any],
     known: KnownParts | None,
-    ancestor: Ancestor | None,
     folder: Path,
     *,
     accept_losses: bool,
 ) -> tuple[Predictor, KnownDefects | None]:
     """Save a model that has learned, with its threshold; return it and its known defects."""
     settings, source, log = learning.settings, learning.source, learning.log
+    ancestor = learning.ancestor
     wanted = settings.training.device
     weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
 
@@ -206,7 +207,6 @@ def _finished(
 def _facts(
     learning: Learning,
     known: KnownParts | None,
-    ancestor: Ancestor | None,
     steps: int,
     seconds: float,
 ) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def _facts(
     source, device = learning.source, learning.device
     images = learning.settings.training.batch_size * steps
     more = {} if known is None else {"known_defects": known.counts()}
-    more |= {} if ancestor is None else {"ancestor": ancestor.facts()}
+    more |= {} if learning.ancestor is None else {"ancestor": learning.ancestor.facts()}
     return {
         **more,
         TRAINED_ON: source.names(source.training.paths),
