@@ -34,6 +34,9 @@ EPILOG = """examples:
 MOST_USED = ("image_size", "rotation", "quarter_turns", "roi", "max_false_alarm_rate")
 """Settings that stand before all others in the help, beside ``--output``."""
 
+OF_DEFECTS = ("cross_fit", "defect_fraction")
+"""Settings that stand beside ``--defects``."""
+
 
 def run(words: list[str]) -> int:
     """Run the command with its arguments and return the exit code."""
@@ -79,7 +82,8 @@ def run(words: list[str]) -> int:
         "--overwrite", action="store_true", help="replace what an earlier run left in the folder"
     )
     section.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    add_settings_flags(parser, base, sources=section, first=dict.fromkeys(MOST_USED, first))
+    placed = dict.fromkeys(MOST_USED, first) | dict.fromkeys(OF_DEFECTS, bad)
+    add_settings_flags(parser, base, sources=section, first=placed)
     parsed = parser.parse_args(words)
     destseg.train(
         parsed.data,
