@@ -6,7 +6,13 @@ import pytest
 
 from destseg.config import Settings, VariationSettings
 from destseg.synthesis.batches import UNCHANGED
-from destseg.synthesis.variation import Variation, beyond_their_own, draw_variation, vary
+from destseg.synthesis.variation import (
+    Variation,
+    beyond_their_own,
+    draw_variation,
+    taken_off,
+    vary,
+)
 
 RANDOM = np.random.default_rng(0)
 IMAGE = RANDOM.integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -172,9 +178,28 @@ def test_two_standard_deviations_of_their_own_colour_are_taken_off():
     assert found.white_balance == pytest.approx(0.1 - 2 * deviation, abs=0.01)
 
 
+@pytest.mark.parametrize("field", ["down", "right"])
+def test_two_standard_deviations_of_their_own_ramps_are_taken_off(field):
+    ramps = np.linspace(-0.04, 0.04, 40)
+    made = [varied(GREY, **{field: ramp}) for ramp in ramps]
+    found = beyond_their_own(only(ramp=0.15), made)
+    assert found.ramp == pytest.approx(0.15 - 2 * np.std(ramps), abs=0.003)
+    assert beyond_their_own(only(ramp=0.04), made).ramp == 0
+    # The same light from one side in all of them is no variation.
+    assert beyond_their_own(only(ramp=0.15), [made[0]] * 5).ramp == pytest.approx(0.15, abs=1e-6)
+
+
 def test_a_grey_cameras_images_are_given_no_colour():
     assert beyond_their_own(VariationSettings(), STILL).white_balance == 0
     assert beyond_their_own(VariationSettings(), STILL).light == 0.2
+
+
+def test_what_is_taken_off_is_told():
+    asked = only(light=0.2, white_balance=0.05, ramp=0.1)
+    assert taken_off(asked, asked) is None
+    told = taken_off(asked, dataclasses.replace(asked, light=0.123, white_balance=0.0))
+    assert "--light 0.12 instead of 0.2, --white-balance 0 instead of 0.05" in told
+    assert "ramp" not in told
 
 
 def test_black_images_have_a_light():

@@ -110,6 +110,9 @@ class _Sample(NamedTuple):
 class Batches:
     """Training batches by step number: clean images, the same with anomalies, and the masks.
 
+    Attributes:
+        variation: changes that are no defect, less what the images vary by already.
+
     Args:
         images: the good parts.
         textures: uint8 [t, 3, h, w], of the size of a sample; made grey if the images are.
@@ -152,7 +155,7 @@ class Batches:
         self._textures = as_grey_as(textures, images).to(device)
         self._rotation = rotation
         self._quarter_turns = quarter_turns
-        self._variation = beyond_their_own(variation, images)
+        self.variation = beyond_their_own(variation, images)
         self._synthesis = synthesis
         self._batch_size = batch_size
         self._seed = seed
@@ -254,7 +257,7 @@ class Batches:
             mask, around = padded_mask(mask, self._pad_to), padded_mask(around, self._pad_to)
             size = self._pad_to
         view = self._view(size, draw, around)
-        variation = draw_variation(draw, self._variation)
+        variation = draw_variation(draw, self.variation)
         shown = vary(show(image, view), variation)
         before = shown if clean is image else vary(show(clean, view), variation)
         return Known(place, source, before, shown, show_mask(mask, view))
@@ -310,7 +313,7 @@ class Batches:
             inspected = padded_mask(there, self._pad_to)  # what is added can have no anomaly
             size, image = self._pad_to, padded(image, self._pad_to)
         view = self._view(size, draw, inspected)
-        variation = draw_variation(draw, self._variation)
+        variation = draw_variation(draw, self.variation)
         if not wanted:
             return None  # drawn all the same, so that the next one's numbers are what they are
         mask = None if inspected is None else show_mask(inspected, view)
@@ -327,7 +330,7 @@ class Batches:
             draw,
             rotation=self._rotation,
             quarter_turns=self._quarter_turns,
-            shift=self._variation.shift,
+            shift=self.variation.shift,
             crop=None if size == self._size else self._size,
             inspected=inspected,
         )

@@ -22,6 +22,7 @@ from destseg.model.destseg import DeSTSeg
 from destseg.model.device import resolve_device
 from destseg.model_folder import CHECKPOINT, remove_model
 from destseg.phases import SEGMENT
+from destseg.synthesis.variation import taken_off
 from destseg.training.cross_fit import cross_fitted
 from destseg.training.determinism import exact
 from destseg.training.good_parts import GoodParts
@@ -143,6 +144,8 @@ def train(
                     remove_model(folder)
                     log.restart()
                 note_beginning(folder, settings, roi)
+            if less := taken_off(settings.variation, batches.variation):
+                log.say(less)
             log.say(f"teacher: {origin}; device: {device}; output: {folder}", teacher=origin)
             seconds = learning.run(model, batches, folder, saved, heads_only=heads_only)
         if main:
