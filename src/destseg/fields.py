@@ -200,8 +200,7 @@ class VariationSettings:
     ramp: float = setting(
         0.0,
         "How much more light there may be at one border than at the other, as a fraction: 0.15 "
-        "where a lamp may move. What the good images differ by already is not added. Faint "
-        "defects are then found less well.",
+        "where a lamp may move. Faint defects are then found less well.",
         between(0, 1),
     )
     noise: float = setting(

@@ -178,17 +178,6 @@ def test_two_standard_deviations_of_their_own_colour_are_taken_off():
     assert found.white_balance == pytest.approx(0.1 - 2 * deviation, abs=0.01)
 
 
-@pytest.mark.parametrize("field", ["down", "right"])
-def test_two_standard_deviations_of_their_own_ramps_are_taken_off(field):
-    ramps = np.linspace(-0.04, 0.04, 40)
-    made = [varied(GREY, **{field: ramp}) for ramp in ramps]
-    found = beyond_their_own(only(ramp=0.15), made)
-    assert found.ramp == pytest.approx(0.15 - 2 * np.std(ramps), abs=0.003)
-    assert beyond_their_own(only(ramp=0.04), made).ramp == 0
-    # The same light from one side in all of them is no variation.
-    assert beyond_their_own(only(ramp=0.15), [made[0]] * 5).ramp == pytest.approx(0.15, abs=1e-6)
-
-
 def test_a_grey_cameras_images_are_given_no_colour():
     assert beyond_their_own(VariationSettings(), STILL).white_balance == 0
     assert beyond_their_own(VariationSettings(), STILL).light == 0.2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from dataclasses import dataclass
 
 import cv2
@@ -53,17 +52,16 @@ def beyond_their_own(settings: VariationSettings, images: Images) -> VariationSe
     """Return settings less what good images vary by among themselves, from which it is learned.
 
     Where the light changes from part to part already, more of it would only teach that brightness
-    means nothing (measured: magnetic tiles lose a third of their pixel AP, and to a ramp they lose
-    half of what they find of uneven shades).  What is taken off is two standard deviations: of the
-    logarithm of the images' means, of all colours and of each, and of their own ramps.
+    means nothing (measured: magnetic tiles lose a third of their pixel AP).  What is taken off is
+    two standard deviations of the logarithm of the images' means, of all colours and of each.
 
     Args:
         settings: what may change on the line.
         images: good parts, uint8 RGB [h, w, 3]; some of them are looked at, spread over all.
     """
-    if not (settings.light or settings.white_balance or settings.ramp):
+    if not settings.light and not settings.white_balance:
         return settings
-    looked_at = [images[k] for k in evenly(range(len(images)), _LOOKED_AT)]
+    looked_at = (images[k] for k in evenly(range(len(images)), _LOOKED_AT))
     means = np.log([image.mean((0, 1)) + 1 for image in looked_at])  # [n, 3]; + 1: black has one
     light = means.mean(1, keepdims=True)
     light_varies = 2 * float(light.std())
@@ -73,7 +71,6 @@ def beyond_their_own(settings: VariationSettings, images: Images) -> VariationSe
         settings,
         light=max(0.0, settings.light - light_varies),
         white_balance=0.0 if grey else max(0.0, settings.white_balance - colour_varies),
-        ramp=max(0.0, settings.ramp - 2 * float(np.std(list(map(_ramps, looked_at)), 0).max())),
     )
 
 
@@ -87,15 +84,6 @@ def taken_off(asked: VariationSettings, given: VariationSettings) -> str | None:
     if not less:
         return None
     return f"the good images differ in light already, so less is varied: {', '.join(less)}"
-
-
-def _ramps(image: NDArray[np.uint8]) -> tuple[float, float]:
-    """Return how much brighter an image is at its lower and right border than at the other."""
-    light = image.mean(2) + 1
-    # Between the middles of two halves there is half of a ramp.
-    upper, lower = np.array_split(light, 2, axis=0)
-    left, right = np.array_split(light, 2, axis=1)
-    return 2 * math.log(lower.mean() / upper.mean()), 2 * math.log(right.mean() / left.mean())
 
 
 def draw_variation(generator: np.random.Generator, settings: VariationSettings) -> Variation | None:
