@@ -60,6 +60,7 @@ class SettingsKeywords(TypedDict, total=False):
     batch_size: int
     denoise_steps: int
     segment_steps: int
+    cross_fit: int
     optimizer: Literal["adamw", "sgd"]
     lr_student: float
     lr_head_blocks: float

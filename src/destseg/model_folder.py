@@ -81,9 +81,9 @@ def remove_model(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
         for kept in folder.glob(KEPT):
             kept.unlink()
-        for made in [folder / CROSS_FIT, *(exports / name for name in FORMS)]:
-            if made.is_dir():
-                shutil.rmtree(made)
+        for form in [exports / name for name in FORMS]:
+            if form.is_dir():
+                shutil.rmtree(form)
     except OSError as error:
         raise BundleError(
             f"{folder}: expected a model that can be replaced, got {error}. Change permissions, or "

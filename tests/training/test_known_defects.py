@@ -13,6 +13,7 @@ from destseg.data.defects import Defect
 from destseg.data.files import sha256_of
 from destseg.data.samples import Sample
 from destseg.errors import BundleError, DataError, SettingsError, TrainingError, TrainingInterrupted
+from destseg.evaluation.report import training_curves
 from destseg.inference.ancestor import Ancestor, split_like
 from destseg.inference.bundle import load_bundle
 from destseg.inference.known_defects import KnownDefect, KnownDefects, load_known_defects
@@ -458,6 +459,54 @@ def test_a_run_that_replaces_another_begins_its_folds_anew(parts, settings, bad,
         overwrite=True,
     )
     assert not place.exists()
+
+
+def test_what_the_ancestor_learned_is_in_no_fold(parts, settings, bad, tmp_path, monkeypatch):
+    box = few(tmp_path, bad)
+    run(parts, tmp_path / "old", settings, defects=box)
+    new = tmp_path / "new"
+    shutil.copytree(box, new)
+    (new / "dent/other.png").write_bytes((bad / "hole/004.png").read_bytes())
+    mask = new / "ground_truth/dent/000_mask.png"
+    (new / "ground_truth/dent/other_mask.png").write_bytes(mask.read_bytes())
+    models = watched(monkeypatch)
+    ancestor = {"ancestor": tmp_path / "old", "accept_losses": True}
+    predictor = run(parts, tmp_path / "next", None, defects=new, cross_fit=2, **ancestor)
+    assert [set(found) for found in models.values()] == [{sha256_of(new / "dent/other.png")}]
+    assert load_known_defects(predictor.bundle).missed(predictor.calibration)["dent"].total == 1
+    assert predictor.bundle.settings.training.cross_fit == 2
+    assert Ancestor.open(tmp_path / "next").settings.training.cross_fit == 0
+
+
+def test_folds_are_no_part_of_the_curves_and_delete_nothing_of_others(
+    parts, settings, bad, tmp_path
+):
+    folder = tmp_path / "run"
+    (folder / "cross-fit").mkdir(parents=True)
+    (folder / "cross-fit/mine.txt").write_text("kept")
+    run(parts, folder, settings.replace(cross_fit=2), defects=few(tmp_path, bad))
+    assert [path.name for path in (folder / "cross-fit").iterdir()] == ["mine.txt"]
+    own = [e for e in log_of(folder) if e["event"] == "step" and "fold" not in e]
+    assert len([e for e in log_of(folder) if "fold" in e and e["event"] == "step"]) == 6
+    curve = training_curves(folder)["phase 2"]
+    assert curve == [(e["step"], e["loss"]) for e in own if e["phase"] == "segment"]
+
+
+def test_a_state_of_another_run_is_no_fold_of_this(parts, settings, bad, tmp_path, monkeypatch):
+    box, folder = few(tmp_path, bad), tmp_path / "run"
+    second = 2 * settings.training.segment_steps + 1
+    at_call(monkeypatch, SegmentPhase, second, send(signal.SIGTERM))
+    with pytest.raises(TrainingInterrupted):
+        run(parts, folder, settings.replace(cross_fit=2, seed=1), defects=box)
+    monkeypatch.undo()
+    for name in ("manifest.json", "checkpoint.safetensors"):
+        (folder / name).unlink()
+    models = watched(monkeypatch)
+    run(parts, folder, settings.replace(cross_fit=2), defects=box)
+    stale = dict(models)
+    models.clear()
+    run(parts, tmp_path / "clean", settings.replace(cross_fit=2), defects=box)
+    assert models == stale
 
 
 def test_going_on_cross_fits_too(parts, bad, plain, tmp_path, monkeypatch):

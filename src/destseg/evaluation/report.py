@@ -136,6 +136,8 @@ def training_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     phases: dict[str, dict[int, float]] = {}
     for record in read_log(folder):
         try:
+            if "fold" in record:  # of a model that was only asked, and thrown away
+                continue
             if record["event"] == "step" and math.isfinite(record["loss"]):
                 phase = phases.setdefault(f"phase {PHASES[record['phase']].number}", {})
                 phase[int(record["step"])] = float(record["loss"])

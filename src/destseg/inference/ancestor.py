@@ -68,10 +68,11 @@ class Ancestor:
 
     @property
     def settings(self) -> Settings:
-        """Those to go on with: its own, with fewer steps and a lower learning rate."""
+        """Those to go on with: its own, with fewer steps and a lower rate, not cross-fitted."""
         training = self.bundle.settings.training
         return self.bundle.settings.replace(
             segment_steps=min(STEPS, training.segment_steps),
+            cross_fit=0,
             lr_head=_RATE * training.lr_head,
             lr_head_blocks=_RATE * training.lr_head_blocks,
         )

@@ -7,17 +7,17 @@ models are asked, each at its own threshold, and thrown away; the finished model
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from pathlib import Path
 
 from destseg.inference.bundle import save_bundle
 from destseg.model.destseg import DeSTSeg
-from destseg.model_folder import CHECKPOINT, CROSS_FIT
-from destseg.training.checkpoint import load_checkpoint
+from destseg.model_folder import CHECKPOINT, CROSS_FIT, remove_model
+from destseg.training.checkpoint import Checkpoint, load_checkpoint
 from destseg.training.determinism import exact
 from destseg.training.guard import decided, scores_of
 from destseg.training.known_parts import KnownParts
-from destseg.training.learn import Learning, starting_model
+from destseg.training.learn import Learning, heads_anew
 from destseg.training.processes import rank
 from destseg.training.threshold import calibrated
 
@@ -30,7 +30,7 @@ def cross_fitted(
 ) -> dict[str, bool]:
     """Return whether each defect of a fold was found by a model that learned without it.
 
-    Interrupted and called again it goes on where it was.
+    Interrupted and called again it goes on where it was: its states stay until ``remove_folds``.
 
     Args:
         learning: of the run.
@@ -47,16 +47,17 @@ def cross_fitted(
     for number, fold in enumerate(folds):
         place = folder / CROSS_FIT / str(number + 1)
         state = place / CHECKPOINT
+        learning.log.fold = number + 1
         learning.log.say(
-            f"cross-fitting {number + 1} of {len(folds)}: the heads learn without {len(fold)} of "
-            "the known defects, to see whether these are found"
+            f"fold {number + 1} of {len(folds)}: the heads learn again without {len(fold)} of the "
+            "known defects, and are then asked about these"
         )
         out = {defect.sha256 for defect in fold}
         with exact(settings.training.seed, learning.device):
-            saved = load_checkpoint(state) if state.exists() else None
-            model, _ = starting_model(settings, saved, learning.ancestor, learning.device)
-            if saved is None:
-                model.student.load_state_dict(finished.student.state_dict())
+            saved = _state(state, learning)
+            model = heads_anew(finished, learning)
+            if saved is not None:
+                model.load_state_dict(dict(saved.model))
             learning.run(
                 model,
                 learning.batches([each for each in known.learned if each.sha256 not in out]),
@@ -72,6 +73,24 @@ def cross_fitted(
         predictor = calibrated(bundle, learning.source, settings.training.device)
         paths = [each.sample.path for each in fold]
         found |= decided(predictor, scores_of(predictor, [each.sha256 for each in fold], paths))
-    if rank() == 0:
-        shutil.rmtree(folder / CROSS_FIT, ignore_errors=True)
+    learning.log.fold = None
     return found
+
+
+def remove_folds(folder: Path) -> None:
+    """Take away what ``cross_fitted`` left in the folder of a run; files of anyone else stay."""
+    for place in (folder / CROSS_FIT).glob("[1-9]"):
+        (place / CHECKPOINT).unlink(missing_ok=True)
+        remove_model(place / "model")
+        for each in (place / "model", place, folder / CROSS_FIT):
+            with contextlib.suppress(OSError):  # not empty: of someone else, or not there
+                each.rmdir()
+
+
+def _state(path: Path, learning: Learning) -> Checkpoint | None:
+    """Return the saved state of a fold if there is one and it is of this run."""
+    if not path.exists():
+        return None
+    saved = load_checkpoint(path)
+    own = (learning.settings.to_dict(), learning.source.sha256)
+    return saved if (saved.settings, saved.data_sha256) == own else None

@@ -31,11 +31,13 @@ class KnownParts:
         root: folder that their names are relative to.
         learned: with masks, to learn from.
         measured: not learned: their scores say how many like them would be missed.
+        known_before: the SHA-256 of those that the model learned that the run goes on from.
     """
 
     root: Path
     learned: list[Defect]
     measured: list[Defect]
+    known_before: frozenset[str] = frozenset()
 
     @classmethod
     def read(
@@ -69,6 +71,7 @@ class KnownParts:
             root=folder,
             learned=[each for each in defects if each.sha256 not in measured],
             measured=[each for each in defects if each.sha256 in measured],
+            known_before=ancestor.learned() if ancestor else frozenset(),
         )
         parts._tell(log, settings.training.cross_fit)
         return parts
@@ -97,6 +100,8 @@ class KnownParts:
     def folds(self, count: int) -> list[list[Defect]]:
         """Part the defects of which none is measured; a type is spread over as many as it can be.
 
+        What the model learned that the run goes on from is in none: no model forgets it.
+
         Args:
             count: how many folds; fewer where there are too few defects.
         """
@@ -104,6 +109,7 @@ class KnownParts:
             each
             for of_type in self.few().values()
             for each in sorted(of_type, key=lambda defect: defect.sha256)
+            if each.sha256 not in self.known_before
         ]
         return [fold for number in range(count) if (fold := ordered[number::count])]
 

@@ -14,7 +14,8 @@ from destseg.config import Settings
 from destseg.data.defects import Defect
 from destseg.inference.ancestor import KEPT_SHARE, Ancestor
 from destseg.interruption import Interruption
-from destseg.model.destseg import DeSTSeg, build_model
+from destseg.model.backbone import Backbone
+from destseg.model.destseg import TEACHER_STRIDES, DeSTSeg, build_model
 from destseg.model.teacher import pretrained_teacher
 from destseg.model_folder import CHECKPOINT
 from destseg.phases import SEGMENT
@@ -25,6 +26,8 @@ from destseg.training.log import TrainingLog
 from destseg.training.loop import START, Progress, run_phase
 from destseg.training.phases import phases_to_learn
 from destseg.training.processes import rank, share_of, synchronized_norms, world
+
+_HEADS = ("head.", "surface.")
 
 
 def starting_model(
@@ -62,6 +65,28 @@ def starting_model(
     # Channels lie last in memory, which is what the convolutions are fastest with.
     model.to(device).to(memory_format=torch.channels_last)
     return model, origin
+
+
+def heads_anew(model: DeSTSeg, learning: Learning) -> DeSTSeg:
+    """Return a copy of a run's model whose heads are as they were before they learned.
+
+    Args:
+        model: of the run, whose teacher and student the copy has.
+        learning: of the run.  PyTorch's default generator has just been seeded as at its start.
+    """
+    settings, size = learning.settings, learning.settings.data.size
+    # A pretrained teacher is built twice, the first time to try its name: the same is drawn here,
+    # so that the heads are drawn as at the start; no weights are read, which may be gone by now.
+    Backbone(settings.model.teacher, TEACHER_STRIDES, image_size=size)
+    copy = build_model(settings.model, image_size=size)
+    kept = {n: v for n, v in model.state_dict().items() if not n.startswith(_HEADS)}
+    if learning.ancestor is not None:
+        earlier = learning.ancestor.bundle.weights()
+        kept |= {n: torch.from_numpy(v) for n, v in earlier.items() if n.startswith(_HEADS)}
+    copy.load_state_dict({**copy.state_dict(), **kept})
+    copy.head.gradient_checkpointing = settings.training.gradient_checkpointing
+    copy.to(learning.device).to(memory_format=torch.channels_last)
+    return copy
 
 
 @dataclass(frozen=True)
@@ -183,5 +208,5 @@ def _keep_a_share(model: DeSTSeg, ancestor: Ancestor) -> None:
     earlier = ancestor.bundle.weights()
     for name, value in model.state_dict().items():
         # What did not learn is equal, to the last bit, and stays so; what counts steps is no float.
-        if value.is_floating_point() and name.startswith(("head.", "surface.")):
+        if value.is_floating_point() and name.startswith(_HEADS):
             value.lerp_(torch.from_numpy(earlier[name]).to(value), KEPT_SHARE)

@@ -34,7 +34,13 @@ class TrainingLog:
         folder: of the run; ``None`` reports nothing at all: another process does.
         tensorboard: whether to write for TensorBoard too.
         quiet: print nothing.
+
+    Attributes:
+        fold: number of the fold that learns, in each record and before each title; ``None``: the
+            model itself does.
     """
+
+    fold: int | None = None
 
     def __init__(self, folder: Path | None, *, tensorboard: bool, quiet: bool) -> None:
         # Before a new one is opened there.
@@ -95,7 +101,7 @@ class TrainingLog:
             )
             self._bar.start()
             self._bar.add_task(
-                PHASES[phase].title, total=steps, completed=done, loss="...", rate="..."
+                self._title(phase), total=steps, completed=done, loss="...", rate="..."
             )
 
     def advance(self, step: int) -> None:
@@ -119,9 +125,10 @@ class TrainingLog:
             }
         )
         if self._board is not None:
-            self._board.add_scalar(f"{phase}/loss", loss, step)
-            self._board.add_scalar(f"{phase}/images_per_s", rate, step)
-            self._board.add_scalar(f"{phase}/lr", lr, step)
+            tag = phase if self.fold is None else f"fold {self.fold}/{phase}"
+            self._board.add_scalar(f"{tag}/loss", loss, step)
+            self._board.add_scalar(f"{tag}/images_per_s", rate, step)
+            self._board.add_scalar(f"{tag}/lr", lr, step)
         if self._bar is not None:
             self._bar.update(
                 self._bar.task_ids[0], completed=step, loss=f"{loss:.4f}", rate=f"{rate:.1f}"
@@ -130,7 +137,7 @@ class TrainingLog:
             self._last_line = time.monotonic()
             left = timedelta(seconds=round((steps - step) * batch / rate))
             self._console.print(
-                f"{PHASES[phase].title}: step {step}/{steps}, loss {loss:.4f}, "
+                f"{self._title(phase)}: step {step}/{steps}, loss {loss:.4f}, "
                 f"{rate:.1f} images/s, {left} left",
                 highlight=False,
                 soft_wrap=True,
@@ -142,9 +149,15 @@ class TrainingLog:
             self._bar.stop()
             self._bar = None
 
+    def _title(self, phase: str) -> str:
+        title = PHASES[phase].title
+        return title if self.fold is None else f"fold {self.fold}, {title}"
+
     def _write(self, record: dict[str, Any]) -> None:
+        fold = {} if self.fold is None else {"fold": self.fold}
+        line = json.dumps({"time": round(time.time(), 3), **record, **fold})
         try:
-            self._file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
+            self._file.write(line + "\n")
             self._file.flush()
         except OSError as error:  # a full disk: a log is no reason to lose a training
             if not self._told:

@@ -23,7 +23,7 @@ from destseg.model.device import resolve_device
 from destseg.model_folder import CHECKPOINT, remove_model
 from destseg.phases import SEGMENT
 from destseg.synthesis.variation import taken_off
-from destseg.training.cross_fit import cross_fitted
+from destseg.training.cross_fit import cross_fitted, remove_folds
 from destseg.training.determinism import exact
 from destseg.training.good_parts import GoodParts
 from destseg.training.guard import CANDIDATE, guarded, measured
@@ -143,6 +143,8 @@ def train(
                     # Only now: nothing that could have kept this run from beginning is left.
                     remove_model(folder)
                     log.restart()
+                if saved is None:
+                    remove_folds(folder)  # of another run
                 note_beginning(folder, settings, roi)
             if less := taken_off(settings.variation, batches.variation):
                 log.say(less)
@@ -163,6 +165,7 @@ def train(
                 for line in noted.lines(predictor.calibration):
                     log.say(line)
             (folder / CHECKPOINT).unlink(missing_ok=True)
+            remove_folds(folder)
             calibration = predictor.calibration
             log.say(
                 f"done in {seconds / 60:.1f} min; threshold {calibration.threshold:.4f}, "
