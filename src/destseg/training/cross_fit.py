@@ -17,7 +17,7 @@ from destseg.training.checkpoint import Checkpoint, load_checkpoint
 from destseg.training.determinism import exact
 from destseg.training.guard import decided, scores_of
 from destseg.training.known_parts import KnownParts
-from destseg.training.learn import Learning, heads_anew
+from destseg.training.learn import Learning, heads_anew, weights_of
 from destseg.training.processes import rank
 from destseg.training.threshold import calibrated
 
@@ -68,7 +68,7 @@ def cross_fitted(
             )
         if rank() != 0:
             continue
-        weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+        weights = weights_of(model)
         bundle = save_bundle(place / "model", settings, weights, {}, learning.source.roi)
         predictor = calibrated(bundle, learning.source, settings.training.device)
         paths = [each.sample.path for each in fold]

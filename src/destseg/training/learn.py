@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from destseg.config import Settings
 from destseg.data.defects import Defect
@@ -60,11 +62,7 @@ def starting_model(
             settings.model.teacher, settings.model.teacher_weights, image_size=size
         )
         model = build_model(settings.model, teacher, image_size=size)
-    model.student.gradient_checkpointing = settings.training.gradient_checkpointing
-    model.head.gradient_checkpointing = settings.training.gradient_checkpointing
-    # Channels lie last in memory, which is what the convolutions are fastest with.
-    model.to(device).to(memory_format=torch.channels_last)
-    return model, origin
+    return _ready(model, settings, device), origin
 
 
 def heads_anew(model: DeSTSeg, learning: Learning) -> DeSTSeg:
@@ -84,9 +82,19 @@ def heads_anew(model: DeSTSeg, learning: Learning) -> DeSTSeg:
         earlier = learning.ancestor.bundle.weights()
         kept |= {n: torch.from_numpy(v) for n, v in earlier.items() if n.startswith(_HEADS)}
     copy.load_state_dict({**copy.state_dict(), **kept})
-    copy.head.gradient_checkpointing = settings.training.gradient_checkpointing
-    copy.to(learning.device).to(memory_format=torch.channels_last)
-    return copy
+    return _ready(copy, settings, learning.device)
+
+
+def _ready(model: DeSTSeg, settings: Settings, device: torch.device) -> DeSTSeg:
+    model.student.gradient_checkpointing = settings.training.gradient_checkpointing
+    model.head.gradient_checkpointing = settings.training.gradient_checkpointing
+    # Channels lie last in memory, which is what the convolutions are fastest with.
+    return model.to(device).to(memory_format=torch.channels_last)
+
+
+def weights_of(model: DeSTSeg) -> dict[str, NDArray[Any]]:
+    """Return the weights of a model as a bundle is given them."""
+    return {name: value.cpu().numpy() for name, value in model.state_dict().items()}
 
 
 @dataclass(frozen=True)

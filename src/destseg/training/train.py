@@ -28,7 +28,7 @@ from destseg.training.determinism import exact
 from destseg.training.good_parts import GoodParts
 from destseg.training.guard import CANDIDATE, guarded, measured
 from destseg.training.known_parts import KnownParts
-from destseg.training.learn import Learning, starting_model
+from destseg.training.learn import Learning, starting_model, weights_of
 from destseg.training.log import TrainingLog
 from destseg.training.processes import (
     local_device,
@@ -192,7 +192,7 @@ def _finished(
     settings, source, log = learning.settings, learning.source, learning.log
     ancestor = learning.ancestor
     wanted = settings.training.device
-    weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+    weights = weights_of(model)
 
     def save(where: Path) -> Bundle:
         return save_bundle(where, settings, weights, facts, source.roi)
