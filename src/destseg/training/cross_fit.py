@@ -8,8 +8,10 @@ models are asked, each at its own threshold, and thrown away; the finished model
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
+from destseg.data.defects import Defect
 from destseg.inference.bundle import save_bundle
 from destseg.model.destseg import DeSTSeg
 from destseg.model_folder import CHECKPOINT, CROSS_FIT, remove_model
@@ -26,6 +28,7 @@ def cross_fitted(
     learning: Learning,
     finished: DeSTSeg,
     known: KnownParts,
+    folds: Sequence[Sequence[Defect]],
     folder: Path,
 ) -> dict[str, bool]:
     """Return whether each defect of a fold was found by a model that learned without it.
@@ -36,13 +39,13 @@ def cross_fitted(
         learning: of the run.
         finished: its model, whose student the others have too.
         known: the known defects.
+        folds: of them, as ``KnownParts.folds`` gives them.
         folder: of the run.
 
     Returns:
         By the SHA-256 of the image; in the first of several processes, in the others nothing.
     """
     settings = learning.settings
-    folds = known.folds(settings.training.cross_fit)
     found: dict[str, bool] = {}
     for number, fold in enumerate(folds):
         place = folder / CROSS_FIT / str(number + 1)

@@ -125,7 +125,7 @@ def train(
             heads_only = ancestor is not None
             steps = settings.steps_of_phases()
             own = steps[SEGMENT.name] if heads_only else sum(steps.values())
-            folds = 0 if known is None else len(known.folds(settings.training.cross_fit))
+            folds = [] if known is None else known.folds(settings.training.cross_fit)
             learning = Learning(
                 settings=settings,
                 source=source,
@@ -133,7 +133,7 @@ def train(
                 device=device,
                 log=log,
                 on_progress=on_progress,
-                steps=own + folds * steps[SEGMENT.name],
+                steps=own + len(folds) * steps[SEGMENT.name],
                 ancestor=ancestor,
             )
             batches = learning.batches(() if known is None else known.learned)
@@ -157,7 +157,7 @@ def train(
             )
         found = {}
         if known is not None:
-            found = cross_fitted(learning, model, known, folder)
+            found = cross_fitted(learning, model, known, folds, folder)
         if main:
             if noted is not None:
                 noted = noted.left_out(found)
