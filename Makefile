@@ -34,6 +34,8 @@ help:
 $(READY): pyproject.toml $(LOCK) $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 ifneq ($(LOCK),)
+	# Of an earlier time; its metadata would fail the check.
+	$(BIN)/pip uninstall --quiet --quiet --yes adeval
 	$(BIN)/pip install --quiet --require-hashes --requirement $(LOCK)
 	$(BIN)/pip install --quiet --no-deps --editable .
 	$(BIN)/pip check

@@ -47,6 +47,7 @@ _CROPPED = 1.5  # times the crop's area from which on images are cropped
 HARMLESS = {
     "cache_gib",
     "checkpoint_every",
+    "cross_fit",
     "log_every",
     "confidence",
     "max_false_alarm_rate",
@@ -56,8 +57,13 @@ HARMLESS = {
     "tile_overlap",
     "tensorboard",
 }
-# The same of a finished model, whose calibration is bound to these too.
-HARMLESS_WHEN_FINISHED = HARMLESS - {"confidence", "max_false_alarm_rate", "tile_overlap"}
+# The same of a finished model, whose calibration and known defects are bound to these too.
+HARMLESS_WHEN_FINISHED = HARMLESS - {
+    "confidence",
+    "cross_fit",
+    "max_false_alarm_rate",
+    "tile_overlap",
+}
 
 
 def setting(default: Any, text: str, rule: Rule = ANY) -> Any:

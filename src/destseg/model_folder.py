@@ -25,8 +25,12 @@ FORMS = ("openvino", "onnx", "openvino-int8", "onnx-int8")
 SETTINGS = "settings.yaml"
 LOG = "log.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
-CROSS_FIT = "cross-fit"
-"""Folder of the models that learn without some known defects; gone when the run is done."""
+UNFINISHED = "unfinished"
+"""Folder of models that are there only until a run is done."""
+CANDIDATE = f"{UNFINISHED}/candidate"
+"""That of a run, until it was compared with the one that the run goes on from."""
+FOLD = f"{UNFINISHED}/fold-"
+"""Followed by a number: one that learns without some known defects."""
 TENSORBOARD = "tensorboard"
 RESULT = "result.json"
 """Of one of many categories: written last, when all of it is done."""
@@ -91,3 +95,21 @@ def remove_model(folder: Path) -> None:
         ) from error
     with contextlib.suppress(OSError):  # not empty: of someone else, or not there
         exports.rmdir()
+
+
+def unfinished_models(folder: Path) -> list[Path]:
+    """Return the folders of the models in that of a run that are gone when the run is done."""
+    return [folder / CANDIDATE, *sorted(folder.glob(f"{FOLD}[1-9]"))]
+
+
+def remove_unfinished(*places: Path) -> None:
+    """Take away ``unfinished_models``, or some of them; files of anyone else stay.
+
+    Raises:
+        BundleError: if something cannot be removed.
+    """
+    for place in places:
+        remove_model(place)
+        for empty in (place, place.parent):
+            with contextlib.suppress(OSError):  # not empty: of someone else, or not there
+                empty.rmdir()

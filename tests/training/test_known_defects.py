@@ -217,7 +217,7 @@ def test_only_the_heads_go_on(parts, settings, bad, plain, tmp_path):
     assert sorted(predictor.calibration.paths) == sorted(before.calibration.paths)
     assert {e["phase"] for e in log_of(tmp_path / "next") if e["event"] == "step"} == {"segment"}
     assert predictor.bundle.settings.training.lr_head == settings.training.lr_head / 2
-    assert not (tmp_path / "next/candidate").exists()
+    assert not (tmp_path / "next/unfinished").exists()
     assert not (tmp_path / "next/checkpoint.safetensors").exists()
     text = said(tmp_path / "next")
     assert "of 8 known defects" in text
@@ -242,7 +242,7 @@ def test_a_model_that_loses_a_defect_is_refused_and_its_training_kept(
     with pytest.raises(TrainingError, match=r"loses 8 of 8 known defects .*--accept-losses"):
         run(parts, folder, None, defects=bad, ancestor=plain)
     assert not (folder / "manifest.json").exists()
-    assert not (folder / "candidate").exists()
+    assert not (folder / "unfinished").exists()
     monkeypatch.setattr(guard, "decided", decided)
     steps = len(log_of(folder))
     learned = safetensors.numpy.load_file(folder / "checkpoint.safetensors")
@@ -332,6 +332,12 @@ def test_known_defects_of_other_weights_or_damaged_are_refused(finished, tmp_pat
     (folder / "defects.json").write_text(json.dumps({**content, "weights_sha256": "other"}))
     with pytest.raises(BundleError, match="got those of another"):
         load_known_defects(bundle)
+    (folder / "defects.json").write_text(json.dumps({**content, "format": 2}))
+    with pytest.raises(BundleError, match="expected format 1, got 2"):
+        load_known_defects(bundle)
+    more = [{**each, "of_a_later_version": 1} for each in content["defects"]]
+    (folder / "defects.json").write_text(json.dumps({**content, "defects": more}))
+    assert load_known_defects(bundle) is not None
     (folder / "defects.json").write_text("{}")
     with pytest.raises(BundleError, match="expected known defects"):
         load_known_defects(bundle)
@@ -409,7 +415,7 @@ def test_defects_of_few_are_asked_of_models_that_learned_without_them(
     assert "--cross-fit 2" in said(tmp_path / "without")
     steps = settings.training.denoise_steps + 3 * settings.training.segment_steps
     assert told == [(step, steps) for step in range(1, steps + 1)]
-    assert not (tmp_path / "run/cross-fit").exists()
+    assert not (tmp_path / "run/unfinished").exists()
 
 
 def test_a_fold_is_a_training_without_its_defects(parts, settings, bad, tmp_path, monkeypatch):
@@ -439,18 +445,81 @@ def test_cross_fitting_goes_on_where_it_was(parts, settings, bad, tmp_path, monk
     with pytest.raises(TrainingInterrupted):
         run(parts, folder, wanted, defects=box)
     monkeypatch.undo()
-    assert (folder / "cross-fit/2/checkpoint.safetensors").exists()
+    assert (folder / "unfinished/fold-2/checkpoint.safetensors").exists()
     models = watched(monkeypatch)
     run(parts, folder, wanted, defects=box, resume=True)
     assert models == whole
     assert (folder / "defects.json").read_bytes() == (tmp_path / "whole/defects.json").read_bytes()
-    assert not (folder / "cross-fit").exists()
+    assert not (folder / "unfinished").exists()
+
+
+def test_a_model_that_was_kept_is_not_refused_when_its_folds_go_on(
+    parts, bad, plain, tmp_path, monkeypatch
+):
+    box, folder = few(tmp_path, bad), tmp_path / "next"
+    options = {"defects": box, "ancestor": plain, "cross_fit": 2}
+    monkeypatch.setattr(
+        guard,
+        "decided",
+        lambda predictor, scores: dict.fromkeys(scores, predictor.bundle.folder == plain),
+    )
+    second = 2 * load_bundle(plain).settings.training.segment_steps
+    at_call(monkeypatch, SegmentPhase, second, send(signal.SIGTERM))
+    with pytest.raises(TrainingInterrupted):
+        run(parts, folder, None, **options, accept_losses=True)
+    kept = load_bundle(folder).weights_sha256
+    (folder / "unfinished/fold-1/checkpoint.safetensors").write_bytes(b"damaged")
+    told = []
+    run(parts, folder, None, **options, resume=True, on_progress=lambda *each: told.append(each))
+    assert load_bundle(folder).weights_sha256 == kept
+    assert not (folder / "unfinished").exists()
+    assert "this fold begins anew: " in said(folder)
+    assert told[-1][0] == told[-1][1]
+
+
+def test_cross_fitting_can_be_asked_for_when_a_run_is_resumed(
+    parts, settings, bad, tmp_path, monkeypatch
+):
+    box, folder = few(tmp_path, bad), tmp_path / "run"
+    at_call(monkeypatch, SegmentPhase, 1, send(signal.SIGTERM))
+    with pytest.raises(TrainingInterrupted):
+        run(parts, folder, settings, defects=box)
+    monkeypatch.undo()
+    asked = watched(monkeypatch)
+    predictor = run(parts, folder, None, defects=box, resume=True, cross_fit=2)
+    assert len(asked) == 2
+    assert set(load_known_defects(predictor.bundle).missed(predictor.calibration)) == {
+        "dent",
+        "hole",
+    }
+
+
+def test_an_image_without_a_mask_does_not_keep_its_type_from_being_cross_fitted(
+    parts, settings, bad, tmp_path
+):
+    box = few(tmp_path, bad)
+    (box / "hole/unmarked.png").write_bytes((bad / "stain/000.png").read_bytes())
+    predictor = run(parts, tmp_path / "run", settings.replace(cross_fit=2), defects=box)
+    missed = load_known_defects(predictor.bundle).missed(predictor.calibration)
+    assert {name: rate.total for name, rate in missed.items()} == {"dent": 1, "hole": 4}
+    assert ", in part by models that learned without them" in said(tmp_path / "run")
+
+
+def test_cross_fitting_with_nothing_to_do_says_so(parts, settings, bad, tmp_path):
+    box = tmp_path / "holes"
+    for place in ("hole", "ground_truth/hole"):
+        shutil.copytree(bad / place, box / place)
+    run(parts, tmp_path / "run", settings.replace(cross_fit=2), defects=box)
+    assert "--cross-fit has nothing to do" in said(tmp_path / "run")
+    run(parts, tmp_path / "good", settings.replace(cross_fit=2))
+    assert "--cross-fit has nothing to do" in said(tmp_path / "good")
 
 
 def test_a_run_that_replaces_another_begins_its_folds_anew(parts, settings, bad, tmp_path):
-    place = tmp_path / "run/cross-fit/1"
-    place.mkdir(parents=True)
-    (place / "checkpoint.safetensors").write_bytes(b"of another run")
+    places = [tmp_path / "run/unfinished" / name for name in ("fold-1", "candidate")]
+    for place in places:
+        place.mkdir(parents=True)
+        (place / "checkpoint.safetensors").write_bytes(b"of another run")
     run(
         parts,
         tmp_path / "run",
@@ -458,7 +527,7 @@ def test_a_run_that_replaces_another_begins_its_folds_anew(parts, settings, bad,
         defects=few(tmp_path, bad),
         overwrite=True,
     )
-    assert not place.exists()
+    assert not any(place.exists() for place in places)
 
 
 def test_what_the_ancestor_learned_is_in_no_fold(parts, settings, bad, tmp_path, monkeypatch):
@@ -482,10 +551,10 @@ def test_folds_are_no_part_of_the_curves_and_delete_nothing_of_others(
     parts, settings, bad, tmp_path
 ):
     folder = tmp_path / "run"
-    (folder / "cross-fit").mkdir(parents=True)
-    (folder / "cross-fit/mine.txt").write_text("kept")
+    (folder / "unfinished").mkdir(parents=True)
+    (folder / "unfinished/mine.txt").write_text("kept")
     run(parts, folder, settings.replace(cross_fit=2), defects=few(tmp_path, bad))
-    assert [path.name for path in (folder / "cross-fit").iterdir()] == ["mine.txt"]
+    assert [path.name for path in (folder / "unfinished").iterdir()] == ["mine.txt"]
     own = [e for e in log_of(folder) if e["event"] == "step" and "fold" not in e]
     assert len([e for e in log_of(folder) if "fold" in e and e["event"] == "step"]) == 6
     curve = training_curves(folder)["phase 2"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from destseg.data.files import write_atomically
@@ -67,8 +67,8 @@ class KnownDefects:
     def missed(self, calibration: Calibration) -> dict[str, Rate]:
         """Return how many of each type are missed at the threshold, of those not learned.
 
-        Where all of a type are learned, what counts is whether models that learned without them
-        found them; without such models the type is not there, as nothing can be said of it.
+        Of those that are learned it counts whether models that learned without them found them,
+        where there are such models.  A type of which nothing can be said is not there.
         """
         missed: dict[str, list[bool]] = {}
         for each in sorted(self.defects, key=lambda defect: defect.defect_type):
@@ -90,11 +90,11 @@ class KnownDefects:
         all_learned = sorted({each.defect_type for each in self.defects} - set(missed))
         lines = [f"of known defects that were not learned, missed: {_worded(total)}"]
         fitted = {each.defect_type for each in self.defects if each.found_left_out is not None}
-        how = ", by models that learned without them"
-        lines += [
-            f"  {name}: {_worded(rate)}{how if name in fitted else ''}"
-            for name, rate in missed.items()
-        ]
+        kept = {each.defect_type for each in self.defects if not each.learned}
+        for name, rate in missed.items():
+            part = ", in part" if name in kept else ","
+            how = f"{part} by models that learned without them" if name in fitted else ""
+            lines.append(f"  {name}: {_worded(rate)}{how}")
         return lines + [f"  {name}: all learned, so not known" for name in all_learned]
 
     def to_dict(self, calibration: Calibration) -> dict[str, Any]:
@@ -121,8 +121,13 @@ def load_known_defects(bundle: Bundle) -> KnownDefects | None:
         return None
     try:
         content = json.loads(path.read_bytes())
+        if content["format"] != FORMAT:
+            raise BundleError(
+                f"{path}: expected format {FORMAT}, got {content['format']}. Use the version of "
+                "destseg that wrote it, or remove the file."
+            )
         known = KnownDefects(
-            content["weights_sha256"], tuple(KnownDefect(**each) for each in content["defects"])
+            content["weights_sha256"], tuple(map(_known_defect, content["defects"]))
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BundleError(
@@ -133,6 +138,11 @@ def load_known_defects(bundle: Bundle) -> KnownDefects | None:
             f"{path}: expected scores of this model, got those of another. Remove it."
         )
     return known
+
+
+def _known_defect(content: Mapping[str, Any]) -> KnownDefect:
+    names = {each.name for each in fields(KnownDefect)}  # a later version may write more
+    return KnownDefect(**{name: value for name, value in content.items() if name in names})
 
 
 def _worded(rate: Rate) -> str:

@@ -7,14 +7,14 @@ models are asked, each at its own threshold, and thrown away; the finished model
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from destseg.data.defects import Defect
+from destseg.errors import TrainingError
 from destseg.inference.bundle import save_bundle
 from destseg.model.destseg import DeSTSeg
-from destseg.model_folder import CHECKPOINT, CROSS_FIT, remove_model
+from destseg.model_folder import CHECKPOINT, FOLD
 from destseg.training.checkpoint import Checkpoint, load_checkpoint
 from destseg.training.determinism import exact
 from destseg.training.guard import decided, scores_of
@@ -30,10 +30,10 @@ def cross_fitted(
     known: KnownParts,
     folds: Sequence[Sequence[Defect]],
     folder: Path,
-) -> dict[str, bool]:
+) -> tuple[dict[str, bool], float]:
     """Return whether each defect of a fold was found by a model that learned without it.
 
-    Interrupted and called again it goes on where it was: its states stay until ``remove_folds``.
+    Interrupted and called again it goes on where it was: its models stay until they are removed.
 
     Args:
         learning: of the run.
@@ -43,13 +43,14 @@ def cross_fitted(
         folder: of the run.
 
     Returns:
-        By the SHA-256 of the image; in the first of several processes, in the others nothing.
+        By the SHA-256 of the image; in the first of several processes, in the others nothing.  And
+        the seconds that it took, those before an interruption too.
     """
     settings = learning.settings
     found: dict[str, bool] = {}
+    seconds = 0.0
     for number, fold in enumerate(folds):
-        place = folder / CROSS_FIT / str(number + 1)
-        state = place / CHECKPOINT
+        place = folder / f"{FOLD}{number + 1}"
         learning.log.fold = number + 1
         learning.log.say(
             f"fold {number + 1} of {len(folds)}: the heads learn again without {len(fold)} of the "
@@ -57,11 +58,11 @@ def cross_fitted(
         )
         out = {defect.sha256 for defect in fold}
         with exact(settings.training.seed, learning.device):
-            saved = _state(state, learning)
+            saved = _state(place / CHECKPOINT, learning)
             model = heads_anew(finished, learning)
             if saved is not None:
                 model.load_state_dict(dict(saved.model))
-            learning.run(
+            seconds += learning.run(
                 model,
                 learning.batches([each for each in known.learned if each.sha256 not in out]),
                 place,
@@ -72,28 +73,22 @@ def cross_fitted(
         if rank() != 0:
             continue
         weights = weights_of(model)
-        bundle = save_bundle(place / "model", settings, weights, {}, learning.source.roi)
+        bundle = save_bundle(place, settings, weights, {}, learning.source.roi)
         predictor = calibrated(bundle, learning.source, settings.training.device)
         paths = [each.sample.path for each in fold]
         found |= decided(predictor, scores_of(predictor, [each.sha256 for each in fold], paths))
     learning.log.fold = None
-    return found
-
-
-def remove_folds(folder: Path) -> None:
-    """Take away what ``cross_fitted`` left in the folder of a run; files of anyone else stay."""
-    for place in (folder / CROSS_FIT).glob("[1-9]"):
-        (place / CHECKPOINT).unlink(missing_ok=True)
-        remove_model(place / "model")
-        for each in (place / "model", place, folder / CROSS_FIT):
-            with contextlib.suppress(OSError):  # not empty: of someone else, or not there
-                each.rmdir()
+    return found, seconds
 
 
 def _state(path: Path, learning: Learning) -> Checkpoint | None:
     """Return the saved state of a fold if there is one and it is of this run."""
     if not path.exists():
         return None
-    saved = load_checkpoint(path)
+    try:
+        saved = load_checkpoint(path)
+    except TrainingError as error:  # minutes are lost, not the run
+        learning.log.say(f"note: this fold begins anew: {error}")
+        return None
     own = (learning.settings.to_dict(), learning.source.sha256)
     return saved if (saved.settings, saved.data_sha256) == own else None

@@ -5,7 +5,6 @@ Both are asked about the same images, each at its own threshold.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,6 @@ from destseg.inference.result import Failure
 from destseg.training.good_parts import GoodParts
 from destseg.training.known_parts import KnownParts
 from destseg.training.log import TrainingLog
-
-CANDIDATE = "candidate"
-"""Folder in that of a run where a model lies until it was compared with its ancestor."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +153,6 @@ def guarded(
             "whether they are still found. Give all of them with --defects."
         )
     if guard.lost and not accept_losses:
-        shutil.rmtree(predictor.bundle.folder, ignore_errors=True)
         raise TrainingError(
             f"the new model loses {len(guard.lost)} of {len(defects)} known defects that "
             f"{ancestor.bundle.folder} found: {some(guard.lost)}. It was not kept, but its "

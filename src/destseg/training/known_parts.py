@@ -89,28 +89,24 @@ class KnownParts:
         }
 
     def few(self) -> dict[str, list[Defect]]:
-        """Return by type the defects of those of which all are learned."""
-        counts = self.counts()
-        return {
-            name: [each for each in self.learned if each.defect_type == name]
-            for name, count in counts.items()
-            if not count["measured"]
-        }
+        """Return by type the defects of those of which none with a mask is kept from learning.
+
+        What the model learned that the run goes on from is not there: no model forgets it.
+        """
+        kept = {each.defect_type for each in self.measured if each.mask is not None}
+        few: dict[str, list[Defect]] = {}
+        for each in sorted(self.learned, key=lambda defect: (defect.defect_type, defect.sha256)):
+            if each.defect_type not in kept and each.sha256 not in self.known_before:
+                few.setdefault(each.defect_type, []).append(each)
+        return few
 
     def folds(self, count: int) -> list[list[Defect]]:
-        """Part the defects of which none is measured; a type is spread over as many as it can be.
-
-        What the model learned that the run goes on from is in none: no model forgets it.
+        """Part the defects of ``few``; a type is spread over as many folds as it can be.
 
         Args:
             count: how many folds; fewer where there are too few defects.
         """
-        ordered = [
-            each
-            for of_type in self.few().values()
-            for each in sorted(of_type, key=lambda defect: defect.sha256)
-            if each.sha256 not in self.known_before
-        ]
+        ordered = [each for of_type in self.few().values() for each in of_type]
         return [fold for number in range(count) if (fold := ordered[number::count])]
 
     def _tell(self, log: TrainingLog, folds: int) -> None:
@@ -127,11 +123,17 @@ class KnownParts:
                 f"note: images without a mask are used for measuring only: of {some(unmarked)}. To "
                 "learn from them, mark their defects."
             )
-        if not folds and (few := list(self.few())):
+        few = list(self.few())
+        if few and not folds:
             log.say(
-                f"note: all of {some(few)} are learned, as there are fewer than {MEASURED} of each "
-                "type: how many like them would be missed is then not known. To measure it, let "
-                "the heads learn twice more: --cross-fit 2."
+                f"note: all of {some(few)} are learned, as there are fewer than {MEASURED} with a "
+                "mask of each type: how many like them would be missed is then not known. To "
+                "measure it, let the heads learn twice more: --cross-fit 2."
+            )
+        if folds and not few:
+            log.say(
+                f"note: --cross-fit has nothing to do: it is for types with fewer than {MEASURED} "
+                "images with a mask, and no model learned any of these before."
             )
 
 

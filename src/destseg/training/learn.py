@@ -107,7 +107,8 @@ class Learning:
         teacher: where the teacher's weights came from.
         device: where the model is.
         log: is told.
-        on_progress: called after each step, with the steps done and those of the whole run.
+        on_progress: called after each step, and where a run is resumed, with the steps done and
+            those of the whole run.
         steps: of the whole run.
         ancestor: the finished model that the run goes on from; ``None``: all is learned anew.
     """
@@ -172,6 +173,7 @@ class Learning:
                 start = START
                 if saved is not None and phase.name == saved.phase:
                     start = Progress(saved.step, saved.optimizer, saved.scaler)
+                    self.on_progress(earlier + saved.step, self.steps)
 
                 def save(progress: Progress, name: str = phase.name) -> None:
                     if rank() != 0:

@@ -24,6 +24,7 @@ from destseg.model_folder import (
     SETTINGS,
     WEIGHTS,
     WRITTEN_BY_TRAINING,
+    unfinished_models,
 )
 from destseg.training.checkpoint import Checkpoint, load_checkpoint
 from destseg.training.good_parts import GoodParts, fingerprint, run_fingerprint
@@ -85,7 +86,8 @@ def require_apart_from(
     read += files_of(defects)
     if ancestor is not None:
         read += [ancestor.bundle.folder / name for name in (MANIFEST, WEIGHTS, CALIBRATION)]
-    require_apart([folder / name for name in WRITTEN_BY_TRAINING], read)
+    places = (folder, *unfinished_models(folder))
+    require_apart([place / name for place in places for name in WRITTEN_BY_TRAINING], read)
 
 
 def region_of_interest(

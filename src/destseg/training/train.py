@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,26 @@ import torch
 import destseg
 from destseg.config import Settings
 from destseg.data.defects import defect_samples
-from destseg.errors import SettingsError
+from destseg.errors import BundleError, SettingsError
 from destseg.inference.ancestor import TRAINED_ON, Ancestor
-from destseg.inference.bundle import Bundle, save_bundle, save_calibration
+from destseg.inference.bundle import Bundle, load_bundle, save_bundle, save_calibration
 from destseg.inference.known_defects import KnownDefects, save_known_defects
 from destseg.inference.predictor import Predictor, load
 from destseg.model.destseg import DeSTSeg
 from destseg.model.device import resolve_device
-from destseg.model_folder import CHECKPOINT, remove_model
+from destseg.model_folder import (
+    CANDIDATE,
+    CHECKPOINT,
+    remove_model,
+    remove_unfinished,
+    unfinished_models,
+)
 from destseg.phases import SEGMENT
 from destseg.synthesis.variation import taken_off
-from destseg.training.cross_fit import cross_fitted, remove_folds
+from destseg.training.cross_fit import cross_fitted
 from destseg.training.determinism import exact
 from destseg.training.good_parts import GoodParts
-from destseg.training.guard import CANDIDATE, guarded, measured
+from destseg.training.guard import guarded, measured
 from destseg.training.known_parts import KnownParts
 from destseg.training.learn import Learning, starting_model, weights_of
 from destseg.training.log import TrainingLog
@@ -115,6 +120,8 @@ def train(
             log.say(note)
         source = GoodParts.read(data, settings, log, roi, bad, ancestor)
         known = None
+        if defects is None and settings.training.cross_fit:
+            log.say("note: --cross-fit has nothing to do without known defects: give --defects.")
         if defects is not None:
             good = [*source.training.paths, *(each.path for each in source.calibration_images)]
             known = KnownParts.read(defects, bad, settings, log, good, ancestor)
@@ -144,7 +151,7 @@ def train(
                     remove_model(folder)
                     log.restart()
                 if saved is None:
-                    remove_folds(folder)  # of another run
+                    remove_unfinished(*unfinished_models(folder))  # of another run
                 note_beginning(folder, settings, roi)
             if less := taken_off(settings.variation, batches.variation):
                 log.say(less)
@@ -155,9 +162,10 @@ def train(
             predictor, noted = _finished(
                 learning, model, facts, known, folder, accept_losses=accept_losses
             )
-        found = {}
+        found: dict[str, bool] = {}
         if known is not None:
-            found = cross_fitted(learning, model, known, folds, folder)
+            found, more = cross_fitted(learning, model, known, folds, folder)
+            seconds += more
         if main:
             if noted is not None:
                 noted = noted.left_out(found)
@@ -165,7 +173,7 @@ def train(
                 for line in noted.lines(predictor.calibration):
                     log.say(line)
             (folder / CHECKPOINT).unlink(missing_ok=True)
-            remove_folds(folder)
+            remove_unfinished(*unfinished_models(folder))
             calibration = predictor.calibration
             log.say(
                 f"done in {seconds / 60:.1f} min; threshold {calibration.threshold:.4f}, "
@@ -204,10 +212,21 @@ def _finished(
         log.say(warning)
     if ancestor is None:
         return predictor, measured(predictor, known)
-    noted = guarded(predictor, ancestor, source, known, log, accept_losses=accept_losses)
-    save_calibration(save(folder), predictor.calibration)
-    shutil.rmtree(place)
+    # A run that was interrupted in its folds has been through this.
+    accepted = accept_losses or _is_kept(folder, predictor.bundle.weights_sha256)
+    try:
+        noted = guarded(predictor, ancestor, source, known, log, accept_losses=accepted)
+        save_calibration(save(folder), predictor.calibration)
+    finally:
+        remove_unfinished(place)
     return load(folder, backend="torch", device=wanted), noted
+
+
+def _is_kept(folder: Path, weights_sha256: str) -> bool:
+    try:
+        return load_bundle(folder).weights_sha256 == weights_sha256
+    except BundleError:  # none yet
+        return False
 
 
 def _facts(
