@@ -13,6 +13,7 @@ Of four defects of a type training itself keeps one to measure with: with k = 5,
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import statistics
@@ -26,6 +27,7 @@ import numpy as np
 import destseg
 from destseg.cli.flags import add_settings_flags, base_settings, settings_options
 from destseg.config import Settings
+from destseg.data.masks import read_mask
 from destseg.data.samples import test_samples
 from destseg.model_folder import MANIFEST
 from provenance import commit, environment
@@ -102,13 +104,20 @@ def drawn(
     for name in sorted({str(each.defect_type) for each in samples if each.is_defective}):
         of_type = [each for each in samples if each.defect_type == name and each.mask]
         count = min(k, max(0, len(of_type) - 1))
-        chosen = random.permutation(len(of_type))[:count]
+        # A data set may have masks that mark nothing; from these nothing can be learned.
+        order = (i for i in random.permutation(len(of_type)) if marks(of_type[i].mask))
+        chosen = itertools.islice(order, count)
         learned += [of_type[i] for i in sorted(chosen)] if name != without else []
     seen = {each.path for each in learned}
     rest = [each for each in samples if each.path not in seen]
     if without is not None:
         rest = [each for each in rest if not each.is_defective or each.defect_type == without]
     return learned, rest
+
+
+def marks(mask: Path | None) -> bool:
+    """Return whether a mask marks a defect."""
+    return mask is not None and bool(read_mask(mask).any())
 
 
 def row_of(

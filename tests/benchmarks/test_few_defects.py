@@ -3,7 +3,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import load_script, write_category
 from destseg.data.samples import test_samples as samples_of
@@ -27,6 +29,15 @@ def test_what_is_learned_is_not_measured(script, tmp_path):
     assert none == []
     assert Counter(each.defect_type for each in unknown) == {"good": 2, "hole": 2}
     assert script.drawn(samples, 9, 0, None)[0] != []  # one is always left to measure
+
+
+def test_a_mask_that_marks_nothing_is_not_learned(script, tmp_path):
+    category = write_category(tmp_path / "category", 0)
+    empty, _ = sorted((category / "ground_truth/hole").iterdir())
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(empty)
+    for draw in range(4):
+        (learned,), _ = script.drawn(samples_of(category), 1, draw, None)
+        assert learned.mask != empty
 
 
 def test_a_quick_run_gives_rows_and_a_table(
