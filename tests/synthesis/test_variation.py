@@ -10,7 +10,6 @@ from destseg.synthesis.variation import (
     Variation,
     beyond_their_own,
     draw_variation,
-    noise_of,
     taken_off,
     vary,
 )
@@ -182,28 +181,6 @@ def test_two_standard_deviations_of_their_own_colour_are_taken_off():
 def test_a_grey_cameras_images_are_given_no_colour():
     assert beyond_their_own(VariationSettings(), STILL).white_balance == 0
     assert beyond_their_own(VariationSettings(), STILL).light == 0.2
-
-
-def noisy(deviation, seed=0):
-    """Shades, edges and coarse stripes that an estimate of noise has to see through."""
-    down, right = np.mgrid[:192, :256]
-    shown = 60 + right / 4 + 40 * (down % 48 < 20) + 30 * np.sin(down / 9)
-    noise = np.random.default_rng(seed).normal(0, deviation, shown.shape)
-    return np.rint(shown + noise).clip(0, 255).astype(np.uint8)[..., None].repeat(3, 2)
-
-
-@pytest.mark.parametrize("deviation", [1.0, 2.0, 5.0, 10.0])
-def test_the_noise_of_an_image_is_seen_through_its_edges(deviation):
-    rounded = np.hypot(deviation, 1 / np.sqrt(12))  # to whole grey levels
-    assert noise_of(noisy(deviation)) == pytest.approx(rounded, rel=0.1)
-
-
-def test_two_standard_deviations_of_their_own_noise_are_taken_off():
-    deviations = np.linspace(2, 4, 40)
-    found = beyond_their_own(only(noise=3.0), [noisy(d, seed=int(d * 100)) for d in deviations])
-    assert found.noise == pytest.approx(3 - 2 * np.std(deviations), abs=0.15)
-    assert beyond_their_own(only(noise=1.0), [noisy(d) for d in deviations]).noise == 0
-    assert beyond_their_own(only(noise=1.5), [noisy(2.0, seed) for seed in range(9)]).noise > 1.4
 
 
 def test_what_is_taken_off_is_told():

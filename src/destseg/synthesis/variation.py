@@ -16,8 +16,6 @@ from destseg.synthesis.textures import Images
 
 _LOOKED_AT = 64
 _GRAINS = 2**20
-_ACROSS = np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32) / 6  # keeps the noise's deviation
-_MEDIAN_OF_A_NORMAL = 0.6745  # median of the absolute value, of a standard deviation of 1
 _OFTEN = 1 / 3  # each of the camera's changes: most images have one, some all, some none
 
 
@@ -54,45 +52,26 @@ def beyond_their_own(settings: VariationSettings, images: Images) -> VariationSe
     """Return settings less what good images vary by among themselves, from which it is learned.
 
     Where the light changes from part to part already, more of it would only teach that brightness
-    means nothing (measured: magnetic tiles lose a third of their pixel AP), and where some images
-    are noisier than others more noise, that grain means nothing.  What is taken off is two standard
-    deviations: of the logarithm of the images' means, of all colours and of each, and of their
-    noise.
+    means nothing (measured: magnetic tiles lose a third of their pixel AP).  What is taken off is
+    two standard deviations of the logarithm of the images' means, of all colours and of each.
 
     Args:
         settings: what may change on the line.
         images: good parts, uint8 RGB [h, w, 3]; some of them are looked at, spread over all.
     """
-    if not (settings.light or settings.white_balance or settings.noise):
+    if not settings.light and not settings.white_balance:
         return settings
-    looked_at = [images[k] for k in evenly(range(len(images)), _LOOKED_AT)]
+    looked_at = (images[k] for k in evenly(range(len(images)), _LOOKED_AT))
     means = np.log([image.mean((0, 1)) + 1 for image in looked_at])  # [n, 3]; + 1: black has one
     light = means.mean(1, keepdims=True)
     light_varies = 2 * float(light.std())
     colour_varies = 2 * float((means - light).std(0).max())
     grey = not (means - light).any()  # of a grey camera, whose images have no colour to change
-    noise_varies = 2 * float(np.std([noise_of(image) for image in looked_at]))
     return dataclasses.replace(
         settings,
         light=max(0.0, settings.light - light_varies),
         white_balance=0.0 if grey else max(0.0, settings.white_balance - colour_varies),
-        noise=max(0.0, settings.noise - noise_varies),
     )
-
-
-def noise_of(image: NDArray[np.uint8]) -> float:
-    """Return the standard deviation of an image's noise in grey levels, estimated.
-
-    It is that of what is left of the image's second derivatives across each other, in which edges
-    and shades cancel (Immerkær, Fast Noise Variance Estimation, 1996), by their median, which
-    texture in less than half of the image does not touch.
-
-    Args:
-        image: uint8 RGB [h, w, 3].
-    """
-    grey = image.mean(2, dtype=np.float32)
-    left = cv2.filter2D(grey, cv2.CV_32F, _ACROSS)
-    return float(np.median(np.abs(left))) / _MEDIAN_OF_A_NORMAL
 
 
 def taken_off(asked: VariationSettings, given: VariationSettings) -> str | None:
@@ -104,7 +83,7 @@ def taken_off(asked: VariationSettings, given: VariationSettings) -> str | None:
     ]
     if not less:
         return None
-    return f"the good images differ by themselves, so less is varied: {', '.join(less)}"
+    return f"the good images differ in light already, so less is varied: {', '.join(less)}"
 
 
 def draw_variation(generator: np.random.Generator, settings: VariationSettings) -> Variation | None:
