@@ -97,6 +97,7 @@ OTHER: dict[str, Any] = {
     "head_width": 32,
     "head_dilations": (1, 2),
     "surface_width": 16,
+    "consensus": 0.5,
     "textures": "some/folder",
     "perlin_units": "pixels",
     "perlin_octaves": (1, 3),

@@ -274,6 +274,12 @@ class ModelSettings:
         "leaves it out, as in the paper.",
         at_least(0),
     )
+    consensus: float = setting(
+        0.25,
+        "With a surface head: how much of the map is the lower of the two heads' answers, the rest "
+        "is the higher, so that what both mark stands above what one marks. 0: the higher alone.",
+        FRACTION,
+    )
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class SettingsKeywords(TypedDict, total=False):
     head_width: int
     head_dilations: tuple[int, ...]
     surface_width: int
+    consensus: float
     textures: str | os.PathLike[str]
     perlin_units: Literal["cells", "pixels"]
     perlin_octaves: tuple[int, int]

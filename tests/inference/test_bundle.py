@@ -25,7 +25,9 @@ from destseg.inference.bundle import (
 )
 from destseg.inference.calibration import TOLERANCE, Calibration
 
-SETTINGS = Settings.from_preset("paper", image_size=96, score_fraction=0.02, seed=5)
+SETTINGS = Settings.from_preset(
+    "paper", image_size=96, score_fraction=0.02, seed=5, surface_width=8
+)
 ARRAYS = {
     "matrix": np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32),
     "half": np.arange(6, dtype=np.float16).reshape(2, 3),
@@ -159,7 +161,8 @@ def test_a_calibration_from_another_bundle_is_refused(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("group", "name", "value"), [("data", "image_size", 64), ("decision", "score_fraction", 0.5)]
+    ("group", "name", "value"),
+    [("data", "image_size", 64), ("model", "consensus", 0.5), ("decision", "score_fraction", 0.5)],
 )
 def test_settings_changed_by_hand_are_refused_where_the_threshold_depends_on_them(
     group, name, value, folder
@@ -168,6 +171,18 @@ def test_settings_changed_by_hand_are_refused_where_the_threshold_depends_on_the
     settings[group][name] = value
     change(folder / MANIFEST, settings=settings)
     assert name in refusal(folder)
+
+
+def test_a_model_of_before_there_was_a_consensus_has_none(folder):
+    settings = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["settings"]
+    assert settings["model"].pop("consensus") > 0
+    change(folder / MANIFEST, settings=settings)
+    assert "consensus: calibrated for 0.25, the model has 0.0" in refusal(folder)
+    calibration = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
+    del calibration["consensus"]
+    (folder / CALIBRATION).write_text(json.dumps(calibration), encoding="utf-8")
+    assert load_bundle(folder).settings.model.consensus == 0
+    assert Settings.from_dict(settings).model.consensus == 0.25
 
 
 def test_the_false_alarm_rate_may_be_changed_in_the_calibration(folder):

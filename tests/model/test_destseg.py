@@ -154,8 +154,9 @@ def test_the_map_is_the_upsampled_sigmoid_of_the_logits(tiny_settings):
         torch.testing.assert_close(model(images()), expected)
 
 
-def test_the_surface_head_can_only_add_and_never_more_than_its_weight(tiny_settings):
-    model = tiny_model(tiny_settings)
+@pytest.mark.parametrize("consensus", [0.0, 0.25, 1.0])
+def test_the_map_lies_between_the_higher_and_the_lower_answer(tiny_settings, consensus):
+    model = tiny_model(tiny_settings.replace(consensus=consensus))
     with torch.no_grad():
         taps, made = model.features(model.normalize(images()))
         described = describe(taps, compare(taps, made))
@@ -166,8 +167,10 @@ def test_the_surface_head_can_only_add_and_never_more_than_its_weight(tiny_setti
         main = torch.sigmoid(model.segment(images()))
         assert (broad.shape, main.shape) == ((2, 1, 8, 8), (2, 1, 16, 16))
         broad = F.interpolate(broad, size=(16, 16), mode="bilinear")
-        expected = torch.where(main > 0.9 * broad, main, 0.9 * broad)
-        assert 0 < (main > 0.9 * broad).float().mean() < 1  # both are seen
+        sure = main > 0.9 * broad
+        assert 0 < sure.float().mean() < 1  # both are seen
+        higher, lower = (torch.where(which, main, 0.9 * broad) for which in (sure, ~sure))
+        expected = (1 - consensus) * higher + consensus * lower
         expected = F.interpolate(expected, size=(64, 64), mode="bilinear")
         torch.testing.assert_close(model(images()), expected)
 

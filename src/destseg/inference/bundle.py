@@ -130,6 +130,11 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
     return replace(bundle, calibration=calibration)
 
 
+def _with_what_was(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's settings with what its map was before there was a setting for it."""
+    return {**settings, "model": {"consensus": 0.0, **settings["model"]}}
+
+
 def own_files(folder: str | Path) -> list[Path]:
     """Return what makes a bundle, there or not: nothing else may be written over it."""
     folder = Path(folder)
@@ -154,7 +159,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             )
         bundle = Bundle(
             folder=folder,
-            settings=Settings.from_dict({**manifest["settings"]}),
+            settings=Settings.from_dict(_with_what_was(manifest["settings"])),
             weights_sha256=manifest["weights_sha256"],
             calibration=None,
             training={**manifest["training"]},

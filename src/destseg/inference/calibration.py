@@ -170,6 +170,7 @@ class Calibration:
         confidence: with which the rate asked for is to hold; 0 is in the mean.
         group_by: by what images were grouped, as the setting of that name says.
         groups: of the images, in the order of ``scores``; ``None``: each is one by itself.
+        consensus: of the two heads, in the maps.
     """
 
     scores: tuple[float, ...]
@@ -187,6 +188,7 @@ class Calibration:
     confidence: float = 0.0
     group_by: str = EACH_IMAGE
     groups: tuple[str, ...] | None = None
+    consensus: float = 0.0
 
     def __post_init__(self) -> None:
         if not len(self.scores) == len(self.peaks) == len(self.paths) > 0:
@@ -607,4 +609,5 @@ def _scored_with(settings: Settings) -> dict[str, Any]:
         "score_fraction": settings.decision.score_fraction,
         "tile": data.tile,
         "tile_overlap": data.tile_overlap if data.tile else 0.0,
+        "consensus": settings.model.consensus if settings.model.surface_width else 0.0,
     }

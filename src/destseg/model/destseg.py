@@ -17,7 +17,7 @@ from destseg.model.student import SharedStudent, Student
 TEACHER_STRIDES = (4, 8, 16)
 
 SURFACE_WEIGHT = 0.9
-"""What the surface head may say at most: beside a sure find of the main head it does not count."""
+"""What the surface head may say at most, so that it is never above a sure find of the main head."""
 
 
 class DeSTSeg(nn.Module):
@@ -28,6 +28,7 @@ class DeSTSeg(nn.Module):
         student: features of the same shapes.
         head: logits from the compared features.
         surface: a second head, for broad regions of another surface; ``None`` as in the paper.
+        consensus: how much of the map is the lower of the two heads' answers, in [0, 1].
     """
 
     mean: Tensor
@@ -39,12 +40,14 @@ class DeSTSeg(nn.Module):
         student: Student | SharedStudent,
         head: Head,
         surface: SurfaceHead | None = None,
+        consensus: float = 0.0,
     ) -> None:
         super().__init__()
         self.teacher = teacher.requires_grad_(False).eval()
         self.student = student
         self.head = head
         self.surface = surface
+        self.consensus = consensus
         # In pixel values, so that one subtraction and one division normalise an image.
         self.register_buffer("mean", 255 * torch.tensor(teacher.mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(teacher.std).view(1, 3, 1, 1))
@@ -69,7 +72,7 @@ class DeSTSeg(nn.Module):
         finest = _probabilities(self.head(compared))
         if self.surface is not None:
             broad = _probabilities(self.surface(describe(teacher, compared)))
-            finest = torch.maximum(finest, upsample(SURFACE_WEIGHT * broad, 2))
+            finest = _joined(finest, upsample(SURFACE_WEIGHT * broad, 2), self.consensus)
         return upsample(finest, TEACHER_STRIDES[0])
 
     def segment(self, images: Tensor) -> Tensor:
@@ -96,6 +99,12 @@ def _probabilities(logits: Tensor) -> Tensor:
     # Out of the channels' axis and back: ONNX Runtime would work on blocks of 16 channels, of
     # which one is there, up to the image's size (measured: 3 % of the whole).
     return torch.sigmoid(logits.float()[:, 0].unsqueeze(1))
+
+
+def _joined(one: Tensor, other: Tensor, consensus: float) -> Tensor:
+    """Return the higher of two answers, less a part of how far the lower one is below it."""
+    higher = torch.maximum(one, other)
+    return higher - consensus * (one - other).abs() if consensus else higher
 
 
 def _at_unit_length(x: Tensor) -> Tensor:
@@ -166,4 +175,4 @@ def build_model(
     # Last, so that the others' weights are drawn as they are without it.
     width = settings.surface_width
     surface = SurfaceHead(teacher.channels, width) if width else None
-    return DeSTSeg(teacher, student, head, surface)
+    return DeSTSeg(teacher, student, head, surface, settings.consensus)
