@@ -802,7 +802,8 @@ def calibrate(
         confidence: with which that rate is to hold, in [0, 1), 0 in the mean; ``None`` keeps it.
         restore: name of a kept calibration to go back to, alone.
         on_progress: called after each image, with those of all forms.
-        **runtime: as for ``load``, where ``model`` is a folder; quantised forms run on the CPU.
+        **runtime: as for ``load``, where ``model`` is a folder; quantised forms run on the CPU, and
+            a quantised backend or predictor stands for the form that it was made from.
 
     Raises:
         DataError: if good images are missing or are those of the training, if there is nothing to
@@ -815,17 +816,24 @@ def calibrate(
     """
     from destseg.data.groups import group_names
     from destseg.inference.bundle import load_bundle
+    from destseg.inference.exports import find_exports
     from destseg.inference.predictor import load
     from destseg.inference.recalibration import calibrate_forms, new_good_images
 
     folder = _folder(model)
 
     def open_form(name: str | None) -> Predictor:
-        if name is None:
-            return _predictor(model, runtime)
-        # The device is that of the fp32 form; quantised ones are made for processors.
-        own: RuntimeKeywords = {**runtime, "backend": name, "device": "cpu"}
-        return load(folder, **own)
+        if name is not None:
+            # The device is that of the fp32 form; quantised ones are made for processors.
+            own: RuntimeKeywords = {**runtime, "backend": name, "device": "cpu"}
+            return load(folder, **own)
+        opened = _predictor(model, runtime)
+        if not opened.backend_name.endswith("-int8"):
+            return opened
+        made_from = opened.backend_name.removesuffix("-int8")
+        there = made_from in find_exports(opened.bundle)
+        plain: RuntimeKeywords = {**runtime, "backend": made_from if there else "auto"}
+        return load(folder, **plain)
 
     if isinstance(good, str | os.PathLike):
         good = [good]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import destseg
 from destseg.cli.main import main
 from destseg.inference.bundle import load_bundle
 from destseg.inference.calibration import TOLERANCE
@@ -507,3 +508,21 @@ def test_every_command_says_what_a_guarantee_by_groups_is_about(
         main(list(map(str, words)))
         said = " ".join(capsys.readouterr().out.split())  # lines end where the terminal does
         assert told.format("for a new image of a new group") in said
+
+
+@pytest.mark.parametrize("backend", ["onnx-int8", "auto"])
+def test_an_int8_backend_gives_fp32_no_threshold(with_int8, tmp_path, calibrate, backend):
+    good = write(tmp_path / "good", [20, 40, 60])
+    code, _, complaint = calibrate(with_int8, good, "--backend", backend)
+    assert (code, complaint) == (0, "")
+    bundle = load_bundle(with_int8)
+    expected = [20 / 255, 40 / 255, 60 / 255]
+    assert bundle.calibration.scores == pytest.approx(expected)
+    halves = [score / 2 for score in expected]
+    assert load_export(bundle, "onnx-int8").calibration.scores == pytest.approx(halves)
+
+
+def test_an_int8_predictor_stands_for_what_it_was_made_from(with_int8, tmp_path):
+    good = write(tmp_path / "good", [20, 40, 60])
+    destseg.calibrate(load(with_int8, backend="onnx-int8"), good)
+    assert load_bundle(with_int8).calibration.scores[-1] == pytest.approx(60 / 255)

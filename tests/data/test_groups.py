@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from conftest import write_images
 from destseg.config import Settings
 from destseg.data.alike import CONTRAST, LEVELS, SIDE, alike
 from destseg.data.groups import day_taken, group_names
@@ -47,6 +48,15 @@ def test_a_folder_is_called_as_it_lies_in_the_source_and_the_source_by_its_own_n
     # So a day that is given alone later has the name that it would have had.
     assert names(tmp_path / "days/mon", "folder") == ["mon"]
     assert names(tmp_path / "days/mon/1.png", "folder") == ["mon"]
+
+
+@pytest.mark.parametrize("own", ["ok", "good", "train/good"])
+def test_a_folder_that_is_only_called_good_has_the_name_of_the_one_above(tmp_path, own):
+    for day in ("mon", "tue"):
+        write_images(tmp_path / "days" / day / own, 1)
+    assert names(tmp_path / "days", "folder") == [f"mon/{own}", f"tue/{own}"]
+    assert names(tmp_path / "days/mon", "folder") == [f"mon/{own}"]
+    assert names(tmp_path / "days/tue" / own, "folder") == [f"tue/{own}"]
 
 
 def test_a_pattern_gives_its_first_group_or_all_that_it_matches(tmp_path):

@@ -39,6 +39,12 @@ def test_semicolons_part_columns_too(tmp_path):
         ("path,label\n,good\n", "2 cells a row"),
         ("path,label\na.png,good,dent\n", "2 cells a row"),
         ("path,label\na.png,good\na.png,dent\n", "one label an image, got 'good' and 'dent'"),
+        ("path,label\na.png,good\n./x/../a.png,dent\n", "one label an image"),
+        (
+            "path,label,mask\na.png,dent,1.png\na.png,dent,2.png\n",
+            "one mask an image, got .*1.png and .*2.png for .*Draw both into one file",
+        ),
+        ("path,label,mask\na.png,dent,1.png\na.png,dent,\n", "one mask an image, got .*None"),
     ],
 )
 def test_tables_that_do_not_say_what_images_are_are_refused(text, reason, tmp_path):
@@ -50,3 +56,13 @@ def test_tables_that_do_not_say_what_images_are_are_refused(text, reason, tmp_pa
 def test_a_list_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"labels\.csv"):
         labelled_samples(tmp_path / "labels.csv")
+
+
+def test_an_image_that_a_table_says_again_counts_once(tmp_path, caplog):
+    table = f"path,label\nb.png,dent\na.png,good\nb.png,dent\n{tmp_path / 'a.png'},good\n"
+    found = labelled_samples(write(tmp_path / "labels.csv", table))
+    assert [(each.path.name, each.defect_type) for each in found] == [
+        ("b.png", "dent"),
+        ("a.png", "good"),
+    ]
+    assert "left out the rows that say an image again (2)" in caplog.text

@@ -190,6 +190,12 @@ def test_the_form_is_calibrated_by_the_groups_of_the_model(bundle, data, runtime
     assert (done.calibration.groups, done.calibration.group_by) == (("a", "b", "b"), "folder")
 
 
+def test_the_rate_is_that_which_was_asked_for_last(bundle, data, runtimes):
+    changed = bundle.calibration.with_rate(0.4, 0.5)
+    done = quantize(save_calibration(bundle, changed), data, "onnx", count=4)
+    assert (done.calibration.max_false_alarm_rate, done.calibration.confidence) == (0.4, 0.5)
+
+
 def test_a_new_split_is_by_groups_where_the_training_was(bundle, tmp_path, runtimes):
     data = grey(tmp_path / "new" / "train" / "good", 12).parents[1]
     for path in sorted((data / "train/good").iterdir()):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import destseg
 from destseg.data.depth import depth_note
@@ -450,6 +450,35 @@ def test_nothing_is_taken_before_it_is_asked_for(predictor):
     stream = predictor.stream(images())
     with pytest.raises(AssertionError, match="asked"):
         next(stream)
+
+
+def test_an_iterator_may_fill_one_array_again_and_turn_one_image_to_its_pages(predictor, tmp_path):
+    images = [noise(20, 24, seed) for seed in range(12)]
+    expected = [predictor.predict(image).score for image in images]
+    assert len(set(expected)) > 6
+
+    def filled():
+        array = np.empty_like(images[0])
+        for image in images:
+            array[:] = image
+            yield array
+
+    assert [result.score for result in predictor.stream(filled())] == expected
+    pages = [Image.fromarray(image) for image in images]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    with Image.open(tmp_path / "pages.tif") as book:
+        turned = predictor.stream(ImageSequence.Iterator(book))
+        assert [result.score for result in turned] == expected
+
+
+def test_a_pil_image_of_an_iterator_is_upright(predictor, tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for suffix in ("jpg", "tif", "png"):
+        path = tmp_path / f"turned.{suffix}"
+        Image.fromarray(noise(20, 24)).save(path, exif=turned)
+        (result,) = predictor.stream(Image.open(each) for each in [path])
+        assert result.score == predictor.predict(path).score
 
 
 def test_an_endless_stream_can_be_left_and_leaves_no_thread(predictor):

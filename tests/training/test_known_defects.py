@@ -299,6 +299,25 @@ def test_other_networks_images_and_places_are_refused(parts, settings, plain, ba
     assert load_bundle(plain)
 
 
+def test_the_region_of_an_ancestor_may_be_gone_but_not_another(parts, settings, tmp_path):
+    region = tmp_path / "roi.png"
+
+    def draw(columns):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[:, columns] = 255
+        Image.fromarray(mask).save(region)
+
+    draw(slice(8, 56))
+    run(parts, tmp_path / "old", settings.replace(roi=str(region)))
+    draw(slice(0, 30))
+    with pytest.raises(TrainingError, match=r"--roi: expected the region .*got another in .*roi"):
+        run(parts, tmp_path / "next", None, ancestor=tmp_path / "old")
+    assert not (tmp_path / "next/manifest.json").exists()
+    region.unlink()
+    predictor = run(parts, tmp_path / "next", None, ancestor=tmp_path / "old")
+    assert predictor.bundle.roi_sha256 == load_bundle(tmp_path / "old").roi_sha256
+
+
 # ---- in words
 
 

@@ -18,6 +18,7 @@ from destseg.data.alike import SIDE, alike
 from destseg.data.decoding import read_time
 from destseg.data.images import read_many
 from destseg.data.lists import read_table, some
+from destseg.data.names import is_good, is_train
 from destseg.data.opening import open_image
 from destseg.errors import DataError, ImageError
 from destseg.fields import EACH_IMAGE
@@ -34,10 +35,11 @@ def group_names(
     Args:
         sources: folders, lists or images, each with the images that were found in it.
         settings: ``group_by`` says what groups are: ``folder``, that of an image relative to its
-            source, or the source itself; ``name:REGEX``, the pattern's first group, or without one
-            the whole match, searched for in the file's name; ``column:NAME`` of a source that is a
-            table (.csv); ``day``, EXIF's DateTimeOriginal; ``alike``, as ``alike.alike`` finds,
-            called like the first image of them.  Others are of how images are read.
+            source, or the source itself, and those above it as long as all are only called good;
+            ``name:REGEX``, the pattern's first group, or without one the whole match, searched for
+            in the file's name; ``column:NAME`` of a source that is a table (.csv); ``day``, EXIF's
+            DateTimeOriginal; ``alike``, as ``alike.alike`` finds, called like the first image of
+            them.  Others are of how images are read.
 
     Raises:
         DataError: if the group of an image is not known; names the first ones.
@@ -93,8 +95,13 @@ def _matched(pattern: re.Pattern[str], path: Path) -> str | None:
 def _folder(path: Path, source: Path) -> str:
     root = source if source.is_dir() else source.parent
     folder = path.parent
-    inside = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else "."
-    return folder.absolute().name if inside == "." else inside
+    depth = len(folder.relative_to(root).parts) if folder.is_relative_to(root) else 0
+    parts = folder.absolute().parts[1:]
+    depth = max(1, depth)
+    # Every day has a folder of good parts: "ok" alone would be all days.
+    while depth < len(parts) and all(is_good(part) or is_train(part) for part in parts[-depth:]):
+        depth += 1
+    return "/".join(parts[-depth:])
 
 
 def _cell_of(source: Path, column: str) -> Callable[[Path], str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,8 @@ from destseg.data.names import is_good_label
 from destseg.data.samples import GOOD, Sample, test_samples
 from destseg.errors import DataError, ImageError
 
+_LOGGER = logging.getLogger(__name__)
+
 
 def labelled_samples(source: str | Path) -> list[Sample]:
     """Return labelled images: the test images of a data set's folder, or the rows of a CSV.
@@ -19,10 +22,11 @@ def labelled_samples(source: str | Path) -> list[Sample]:
     A CSV has the columns ``path`` and ``label`` and perhaps ``mask``; relative paths start at its
     own folder.  A label is a spelling of good (``good``, ``ok``, ``normal``, ``0``, in any letter
     case) or the name of a defect type.  An empty cell of ``mask`` is no mask.  Files may be
-    missing: that costs their rows when they are inspected.
+    missing: that costs their rows when they are inspected.  A row that says an image again is left
+    out, and that is logged.
 
     Raises:
-        DataError: if there are none, a label is missing, or an image has two labels.
+        DataError: if there are none, a label is missing, or an image has two labels or two masks.
     """
     source = Path(source)
     if source.suffix.lower() != ".csv" or source.is_dir():
@@ -34,15 +38,23 @@ def labelled_samples(source: str | Path) -> list[Sample]:
             f"{source}: expected a label in every row, {len(unlabelled)} of {len(rows)} have "
             f"none: {some(unlabelled)}. Write good or the defect type, or leave the rows out."
         )
-    samples = [_sample(source.parent, row) for row in rows]
-    labels: dict[Path, str | None] = {}
-    for sample in samples:
-        if labels.setdefault(sample.path, sample.defect_type) != sample.defect_type:
+    found: dict[str, Sample] = {}  # by the file, whatever it is called
+    for row in rows:
+        sample = _sample(source.parent, row)
+        first = found.setdefault(os.path.realpath(sample.path), sample)
+        if first.defect_type != sample.defect_type:
             raise DataError(
-                f"{source}: expected one label an image, got {labels[sample.path]!r} and "
+                f"{source}: expected one label an image, got {first.defect_type!r} and "
                 f"{sample.defect_type!r} for {sample.path}. Leave one of the rows out."
             )
-    return samples
+        if _real(first.mask) != _real(sample.mask):
+            raise DataError(
+                f"{source}: expected one mask an image, got {first.mask} and {sample.mask} for "
+                f"{sample.path}. Draw both into one file, and leave one of the rows out."
+            )
+    if twice := len(rows) - len(found):
+        _LOGGER.warning("%s: left out the rows that say an image again (%d)", source, twice)
+    return list(found.values())
 
 
 def unreadable(samples: Sequence[Sample]) -> Iterator[ImageError]:
@@ -58,6 +70,10 @@ def files_of(samples: Sequence[Sample]) -> Iterator[Path]:
         yield sample.path
         if sample.mask is not None:
             yield sample.mask
+
+
+def _real(path: Path | None) -> str | None:
+    return None if path is None else os.path.realpath(path)
 
 
 def _sample(folder: Path, row: dict[str, str]) -> Sample:

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from destseg.errors import ImageError
 from destseg.evaluation.evaluate import Evaluation, evaluate
 from destseg.evaluation.outcomes import ImageRecord
 from destseg.evaluation.report import Entry, Report, make_entry, training_curves
-from destseg.inference.bundle import Bundle
+from destseg.inference.bundle import Bundle, load_bundle
 from destseg.inference.calibration import Calibration
 from destseg.inference.known_defects import load_known_defects
 from destseg.inference.predictor import Predictor
@@ -131,6 +132,8 @@ def _known(bundle: Bundle, calibration: Calibration) -> dict[str, str]:
         named = f"{ancestor['folder']}, weights {ancestor['weights_sha256'][:16]}"
         facts["goes on from"] = named
     if known := load_known_defects(bundle):
+        if calibration.weights_sha256 != known.weights_sha256:  # a quantised form's
+            calibration = cast(Calibration, load_bundle(bundle.folder).calibration)
         facts["known defects"] = "; ".join(line.strip() for line in known.lines(calibration))
     return facts
 

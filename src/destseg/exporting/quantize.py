@@ -210,11 +210,16 @@ def _calibrated(
     scratch = replace(bundle, folder=folder)
     form = save_export(scratch, name, files, {})
     backend = open_backend(scratch, Runtime(name, "cpu"))
+    settings = bundle.settings.replace(group_by=images.group_by)
+    if (now := bundle.calibration) is not None:  # what was asked for since the training
+        settings = settings.replace(
+            max_false_alarm_rate=now.max_false_alarm_rate, confidence=now.confidence
+        )
     calibration = fit_calibration(
         Predictor(bundle, backend),
         images.calibration_images,
         images.names,
-        bundle.settings.replace(group_by=images.group_by),
+        settings,
         form.sha256,
         groups=images.groups,
     )

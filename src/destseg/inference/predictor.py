@@ -228,7 +228,7 @@ class Predictor:
 
     def _mapped(self, images: Iterable[ImageLike]) -> Generator[Mapped | Failure]:
         """Yield each image with its map."""
-        given = named(images)
+        given = named(images, bit_depth=self.bundle.settings.data.bit_depth)
         if self.bundle.settings.data.tile:
             yield from map(self._map_tiles, given)
             return

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from destseg.config import DataSettings
 from destseg.data.images import as_image, decode_image, read_image
 from destseg.data.lists import LIST_SUFFIXES
 from destseg.data.sources import source_images
@@ -65,21 +66,27 @@ def several(images: Images) -> Iterable[ImageLike] | None:
         many = path.is_dir() or path.suffix.lower() in LIST_SUFFIXES
         return source_images(path) if many else None
     if isinstance(images, np.ndarray | TensorLike):
-        return iter(_array(images, "images")) if images.ndim == 4 else None
+        return list(_array(images, "images")) if images.ndim == 4 else None
     if isinstance(images, bytes | bytearray | memoryview | BinaryFile | Image.Image):
         return None
     return images if isinstance(images, Iterable) else None
 
 
-def named(images: Iterable[ImageLike]) -> Iterator[tuple[str, Content | ImageError]]:
+def named(
+    images: Iterable[ImageLike], *, bit_depth: int = DataSettings.bit_depth
+) -> Iterator[tuple[str, Content | ImageError]]:
     """Yield each image's path, or a number without one, and what to read it from.
 
     Open files are read here, when their turn comes: whoever opened them may close them after it.
+    And what an iterator gives is taken over here: it may fill the same array again, or turn the
+    same PIL image to its next page, while this one still waits to be inspected.
     """
+    lasting = isinstance(images, list | tuple)
     for number, image in enumerate(images):
         path = path_of(image) or f"image {number}"
         try:
-            yield path, _content(image, path)
+            content = _content(image, path)
+            yield path, content if lasting else _own(content, bit_depth)
         except ImageError as error:
             yield path, error
 
@@ -107,6 +114,13 @@ def _content(image: ImageLike, path: str) -> Content:
     if isinstance(image, TensorLike):
         return _array(image, path)
     return _file_content(image, path) if isinstance(image, BinaryFile) else image
+
+
+def _own(content: Content, bit_depth: int) -> Content:
+    """Return content that nobody else can change."""
+    if isinstance(content, Image.Image):  # a copy of PIL's would lie on its side: it has no EXIF
+        content = as_image(content, bit_depth=bit_depth)
+    return content.copy() if isinstance(content, np.ndarray) else content
 
 
 def _file_content(file: BinaryFile, path: str) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from destseg.config import Settings, changed_settings
 from destseg.data.files import write_atomically
 from destseg.data.labelled import files_of
@@ -97,13 +99,28 @@ def region_of_interest(
 
     Raises:
         ImageError, DataError: if its file cannot be used.
+        TrainingError: if the ancestor has another than there is in the file.
     """
     if settings.data.roi is None:
         return None
     if ancestor is not None:
-        return ancestor.roi()
+        return _same_region(ancestor, Path(settings.data.roi), settings.data.max_pixels)
     path = folder / ROI if resume else settings.data.roi
     return read_roi(path, max_pixels=settings.data.max_pixels)
+
+
+def _same_region(ancestor: Bundle, path: Path, max_pixels: int) -> Roi | None:
+    """Return an ancestor's region; its file may be gone, but may not be another by now."""
+    roi = ancestor.roi()
+    if path.exists() and roi is not None:
+        asked = read_roi(path, max_pixels=max_pixels)
+        if not np.array_equal(asked.mask, roi.mask):
+            raise TrainingError(
+                f"--roi: expected the region that {ancestor.folder} was trained with, got another "
+                f"in {path}. To go on from it put its own there ({ancestor.folder / ROI}); for "
+                "another region train anew without --from."
+            )
+    return roi
 
 
 def note_beginning(folder: Path, settings: Settings, roi: Roi | None) -> None:
