@@ -735,7 +735,7 @@ def qualify(
         MissingExtraError: if nothing is installed that can run the model.
     """
     from destseg.data.outputs import require_files, write_each
-    from destseg.inference.recalibration import new_good_images
+    from destseg.inference.recalibration import new_good_images, require_not_learned
     from destseg.qualification.gauge import repeats_in, shots_in
     from destseg.qualification.page import write_json, write_page
     from destseg.qualification.qualification import Plan, measure
@@ -757,6 +757,7 @@ def qualify(
     targets = [] if page is None else [page, page.with_suffix(".json")]
     require_files(targets, [*paths, *shots_in(study or []), *_own_files(model)])
     predictor = _predictor(model, runtime)
+    require_not_learned(predictor.bundle, paths)
     found = measure(predictor, paths, plan, study, on_progress or _ignore)
     if page is not None:
         values = page.with_suffix(".json")

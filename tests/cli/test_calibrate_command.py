@@ -14,6 +14,8 @@ from PIL import Image
 
 import destseg
 from destseg.cli.main import main
+from destseg.data.files import sha256_of
+from destseg.errors import DataError
 from destseg.inference.bundle import load_bundle
 from destseg.inference.calibration import TOLERANCE
 from destseg.inference.exports import load_export, save_export
@@ -307,8 +309,8 @@ def test_the_good_folder_of_labelled_ones_is_taken_with_a_word(
 
 
 def test_the_good_folder_of_a_test_set_can_be_named(brightness_model, calibrate, tmp_path):
-    for name, red in (("good", 51), ("scratch", 255)):
-        write(tmp_path / "data/test" / name, [red, red, red])
+    for name, reds in (("good", [49, 50, 51]), ("scratch", [255])):
+        write(tmp_path / "data/test" / name, reds)
     code, out, err = calibrate(brightness_model, tmp_path / "data/test/good")
     assert (code, err) == (0, "")
     assert "threshold 0.2001" in out
@@ -526,3 +528,39 @@ def test_an_int8_predictor_stands_for_what_it_was_made_from(with_int8, tmp_path)
     good = write(tmp_path / "good", [20, 40, 60])
     destseg.calibrate(load(with_int8, backend="onnx-int8"), good)
     assert load_bundle(with_int8).calibration.scores[-1] == pytest.approx(60 / 255)
+
+
+def test_an_image_counts_once_whatever_it_is_called(
+    brightness_model, runtimes, tmp_path, calibrate
+):
+    good = write(tmp_path / "good", [20, 40, 60])
+    (good / "copy.png").write_bytes((good / "0.png").read_bytes())
+    code, _, complaint = calibrate(brightness_model, good)
+    assert code == 0
+    assert "the same image as another, so it does not count" in complaint
+    assert load_bundle(brightness_model).calibration.scores == pytest.approx(
+        [20 / 255, 40 / 255, 60 / 255]
+    )
+    other = write(tmp_path / "other", [80])
+    (other / "again.png").write_bytes((good / "1.png").read_bytes())
+    code, _, complaint = calibrate(brightness_model, other, "--add")
+    assert code == 1
+    assert "not in the calibration yet, got 1 that are" in complaint
+    assert "again.png" in complaint
+
+
+def test_images_that_the_model_learned_from_are_refused(
+    brightness_model, runtimes, tmp_path, calibrate
+):
+    good = write(tmp_path / "good", [20, 40, 60])
+    manifest = brightness_model / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["training"]["learned_sha256"] = [sha256_of(good / "1.png")]
+    manifest.write_text(json.dumps(content))
+    before = load_bundle(brightness_model).calibration
+    code, _, complaint = calibrate(brightness_model, good)
+    assert code == 1
+    assert "the model was not trained on, got 1 of 3 that it was" in complaint
+    assert load_bundle(brightness_model).calibration == before
+    with pytest.raises(DataError, match="got 1 of 3 that it was"):
+        destseg.qualify(brightness_model, good)

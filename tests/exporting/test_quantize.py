@@ -4,6 +4,7 @@ import functools
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import destseg.exporting.int8 as int8
 import destseg.exporting.quantize as module
 from conftest import write_images
 from destseg.config import Settings
+from destseg.data.files import sha256_of
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.evaluation.agreement import Agreement
 from destseg.exporting.int8 import SCOPES
@@ -188,6 +190,22 @@ def test_the_form_is_calibrated_by_the_groups_of_the_model(bundle, data, runtime
     grouped = replace(bundle.calibration, groups=("a", "b", "b"), group_by="folder")
     done = quantize(save_calibration(bundle, grouped), data, "onnx", count=4)
     assert (done.calibration.groups, done.calibration.group_by) == (("a", "b", "b"), "folder")
+
+
+def test_a_threshold_is_never_set_by_images_of_the_same_name_or_that_were_learned(
+    bundle, data, runtimes
+):
+    others = replace(bundle.calibration, image_sha256=("0" * 64, "1" * 64, "2" * 64))
+    learned = sorted(sha256_of(data / f"{number:03}.png") for number in range(9))
+    changed = replace(
+        save_calibration(bundle, others), training={**bundle.training, "learned_sha256": learned}
+    )
+    done = quantize(changed, data, "onnx", count=4)
+    assert not {*done.calibration.image_sha256} & {*learned}
+    assert {Path(path).name for path in done.calibration.paths} <= {"009.png", "010.png", "011.png"}
+    own = tuple(sha256_of(data / path) for path in bundle.calibration.paths)
+    same = save_calibration(bundle, replace(bundle.calibration, image_sha256=own))
+    assert quantize(same, data, "onnx", count=4).calibration.image_sha256 == own
 
 
 def test_the_rate_is_that_which_was_asked_for_last(bundle, data, runtimes):

@@ -14,7 +14,7 @@ from destseg.data.files import sha256_of
 from destseg.data.samples import Sample
 from destseg.errors import BundleError, DataError, SettingsError, TrainingError, TrainingInterrupted
 from destseg.evaluation.report import training_curves
-from destseg.inference.ancestor import Ancestor, split_like
+from destseg.inference.ancestor import Ancestor, Seen, split_like
 from destseg.inference.bundle import load_bundle
 from destseg.inference.known_defects import KnownDefect, KnownDefects, load_known_defects
 from destseg.rate import Rate
@@ -275,17 +275,84 @@ def test_new_good_images_are_trained_on_and_calibrate(parts, plain, tmp_path):
     assert len(predictor.bundle.training["trained_on"]) == 9 + 18
 
 
-def test_what_an_ancestor_does_not_say_it_was_trained_on_never_calibrates():
+def test_what_an_ancestor_was_trained_on_never_calibrates():
+    images = [Seen(name, f"content of {name}") for name in "abcd"]
     silent = Ancestor(None, frozenset("ab"), None, None)
-    assert split_like("abcd", silent) == (["a", "b"], ["c", "d"], [])
+    assert split_like(images, silent) == (["a", "b"], ["c", "d"], [])
     says = Ancestor(None, frozenset("ab"), frozenset("c"), None)
-    assert split_like("abcd", says) == (["a", "b"], ["c"], ["d"])
+    assert split_like(images, says) == (["a", "b"], ["c"], ["d"])
+    both = Ancestor(None, frozenset("ab"), frozenset("bc"), None)
+    assert split_like(images, both) == (["a"], ["b", "c"], ["d"])
+    contents = [frozenset(f"content of {name}" for name in names) for names in ("ab", "c")]
+    assert split_like(images, Ancestor(None, *contents, None)) == (["a", "b"], ["c"], ["d"])
+    renamed = [Seen(other, each.sha256) for other, each in zip("cdab", images, strict=True)]
+    assert split_like(renamed, Ancestor(None, *contents, None)) == (["c", "d"], ["a"], ["b"])
+
+
+def of_content(folder, hashes):
+    return {path.name for path in folder.iterdir() if sha256_of(path) in hashes}
+
+
+def test_images_of_the_same_names_are_others(parts, plain, tmp_path, monkeypatch):
+    model, september = tmp_path / "model", tmp_path / "september"
+    shutil.copytree(plain, model)
+    write_images(september / parts.name, 12, seed=99)
+    monkeypatch.chdir(september / parts.name)
+    destseg.calibrate(model, sorted(p.name for p in (september / parts.name).iterdir()))
+    before = load_bundle(model)
+    assert {*before.calibration.paths} & {*before.training["trained_on"]}  # names alone would lie
+    predictor = run(parts, tmp_path / "next", None, ancestor=model)
+    assert not {*predictor.calibration.image_sha256} & before.learned_sha256
+    assert {*predictor.calibration.paths} == {*load_bundle(plain).calibration.paths}
+
+
+def test_what_was_learned_generations_ago_never_calibrates(parts, plain, tmp_path):
+    first = load_bundle(plain)
+    small = write_images(tmp_path / "small", 8, seed=77)
+    for path in list(small.iterdir()):
+        path.rename(small / f"new-{path.name}")
+    for name in first.calibration.paths:
+        shutil.copy(parts / name, small)
+    run(small, tmp_path / "second", None, ancestor=plain)
+    whole = tmp_path / "whole"
+    shutil.copytree(small, whole)
+    for path in parts.iterdir():
+        shutil.copy(path, whole)
+    third = run(whole, tmp_path / "third", None, ancestor=tmp_path / "second")
+    assert len(first.learned_sha256) == 9
+    assert first.learned_sha256 < third.bundle.learned_sha256
+    assert not {*third.calibration.image_sha256} & third.bundle.learned_sha256
+    assert of_content(whole, {*third.calibration.image_sha256}) == {*third.calibration.paths}
+
+
+def test_a_defect_that_was_learned_generations_ago_is_never_measured(
+    parts, settings, bad, tmp_path
+):
+    box = few(tmp_path, bad)
+    run(parts, tmp_path / "first", settings, defects=box)
+    run(parts, tmp_path / "second", None, ancestor=tmp_path / "first")
+    learned = {sha256_of(path) for path in (box / "hole").iterdir()}
+    for name in ("003", "004"):
+        shutil.copy(bad / f"hole/{name}.png", box / "hole")
+        shutil.copy(bad / f"ground_truth/hole/{name}_mask.png", box / "ground_truth/hole")
+    for seed in range(3):
+        third = run(
+            parts,
+            tmp_path / f"third-{seed}",
+            None,
+            ancestor=tmp_path / "second",
+            defects=box,
+            accept_losses=True,
+            seed=seed,
+        )
+        known = load_known_defects(third.bundle).defects
+        assert not {each.sha256 for each in known if not each.learned} & learned
 
 
 def test_other_networks_images_and_places_are_refused(parts, settings, plain, bad, tmp_path):
     with pytest.raises(TrainingError, match="--head-width: 8 then, 16 now"):
         run(parts, tmp_path / "next", settings.replace(head_width=16), ancestor=plain)
-    other = write_images(tmp_path / "other", 12)
+    other = write_images(tmp_path / "other", 12, seed=33)
     for path in list(other.iterdir()):
         path.rename(other / f"x{path.name}")
     with pytest.raises(DataError, match="none of its calibration images"):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from destseg.data.choice import evenly
+from destseg.data.files import sha256_of
 from destseg.data.groups import group_names
 from destseg.data.samples import good_samples, split_calibration, test_folder, test_samples
 from destseg.errors import BundleError, DataError, SettingsError
@@ -165,18 +166,21 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
     """Keep the images apart that fit the threshold, as training did where they are the same."""
     good = good_samples(data)
     root = Path(data) if Path(data).is_dir() else Path(data).parent
-    names = list(bundle.calibration.paths) if bundle.calibration is not None else []
-    calibration_images = [root / name for name in names]
+    now = bundle.calibration
+    calibration_images = [] if now is None else _where_they_lie(now, root)
     groups: Sequence[str] | None = None
-    group_by = bundle.settings.data.group_by
-    if bundle.calibration is not None:
-        groups, group_by = bundle.calibration.groups, bundle.calibration.group_by
-    if not all(path.is_file() for path in calibration_images):
+    if now is not None and calibration_images:
+        names, groups, group_by = list(now.paths), now.groups, now.group_by
+    else:
         settings = bundle.settings
         group_by = settings.data.group_by
-        of_all = group_names([(Path(data), [sample.path for sample in good])], settings.data)
+        if learned := bundle.learned_sha256:  # it would set the threshold too low
+            new = [sample for sample in good if sha256_of(sample.path) not in learned]
+        else:
+            new = good
+        of_all = group_names([(Path(data), [sample.path for sample in new])], settings.data)
         _, chosen = split_calibration(
-            good,
+            new,
             groups=of_all,
             fraction=settings.data.calibration_fraction,
             minimum=settings.data.calibration_minimum,
@@ -185,10 +189,8 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
         calibration_images = [sample.path for sample in chosen]
         names = [path.as_posix() for path in calibration_images]
         if of_all is not None:
-            of = {sample.path: group for sample, group in zip(good, of_all, strict=True)}
+            of = {sample.path: group for sample, group in zip(new, of_all, strict=True)}
             groups = [of[path] for path in calibration_images]
-        else:
-            groups = None
     apart = {path.resolve() for path in calibration_images}
     others = [sample.path for sample in good if sample.path.resolve() not in apart]
     if len(others) < 4 or not calibration_images:
@@ -202,6 +204,22 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
     measured = set(ranges)
     judged = evenly([path for path in others if path not in measured], 2 * count)
     return Images(ranges, judged, calibration_images, names, groups, group_by)
+
+
+def _where_they_lie(calibration: Calibration, root: Path) -> list[Path]:
+    """Return the images of a calibration, by their names in data or as given; none if any is gone.
+
+    One of the same name with another content is another image.
+    """
+    hashes = calibration.image_sha256 or [None] * len(calibration.paths)
+    found = []
+    for name, content in zip(calibration.paths, hashes, strict=True):
+        there = [path for path in (root / name, Path(name)) if path.is_file()]
+        same = [path for path in there if content is None or sha256_of(path) == content]
+        if not same:
+            return []
+        found.append(same[0])
+    return found
 
 
 def _calibrated(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from destseg.config import Settings, changed_settings, settings_fields
 from destseg.errors import BundleError, TrainingError
@@ -28,14 +28,25 @@ TRAINED_ON = "trained_on"
 """Fact of a bundle: names of the images that it was trained on."""
 
 
+class Seen(NamedTuple):
+    """A good image: its name in the data, and the SHA-256 of its file."""
+
+    name: str
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Ancestor:
     """A finished model to go on from.
 
+    Images are known by their content, as names can be those of others, and by their names where a
+    model of before says no more.
+
     Attributes:
         bundle: the model.
-        calibrated: names of the images that have ever set its threshold.
-        trained_on: names of those that it was trained on; ``None`` where it does not say.
+        calibrated: names and SHA-256 of the images that have ever set its threshold.
+        trained_on: those of the images that it, or one that it went on from, was trained on;
+            ``None`` where it does not say.
         known: its known defects; ``None`` without any.
     """
 
@@ -52,17 +63,18 @@ class Ancestor:
             BundleError: if it is none, or is damaged.
         """
         bundle = load_bundle(folder)
-        names: set[str] = set()
+        keys: set[str] = set()
         for path in (folder / CALIBRATION, *folder.glob(KEPT)):
             try:
-                names.update(json.loads(path.read_bytes())["paths"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                content = json.loads(path.read_bytes())
+                keys.update(content.get("image_sha256") or content["paths"])
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise BundleError(f"{path}: expected a calibration, got {error!r}.") from error
         said = bundle.training.get(TRAINED_ON)
         return cls(
             bundle,
-            frozenset(names),
-            None if said is None else frozenset(said),
+            frozenset(keys),
+            bundle.learned_sha256 or (None if said is None else frozenset(said)),
             load_known_defects(bundle),
         )
 
@@ -103,6 +115,10 @@ class Ancestor:
         """Return the SHA-256 of the known defects that it learned from."""
         return self._known(learned=True)
 
+    def ever_learned(self) -> frozenset[str]:
+        """Return the same of it and of all that it goes back to."""
+        return self.learned() | self.bundle.learned_sha256
+
     def measured(self) -> frozenset[str]:
         """Return the SHA-256 of the known defects that it did not learn from."""
         return self._known(learned=False)
@@ -112,14 +128,20 @@ class Ancestor:
         return frozenset(each.sha256 for each in defects if each.learned == learned)
 
 
-def split_like(names: Sequence[str], ancestor: Ancestor) -> tuple[list[str], list[str], list[str]]:
-    """Return (calibration images, images trained on, new ones) of good images by their names.
+def split_like(
+    images: Sequence[Seen], ancestor: Ancestor
+) -> tuple[list[str], list[str], list[str]]:
+    """Return the names of (calibration images, images trained on, new ones) of good images.
 
     What the ancestor was trained on never sets a threshold: it would be too low.
     """
-    calibration = [name for name in names if name in ancestor.calibrated]
-    rest = [name for name in names if name not in ancestor.calibrated]
-    seen = ancestor.trained_on
-    if seen is None:
-        return calibration, rest, []
-    return calibration, [n for n in rest if n in seen], [n for n in rest if n not in seen]
+    calibration: list[str] = []
+    old: list[str] = []
+    new: list[str] = []
+    for image in images:
+        known, calibrated = ancestor.trained_on, not ancestor.calibrated.isdisjoint(image)
+        trained_on = known is not None and not known.isdisjoint(image)
+        # Of a model that does not say what it was trained on, that is whatever did not calibrate.
+        where = old if trained_on or (known is None and not calibrated) else new
+        (calibration if calibrated and not trained_on else where).append(image.name)
+    return calibration, old, new

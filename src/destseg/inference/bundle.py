@@ -33,6 +33,8 @@ from destseg.model_folder import (
 )
 
 FORMAT = 1
+LEARNED = "learned_sha256"
+"""Fact of a bundle: the SHA-256 of all images that it has learned from, good and defective."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,14 @@ class Bundle:
     calibration: Calibration | None
     training: Mapping[str, Any]
     roi_sha256: str | None = None
+
+    @property
+    def learned_sha256(self) -> frozenset[str]:
+        """SHA-256 of the image files that it, or a model that it went on from, has learned from.
+
+        Empty where it does not say so, as models of before did not.
+        """
+        return frozenset(self.training.get(LEARNED, ()))
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """Read the weights, by name.

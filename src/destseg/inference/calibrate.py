@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from destseg.config import Settings
+from destseg.data.files import sha256_of
 from destseg.inference.calibration import Calibration
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure
@@ -43,4 +44,5 @@ def fit_calibration(
         peaks.append(float(measured.anomaly_map.max()))
         on_image()
     region = predictor.bundle.roi_sha256
-    return Calibration.fit(scores, peaks, paths, settings, weights_sha256, region, groups)
+    hashes = [sha256_of(image) for image in images]
+    return Calibration.fit(scores, peaks, paths, settings, weights_sha256, region, groups, hashes)

@@ -171,6 +171,7 @@ class Calibration:
         group_by: by what images were grouped, as the setting of that name says.
         groups: of the images, in the order of ``scores``; ``None``: each is one by itself.
         consensus: of the two heads, in the maps.
+        image_sha256: of the files, in the order of ``scores``; ``None`` where it is not known.
     """
 
     scores: tuple[float, ...]
@@ -189,6 +190,7 @@ class Calibration:
     group_by: str = EACH_IMAGE
     groups: tuple[str, ...] | None = None
     consensus: float = 0.0
+    image_sha256: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.scores) == len(self.peaks) == len(self.paths) > 0:
@@ -217,8 +219,9 @@ class Calibration:
         weights_sha256: str,
         roi_sha256: str | None = None,
         groups: Sequence[str] | None = None,
+        image_sha256: Sequence[str] | None = None,
     ) -> Calibration:
-        """Return the calibration from the scores, map peaks and paths of good images.
+        """Return the calibration from the scores, map peaks, paths and hashes of good images.
 
         Of groups, where they are given, ``settings`` say what they are by.
         """
@@ -230,7 +233,7 @@ class Calibration:
         if groups is not None:
             _require_groups(groups, len(scores))
         return cls(
-            **_in_order(scores, peaks, paths, groups),
+            **_in_order(scores, peaks, paths, groups, image_sha256),
             group_by=EACH_IMAGE if groups is None else settings.data.group_by,
             max_false_alarm_rate=settings.decision.max_false_alarm_rate,
             confidence=settings.decision.confidence,
@@ -264,14 +267,16 @@ class Calibration:
                 f"--group-by: expected {before.group_by!r}, as in the calibration that is there, "
                 f"got {other.group_by!r}; give that, or calibrate anew without --add"
             )
-        if both := sorted({*before.paths} & {*other.paths}):
+        if both := before.also_in(other):
             raise DataError(
                 f"expected images that are not in the calibration yet, got {len(both)} that are: "
                 f"{_listed(both)}. Give new ones, or calibrate anew without --add."
             )
-        groups = None
+        groups = hashes = None
         if before.groups is not None and other.groups is not None:
             groups = before.groups + other.groups
+        if before.image_sha256 is not None and other.image_sha256 is not None:
+            hashes = before.image_sha256 + other.image_sha256
         return replace(
             other,
             **_in_order(
@@ -279,7 +284,18 @@ class Calibration:
                 before.peaks + other.peaks,
                 before.paths + other.paths,
                 groups,
+                hashes,
             ),
+        )
+
+    def also_in(self, other: Calibration) -> list[str]:
+        """Return the other's paths of the images that are in both, by content where it is known."""
+        names, contents = {*self.paths}, {*(self.image_sha256 or ())}
+        hashes = other.image_sha256 or ("",) * len(other.paths)
+        return sorted(
+            path
+            for path, content in zip(other.paths, hashes, strict=True)
+            if content in contents or (path in names and not (content and contents))
         )
 
     @cached_property
@@ -491,6 +507,8 @@ class Calibration:
         values = {**derived, **asdict(self)}
         if self.groups is None:
             del values["group_by"], values["groups"]
+        if self.image_sha256 is None:
+            del values["image_sha256"]
         return values
 
     @classmethod
@@ -506,6 +524,8 @@ class Calibration:
             plain["groups"] = tuple(map(str, plain["groups"]))
         if isinstance(plain["image_size"], list):
             plain["image_size"] = tuple(plain["image_size"])
+        if plain.get("image_sha256") is not None:
+            plain["image_sha256"] = tuple(map(str, plain["image_sha256"]))
         for name in ("scores", "peaks"):
             plain[name] = tuple(map(float, plain[name]))
         return cls(**plain)
@@ -554,14 +574,17 @@ def _in_order(
     peaks: Sequence[float],
     paths: Sequence[str],
     groups: Sequence[str] | None,
+    hashes: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Return what a calibration keeps of its images, by rising score and then by path."""
-    rows = sorted(zip(scores, paths, peaks, groups or [""] * len(paths), strict=True))
+    none = [""] * len(paths)
+    rows = sorted(zip(scores, paths, peaks, groups or none, hashes or none, strict=True))
     return {
-        "scores": tuple(score for score, _, _, _ in rows),
-        "paths": tuple(path for _, path, _, _ in rows),
-        "peaks": tuple(peak for _, _, peak, _ in rows),
-        "groups": None if groups is None else tuple(group for _, _, _, group in rows),
+        "scores": tuple(row[0] for row in rows),
+        "paths": tuple(row[1] for row in rows),
+        "peaks": tuple(row[2] for row in rows),
+        "groups": None if groups is None else tuple(row[3] for row in rows),
+        "image_sha256": None if hashes is None else tuple(row[4] for row in rows),
     }
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from destseg.config import Settings
-from destseg.data.files import write_atomically
+from destseg.data.files import sha256_of, write_atomically
 from destseg.data.good_images import training_folder
+from destseg.data.lists import some
 from destseg.data.outputs import require_folder
 from destseg.data.samples import good_samples
-from destseg.errors import BundleError, DataError, SettingsError
+from destseg.errors import BundleError, DataError, ImageError, SettingsError
 from destseg.inference.bundle import Bundle, save_calibration
 from destseg.inference.calibrate import fit_calibration
 from destseg.inference.calibration import Calibration
@@ -28,6 +30,8 @@ from destseg.inference.predictor import Predictor
 from destseg.model_folder import CALIBRATION, KEPT
 
 FP32 = "fp32"
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,11 +126,14 @@ def calibrate_forms(
             )
         fitted = {name: each.with_rate(rate, confidence) for name, each in old.items()}
     else:
+        places = _each_once(good, require_not_learned(bundle, good))
+        of_all = groups(settings)
+        of_each = None if of_all is None else [of_all[place] for place in places]
+        good = [good[place] for place in places]
         hashes = {"": bundle.weights_sha256} | {name: form.sha256 for name, form in forms.items()}
         if add:  # to a form that has none nothing can be added
             hashes = {name: sha256 for name, sha256 in hashes.items() if name in old}
         names = [path.as_posix() for path in good]
-        of_each = groups(settings)
         done = itertools.count(1)
         fitted = {
             name: fit_calibration(
@@ -162,6 +169,45 @@ def new_good_images(source: Path) -> list[Path]:
     for path in paths if source.is_file() else ():
         _refuse_training(source, training_folder(path))
     return paths
+
+
+def require_not_learned(bundle: Bundle, good: Sequence[Path]) -> list[str]:
+    """Refuse images that a model has learned from, whatever they are called; return all SHA-256.
+
+    Raises:
+        DataError: naming them.
+        ImageError: if an image cannot be read.
+    """
+    contents = [_content(path) for path in good]
+    seen = [
+        path.as_posix()
+        for path, content in zip(good, contents, strict=True)
+        if content in bundle.learned_sha256
+    ]
+    if seen:
+        raise DataError(
+            f"expected good images that the model was not trained on, got {len(seen)} of "
+            f"{len(good)} that it was: {some(seen)}. They would set the threshold too low. Give "
+            "others."
+        )
+    return contents
+
+
+def _each_once(good: Sequence[Path], contents: Sequence[str]) -> list[int]:
+    """Return the places of images that are no copies of one before, and tell of those that are."""
+    first: dict[str, int] = {}
+    for place, content in enumerate(contents):
+        first.setdefault(content, place)
+    if copies := [good[place].as_posix() for place in {*range(len(good))} - {*first.values()}]:
+        _LOGGER.warning("the same image as another, so it does not count: %s", some(sorted(copies)))
+    return list(first.values())
+
+
+def _content(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise ImageError(path, f"{error.strerror}") from error
 
 
 def _refuse_training(source: Path, trained_on: Path | None) -> None:

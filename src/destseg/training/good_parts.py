@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from destseg.data.roi import Roi
 from destseg.data.samples import Sample, good_samples, split_calibration
 from destseg.data.shapes import shrinking_note, typical_shape
 from destseg.errors import DataError
-from destseg.inference.ancestor import Ancestor, split_like
+from destseg.inference.ancestor import Ancestor, Seen, split_like
 from destseg.training.log import TrainingLog
 
 
@@ -32,6 +32,7 @@ class GoodParts:
         calibration_groups: of each of these; ``None`` where each counts by itself.
         roi: what of them is inspected; ``None`` is all.
         sha256: of all that the run learns from, as ``run_fingerprint`` gives it.
+        contents: SHA-256 of each image to train on.
     """
 
     root: Path
@@ -40,6 +41,7 @@ class GoodParts:
     calibration_groups: list[str] | None = None
     roi: Roi | None = None
     sha256: str = ""
+    contents: frozenset[str] = frozenset()
 
     @classmethod
     def read(
@@ -74,6 +76,7 @@ class GoodParts:
         readable = set(images.paths)
         samples = [sample for sample in samples if sample.path in readable]
         groups = group_names([(Path(data), images.paths)], wanted)
+        contents = contents_of(data)
         if ancestor is None:
             training, calibration_images = split_calibration(
                 samples,
@@ -84,7 +87,7 @@ class GoodParts:
             )
         else:
             training, calibration_images = _split_again(
-                data, samples, settings, ancestor, log, groups
+                data, samples, contents, settings, ancestor, log, groups
             )
         if groups and not calibration_images:
             raise DataError(
@@ -116,7 +119,8 @@ class GoodParts:
             calibration_images=calibration_images,
             calibration_groups=chosen,
             roi=roi,
-            sha256=run_fingerprint(fingerprint(data), defects, ancestor),
+            sha256=run_fingerprint(fingerprint(data, contents), defects, ancestor),
+            contents=frozenset(contents[sample.path] for sample in training),
         )
 
     def names(self, paths: list[Path]) -> list[str]:
@@ -127,6 +131,7 @@ class GoodParts:
 def _split_again(
     data: str | Path,
     samples: list[Sample],
+    contents: Mapping[Path, str],
     settings: Settings,
     ancestor: Ancestor,
     log: TrainingLog,
@@ -140,9 +145,10 @@ def _split_again(
         DataError: if none of the ancestor's calibration images is there.
     """
     root = _root(data)
-    by_name = {_name(sample.path, root): sample for sample in samples}
+    images = [Seen(_name(each.path, root), contents[each.path]) for each in samples]
+    by_name = {image.name: sample for image, sample in zip(images, samples, strict=True)}
     of = dict(zip(by_name, groups or [], strict=False))
-    calibration, _, new = split_like(list(by_name), ancestor)
+    calibration, _, new = split_like(images, ancestor)
     if not calibration:
         raise DataError(
             f"{data}: expected the good images that {ancestor.bundle.folder} was trained on, with "
@@ -185,21 +191,33 @@ def run_fingerprint(good: str, defects: Sequence[Sample], ancestor: Ancestor | N
     return hashlib.sha256(f"{good}\n{known}\n{begun}\n".encode()).hexdigest()
 
 
-def fingerprint(data: str | Path) -> str:
-    """Return the SHA-256 of a data set's good images: their names in it, order and contents.
-
-    Two runs of the same settings see the same exactly where this is the same, wherever it lies.
+def contents_of(data: str | Path) -> dict[Path, str]:
+    """Return the SHA-256 of each of a data set's good images, or that it cannot be read.
 
     Raises:
         DataError: if there are none.
     """
-    root, whole = _root(data), hashlib.sha256()
+    contents = {}
     for sample in good_samples(data):
         try:
-            content = sha256_of(sample.path)
+            contents[sample.path] = sha256_of(sample.path)
         except OSError as error:
-            content = f"unreadable: {error.strerror}"
-        name = os.fsencode(_name(sample.path, root))
+            contents[sample.path] = f"unreadable: {error.strerror}"
+    return contents
+
+
+def fingerprint(data: str | Path, contents: Mapping[Path, str]) -> str:
+    """Return the SHA-256 of a data set's good images: their names in it, order and contents.
+
+    Two runs of the same settings see the same exactly where this is the same, wherever it lies.
+
+    Args:
+        data: the data set.
+        contents: as ``contents_of`` gives them.
+    """
+    root, whole = _root(data), hashlib.sha256()
+    for path, content in contents.items():
+        name = os.fsencode(_name(path, root))
         whole.update(name + b"\0" + content.encode() + b"\n")
     return whole.hexdigest()
 

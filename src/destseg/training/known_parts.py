@@ -65,13 +65,13 @@ class KnownParts:
         """
         defects = read_defects(samples, settings.data, log.say)
         require_not_good(defects, good)
-        before = (ancestor.learned(), ancestor.measured()) if ancestor else ((), ())
+        before = (ancestor.ever_learned(), ancestor.measured()) if ancestor else ((), ())
         measured = set(_measured(defects, settings.training.seed, *before))
         parts = cls(
             root=folder,
             learned=[each for each in defects if each.sha256 not in measured],
             measured=[each for each in defects if each.sha256 in measured],
-            known_before=ancestor.learned() if ancestor else frozenset(),
+            known_before=ancestor.ever_learned() if ancestor else frozenset(),
         )
         parts._tell(log, settings.training.cross_fit)
         return parts
@@ -87,6 +87,10 @@ class KnownParts:
             name: {"learned": learned[name], "measured": measured[name]}
             for name in sorted(learned | measured)
         }
+
+    def contents(self) -> frozenset[str]:
+        """Return the SHA-256 of the images that are learned from."""
+        return frozenset(each.sha256 for each in self.learned)
 
     def few(self) -> dict[str, list[Defect]]:
         """Return by type the defects of those of which none with a mask is kept from learning.

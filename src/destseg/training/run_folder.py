@@ -29,7 +29,7 @@ from destseg.model_folder import (
     unfinished_models,
 )
 from destseg.training.checkpoint import Checkpoint, load_checkpoint
-from destseg.training.good_parts import GoodParts, fingerprint, run_fingerprint
+from destseg.training.good_parts import GoodParts, contents_of, fingerprint, run_fingerprint
 
 
 def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | None:
@@ -192,7 +192,9 @@ def require_same_run(
     if settings is not None:
         settings = settled_size(settings, data)
         differing += changed_settings(bundle.settings, settings, HARMLESS_WHEN_FINISHED)
-    if bundle.training.get("data_sha256") != run_fingerprint(fingerprint(data), defects, ancestor):
+    if bundle.training.get("data_sha256") != run_fingerprint(
+        fingerprint(data, contents_of(data)), defects, ancestor
+    ):
         others = "" if not defects and ancestor is None else ", or other --defects or --from"
         differing.append(
             f"  {data}: other images than then: their number, names or contents{others}"

@@ -14,7 +14,7 @@ from destseg.config import Settings
 from destseg.data.defects import defect_samples
 from destseg.errors import BundleError, SettingsError
 from destseg.inference.ancestor import TRAINED_ON, Ancestor
-from destseg.inference.bundle import Bundle, load_bundle, save_bundle, save_calibration
+from destseg.inference.bundle import LEARNED, Bundle, load_bundle, save_bundle, save_calibration
 from destseg.inference.known_defects import KnownDefects, save_known_defects
 from destseg.inference.predictor import Predictor, load
 from destseg.model.destseg import DeSTSeg
@@ -238,11 +238,15 @@ def _facts(
     """Return what a bundle says of its training, which took so many steps and seconds."""
     source, device = learning.source, learning.device
     images = learning.settings.training.batch_size * steps
+    learned = {*source.contents, *(() if known is None else known.contents())}
+    if learning.ancestor is not None:
+        learned |= learning.ancestor.bundle.learned_sha256
     more = {} if known is None else {"known_defects": known.counts()}
     more |= {} if learning.ancestor is None else {"ancestor": learning.ancestor.facts()}
     return {
         **more,
         TRAINED_ON: source.names(source.training.paths),
+        LEARNED: sorted(learned),
         "images": len(source.training),
         "calibration_images": len(source.calibration_images),
         "data_sha256": source.sha256,
