@@ -169,6 +169,17 @@ def test_polygons_that_overlap_have_no_hole(tmp_path):
     assert drawn[20:30, 24:40].all()
 
 
+@pytest.mark.parametrize("far", [9e6, 1e12, -1e300])
+def test_a_shape_far_away_is_refused_and_one_that_is_only_large_is_not(tmp_path, far):
+    drawn = read_labelme(labelme(tmp_path / "a.json", [polygon([(0, 0), (far, 0), (0, 40)])]))
+    with pytest.raises(DataError, match=r"a\.json: expected points in pixels of an image of 64"):
+        drawn.mask((64, 64))
+    wide = [(-1e6, 20), (1e6, 20), (1e6, 40), (-1e6, 40)]
+    mask = read_labelme(labelme(tmp_path / "b.json", [polygon(wide)])).mask((64, 64))
+    assert mask[20:40].all()
+    assert 20 * 64 <= mask.sum() <= 21 * 64
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

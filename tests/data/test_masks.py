@@ -311,6 +311,8 @@ def test_a_palette_whose_numbers_and_colours_disagree_is_refused(tmp_path):
     ):
         with pytest.raises(ImageError, match=r"m\.png: expected"):
             read_mask(palette(tmp_path / "m.png", index, colours))
+    with pytest.raises(ImageError, match=r"m\.png: expected"):  # none of two is black
+        read_mask(palette(tmp_path / "m.png", blobs().astype(np.uint8), [255] * 3 + [255, 0, 0]))
 
 
 def test_a_palette_with_a_transparent_number(tmp_path):

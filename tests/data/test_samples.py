@@ -136,12 +136,12 @@ def test_a_plain_folder_and_a_list_and_an_image_are_good(tmp_path):
 
 
 def test_a_label_column_picks_the_good_rows(tmp_path):
-    labels = ["good", "Normal", "OK", "0", "scratch", "1", ""]
-    touch(tmp_path, *(f"{index}.png" for index in range(4)))
+    labels = ["good", "Normal", "OK", "0", "0.0", "False", "scratch", "1", ""]
+    touch(tmp_path, *(f"{index}.png" for index in range(6)))
     rows = [f"{index}.png,{label}" for index, label in enumerate(labels)]
     (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
     found = [sample.path for sample in good_samples(tmp_path / "list.csv")]
-    assert below(tmp_path, found) == ["0.png", "1.png", "2.png", "3.png"]
+    assert below(tmp_path, found) == [f"{index}.png" for index in range(6)]
 
 
 def test_a_list_without_good_rows_is_refused(tmp_path):

@@ -419,3 +419,10 @@ def test_exact_metrics_of_83_maps_take_less_than_two_seconds():
     begun = time.process_time()  # what others do with this machine does not count
     pixel_metrics(pairs)
     assert time.process_time() - begun < 2
+
+
+def test_what_is_no_pair_is_refused():
+    mask = np.eye(3, dtype=bool)
+    for pairs in ((mask.astype(float), mask), [mask], np.zeros((2, 3, 3)), [(mask,)]):
+        with pytest.raises(DataError, match="expected pairs of a map and a mask"):
+            pixel_metrics(pairs)

@@ -416,7 +416,7 @@ def test_images_beyond_the_limit_of_the_settings_are_refused(make_predictor, tmp
             make_predictor(max_pixels=899).predict(form)
 
 
-@pytest.mark.parametrize("batch_size", [0, -1])
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "2", True, None])
 def test_a_batch_of_nothing_is_refused(batch_size, make_predictor):
     with pytest.raises(SettingsError, match="batch-size"):
         make_predictor(batch_size=batch_size)

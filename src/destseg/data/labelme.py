@@ -19,6 +19,8 @@ SUFFIX = ".json"
 
 _FEWEST = {"polygon": 3, "rectangle": 2, "circle": 2}
 _SUB_PIXEL_BITS = 8
+_FAR = 2**20
+"""Pixels away from an image at which no shape begins: OpenCV's whole numbers would overflow."""
 _TURNS = np.linspace(0, 2 * math.pi, 64, endpoint=False)
 
 
@@ -52,13 +54,18 @@ class Labelme:
         """Return what the polygons cover of an image, bool [height, width].
 
         Raises:
-            DataError: if they were drawn on an image of another size.
+            DataError: if they were drawn on an image of another size, or lie far outside.
         """
         if self.size not in (None, size):
             raise DataError(
                 f"{self.path}: expected polygons on an image of {size[1]} x {size[0]} pixels "
                 f"(width x height), got ones drawn on {self.size[1]} x {self.size[0]}. "
                 "Draw them anew on this image."
+            )
+        if self.polygons and (far := max(np.abs(each).max() for each in self.polygons)) > _FAR:
+            raise DataError(
+                f"{self.path}: expected points in pixels of an image of {size[1]} x {size[0]}, got "
+                f"{far:g}. Draw that shape anew."
             )
         mask = np.zeros(size, np.uint8)
         for points in self.polygons:

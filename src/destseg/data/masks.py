@@ -123,8 +123,12 @@ def _with_alpha(
 
 
 def _require_one_meaning(index: NDArray[np.uint8], marked: NDArray[np.bool_], name: Path) -> None:
-    """Refuse a palette mask whose numbers and colours disagree; two colours leave no doubt."""
-    if not np.array_equal(index > 0, marked) and np.count_nonzero(np.bincount(index.ravel())) > 2:
+    """Refuse a palette mask whose numbers and colours disagree.
+
+    Two colours leave no doubt, if one of them is black.
+    """
+    colours = np.count_nonzero(np.bincount(index.ravel()))
+    if not np.array_equal(index > 0, marked) and (colours > 2 or (colours == 2 and marked.all())):
         raise ImageError(
             name,
             "expected a palette in which number 0 alone is black, got one whose numbers and "

@@ -84,9 +84,12 @@ def is_split(name: str) -> bool:
     return name.casefold() in _SPLITS
 
 
+_NOT_DEFECTIVE = ("0", "0.0", "false")  # as programs write a column of numbers or of yes and no
+
+
 def is_good_label(label: str) -> bool:
     """Whether a label of a list says that the part is good."""
-    return label.strip() == "0" or is_good(label)
+    return label.strip().casefold() in _NOT_DEFECTIVE or is_good(label)
 
 
 def masks_beside(paths: Sequence[PurePath]) -> dict[PurePath, PurePath]:

@@ -68,9 +68,7 @@ def pixel_metrics(
     >>> pixel_metrics([(maps, mask)]).aupro
     1.0
     """
-    counts = PixelCounts.empty(exact=exact)
-    for anomaly_map, mask in pairs:
-        counts.add(anomaly_map, mask)
+    counts = _counted(pairs, PixelCounts.empty(exact=exact))
     return counts.metrics(fpr_limit=fpr_limit, recall=recall)
 
 
@@ -142,10 +140,19 @@ def pixel_curves(
     Raises:
         DataError: as in ``pixel_metrics``.
     """
-    counts = PixelCounts.empty(exact=exact)
-    for anomaly_map, mask in pairs:
-        counts.add(anomaly_map, mask)
+    counts = _counted(pairs, PixelCounts.empty(exact=exact))
     return counts.curves(points)
+
+
+def _counted(pairs: Iterable[Pair], counts: PixelCounts) -> PixelCounts:
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            got = (
+                f"an array {list(pair.shape)}" if isinstance(pair, np.ndarray) else f"{pair!r:.60}"
+            )
+            raise DataError(f"expected pairs of a map and a mask, one for each image, got {got}")
+        counts.add(*pair)
+    return counts
 
 
 class PixelCounts:

@@ -35,7 +35,7 @@ from destseg.inference.sources import (
     several,
 )
 from destseg.inference.tiled import tiled_map
-from destseg.validation import scalar
+from destseg.validation import at_least, problem, scalar
 
 __all__ = ["ImageLike", "Images", "Measurement", "Predictor", "load"]
 
@@ -91,8 +91,8 @@ class Predictor:
         runtime: Runtime | None = None,
         batch_size: int = 8,
     ) -> None:
-        if batch_size < 1:
-            raise SettingsError(f"batch_size (--batch-size): expected at least 1, got {batch_size}")
+        if wrong := problem(batch_size, int, at_least(1)):
+            raise SettingsError(f"batch_size (--batch-size): {wrong}")
         self.bundle = bundle
         self.batch_size = batch_size
         self._runtime = runtime

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
@@ -97,11 +98,14 @@ class Visit:
         asked = request.headers.get(DEADLINE_HEADER)
         if asked is not None:
             try:
-                self.seconds = min(self.seconds, float(asked) / 1000)
+                milliseconds = float(asked)
             except ValueError:
-                raise Problem(
-                    422, f"{DEADLINE_HEADER}: expected milliseconds, got {asked!r}"
-                ) from None
+                milliseconds = math.nan
+            if math.isnan(milliseconds):
+                raise Problem(422, f"{DEADLINE_HEADER}: expected milliseconds, got {asked!r}")
+            self.seconds = min(self.seconds, milliseconds / 1000)
+            if self.seconds <= 0:  # has passed already
+                raise too_late(self.seconds)
 
     @contextmanager
     def room(self, images: int = 1) -> Iterator[None]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from destseg.errors import SettingsError
 from destseg.model_folder import FORMS
-from destseg.validation import one_of
+from destseg.validation import at_least, one_of, problem
 
 BACKENDS = ("torch", *FORMS)
 
@@ -54,5 +54,5 @@ class Runtime:
         if self.backend not in BACKENDS and self.backend != "auto":
             expected = one_of(["auto", *BACKENDS])
             raise SettingsError(f"--backend: expected {expected}, got {self.backend!r}")
-        if self.threads is not None and self.threads < 1:
-            raise SettingsError(f"--threads: expected at least 1, got {self.threads}")
+        if wrong := problem(self.threads, int | None, at_least(1)):
+            raise SettingsError(f"--threads: {wrong}")
