@@ -170,7 +170,7 @@ def test_a_trained_model(trained, learned):
     for folder in (trained, learned):
         manifest = read(folder / "manifest.json")
         require_fits("manifest", manifest)
-        require_fits("calibration", read(folder / "calibration.json"))
+        require_fits("calibration", read(folder / "calibration.json"), ("image_sha256",))
         settings = yaml.safe_load((folder / "settings.yaml").read_text(encoding="utf-8"))
         assert wrong_in("settings", settings) == []
         assert settings == manifest["settings"]
@@ -182,12 +182,15 @@ def test_a_trained_model(trained, learned):
 def test_a_calibration_by_groups(brightness_model, tmp_path, capsys):
     for day in ("monday", "tuesday"):
         for number in range(3):
-            write_red(tmp_path / f"days/{day}/{number}.png", 20 * number)
+            red = 20 * number + (day == "monday")  # no copies
+            write_red(tmp_path / f"days/{day}/{number}.png", red)
     words = ["calibrate", str(brightness_model), str(tmp_path / "days"), "--group-by", "folder"]
     assert main([*words, "--confidence", "0.9"]) == 0
     (kept,) = brightness_model.glob("calibration.until-*.json")
     require_fits("calibration", read(kept))
-    require_fits("calibration", read(brightness_model / "calibration.json"))
+    calibration = read(brightness_model / "calibration.json")
+    assert len(calibration["image_sha256"]) == 6
+    require_fits("calibration", calibration, optional=("image_sha256",))
 
 
 @pytest.fixture
