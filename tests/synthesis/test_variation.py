@@ -179,6 +179,11 @@ def test_two_standard_deviations_of_their_own_colour_are_taken_off():
 
 
 def test_a_grey_cameras_images_are_given_no_colour():
+    random = np.random.default_rng(3)
+    for count in range(1, 30):
+        levels = random.integers(0, 40, (count, 1, 1, 1))  # dark: a mean of three is inexact there
+        grey = (levels + random.integers(0, 9, (count, 31, 37, 1))).astype(np.uint8)
+        assert beyond_their_own(VariationSettings(), list(grey.repeat(3, 3))).white_balance == 0
     assert beyond_their_own(VariationSettings(), STILL).white_balance == 0
     assert beyond_their_own(VariationSettings(), STILL).light == 0.2
 

@@ -62,11 +62,14 @@ def beyond_their_own(settings: VariationSettings, images: Images) -> VariationSe
     if not settings.light and not settings.white_balance:
         return settings
     looked_at = (images[k] for k in evenly(range(len(images)), _LOOKED_AT))
-    means = np.log([image.mean((0, 1)) + 1 for image in looked_at])  # [n, 3]; + 1: black has one
+    colours = np.array([image.mean((0, 1)) for image in looked_at])  # [n, 3]
+    means = np.log(colours + 1)  # + 1: black has one
     light = means.mean(1, keepdims=True)
     light_varies = 2 * float(light.std())
     colour_varies = 2 * float((means - light).std(0).max())
-    grey = not (means - light).any()  # of a grey camera, whose images have no colour to change
+    # Of a grey camera, whose images have no colour to change.  Not by the distance from their mean:
+    # that of three equal numbers can be another in its last bit.
+    grey = not np.ptp(colours, axis=1).any()
     return dataclasses.replace(
         settings,
         light=max(0.0, settings.light - light_varies),
