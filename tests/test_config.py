@@ -34,6 +34,7 @@ PAPER = {
         "perlin_threshold": 0.5,
         "opacity": (0.2, 1.0),  # 1 - beta, beta from 0 to 0.8
         "anomaly_probability": 1.0,
+        "line_probability": 0.0,
         "cutpaste_probability": 0.0,
     },
     "training": {
@@ -106,6 +107,7 @@ OTHER: dict[str, Any] = {
     "anomaly_area": (0.01, 0.02),
     "opacity": (0.5, 0.75),
     "anomaly_probability": 0.5,
+    "line_probability": 0.4,
     "cutpaste_probability": 0.7,
     "defect_fraction": 0.6,
     "batch_size": 4,

@@ -237,6 +237,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "head": "aspp",
         "head_width": 256,
         "surface_width": 0,
+        "line_probability": 0.0,
         "cutpaste_probability": 0.0,
         "batch_size": 32,
         "denoise_steps": 1000,

@@ -324,6 +324,12 @@ class SynthesisSettings:
     anomaly_probability: float = setting(
         1.0, "Probability that a training image is given an anomaly.", FRACTION_ABOVE_0
     )
+    line_probability: float = setting(
+        0.25,
+        "Probability that an anomaly is made of thin lines, darker or brighter than the part, "
+        "instead of a texture, for cracks, scratches and hairs.",
+        FRACTION,
+    )
     cutpaste_probability: float = setting(
         0.3,
         "Phase 2, with a surface head, for which it is: probability that an anomaly is a broad "

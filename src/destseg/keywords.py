@@ -56,6 +56,7 @@ class SettingsKeywords(TypedDict, total=False):
     anomaly_area: tuple[float, float]
     opacity: tuple[float, float]
     anomaly_probability: float
+    line_probability: float
     cutpaste_probability: float
     defect_fraction: float
     batch_size: int

@@ -1,5 +1,6 @@
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,10 +11,11 @@ from destseg.config import SynthesisSettings
 from destseg.errors import DataError
 from destseg.synthesis.anomalies import (
     add_anomalies,
+    add_lines,
     blend,
     cutpaste,
 )
-from destseg.synthesis.masks import draw_masks
+from destseg.synthesis.masks import draw_lines, draw_masks
 from destseg.synthesis.perlin import perlin_from_gradients, perlin_noise
 from reference.perlin import perlin
 
@@ -437,6 +439,51 @@ def test_cutpaste_regions_stay_where_anomalies_may_lie():
     assert masks[..., :40].any()
     assert not masks[..., 40:].any()
     assert torch.equal(moved[..., 40:], images[..., 40:].float())
+
+
+# ---- lines
+
+
+def test_lines_are_thin_and_long():
+    masks = draw_lines(40, (192, 256), seeded(), "cpu")
+    assert (masks.dtype, masks.shape) == (torch.float32, (40, 1, 192, 256))
+    assert set(masks.unique().tolist()) == {0, 1}
+    widest, longest = [], []
+    for mask in masks[:, 0].numpy().astype(np.uint8):
+        if mask.any():
+            widest.append(2 * cv2.distanceTransform(mask, cv2.DIST_L2, 5).max())
+            _, _, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+            longest.append(boxes[1:, 2:4].max())
+    assert len(widest) > 35
+    assert np.quantile(widest, 0.9) < 8  # of up to 5 pixels, a little more where two meet
+    assert np.median(widest) < 5
+    assert np.median(longest) > 30
+    assert torch.equal(draw_lines(40, (192, 256), seeded(), "cpu", [3, 7]), masks[[3, 7]])
+
+
+def test_a_line_is_darker_or_brighter_and_outside_of_it_nothing_changes():
+    images = parts_of(100, size=(128, 128))
+    levels = torch.tensor([-40.0, -40.0, -40.0, 30.0, 30.0, 30.0])
+    changed, masks = add_lines(images, levels, seeded(2))
+    assert (changed.dtype, masks.dtype) == (torch.float32, torch.float32)
+    hit = masks.bool().expand_as(images)
+    assert torch.equal(changed[~hit], images[~hit].float())
+    change = changed - images
+    for k, level in enumerate(levels.tolist()):
+        inside = change[k][hit[k]]
+        assert inside.numel()
+        assert (inside * level > 0).all()  # all of what is marked, and the way that was asked for
+        assert 0.6 * abs(level) < inside.abs().max() <= abs(level) + 1e-3  # the thinner, the less
+
+
+def test_lines_stay_where_anomalies_may_lie():
+    images = parts_of(60)
+    where = torch.zeros((6, 1, 64, 96), dtype=torch.bool)
+    where[..., :40] = True
+    changed, masks = add_lines(images, torch.full((6,), 50.0), seeded(), where)
+    assert masks[..., :40].any()
+    assert not masks[..., 40:].any()
+    assert torch.equal(changed[..., 40:], images[..., 40:].float())
 
 
 @pytest.mark.gpu

@@ -152,7 +152,7 @@ def batches(parts, *, cache_gib=4.0, rotation=ANY_WAY, shown=None, synthesis=Non
         GoodImages(images_of(parts), DataSettings(image_size=64, cache_gib=cache_gib)),
         textures() if shown is None else shown,
         **rotation,
-        synthesis=SynthesisSettings(**(synthesis or {})),
+        synthesis=SynthesisSettings(**{"line_probability": 0.0, **(synthesis or {})}),
         device=torch.device("cpu"),
         **{"batch_size": 4, "seed": 0, **options},
     )
@@ -228,6 +228,42 @@ def test_phase_2_gives_some_images_regions_of_other_good_ones(parts, probability
         found += broad[seen].tolist()
     assert len(found) > 80
     assert sum(found) / len(found) == pytest.approx(probability, abs=0.12)
+
+
+@pytest.mark.parametrize("phase", ["denoise", "segment"])
+def test_some_anomalies_are_lines_and_all_others_what_they_are_without(parts, phase):
+    make = {"batch_size": 12, "shown": RED}
+    without, some, every = (
+        batches(parts, synthesis={"line_probability": p, "cutpaste_probability": 0.3}, **make)
+        for p in (0.0, 0.4, 1.0)
+    )
+    lines = []
+    for step in range(8):
+        plain, mixed, whole = (each.make(phase, step) for each in (without, some, every))
+        assert torch.equal(plain.clean, mixed.clean)
+        assert torch.equal(plain.broad, mixed.broad)
+        for k in range(12):
+            kept = torch.equal(plain.anomalous[k], mixed.anomalous[k])
+            assert kept or torch.equal(mixed.anomalous[k], whole.anomalous[k])
+            assert torch.equal((plain if kept else whole).masks[k], mixed.masks[k])
+            if not mixed.broad[k]:
+                lines.append(not kept)
+    assert np.mean(lines) == pytest.approx(0.4, abs=0.12)
+
+
+def test_lines_of_a_share_are_those_of_the_whole(parts):
+    wanted = {"batch_size": 6, "synthesis": {"line_probability": 0.6}}
+    whole = batches(parts, **wanted).make("denoise", 3)
+    shares = [batches(parts, share=slice(3 * k, 3 * k + 3), **wanted) for k in (0, 1)]
+    made = [each.make("denoise", 3) for each in shares]
+    assert equal(whole, [torch.cat(some) for some in zip(*made, strict=True)])
+
+
+def test_what_is_shown_without_an_anomaly_is_given_no_line(parts):
+    wanted = {"anomaly_probability": 0.5, "line_probability": 1.0, "cutpaste_probability": 0.0}
+    made = [batches(parts, batch_size=12, synthesis=wanted).make("denoise", k) for k in range(6)]
+    damaged = torch.cat([each.masks.flatten(1).any(1) for each in made]).float()
+    assert 0.3 < damaged.mean() < 0.65
 
 
 def camera(**changes):

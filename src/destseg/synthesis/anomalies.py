@@ -19,7 +19,7 @@ from torch import Tensor
 
 from destseg.config import SynthesisSettings
 from destseg.errors import DataError
-from destseg.synthesis.masks import draw_masks, largest, uniform
+from destseg.synthesis.masks import draw_lines, draw_masks, largest, uniform
 from destseg.synthesis.perlin import Mine, perlin_noise
 
 Share: TypeAlias = tuple[int, Mine]
@@ -79,6 +79,41 @@ def add_anomalies(
         masks = masks * where
     opacity = uniform(generator, n, *settings.opacity)[mine].to(images.device)  # [n]
     return blend(clean, drawn, masks, opacity[:, None, None, None]), masks
+
+
+def add_lines(
+    images: Tensor,
+    levels: Tensor,
+    generator: torch.Generator,
+    where: Tensor | None = None,
+    share: Share | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Give good images thin lines that are darker or brighter than what they run through.
+
+    Such are cracks, scratches and hairs, of which a mask of Perlin noise has none.  At stride 4 a
+    line of one pixel would fill no place, and be learned as good: what is marked is a pixel wider
+    on each side, as far as the line's soft border reaches.
+
+    Args:
+        images: uint8 or floating point [n, 3, h, w] in 0..255.
+        levels: grey levels by which a line is brighter [n], below 0 darker.
+        generator: where all random numbers come from.
+        where: bool [n, 1, h, w], false where nothing may be changed; ``None`` cuts nothing.
+        share: of which batch these images are a part.
+
+    Returns:
+        The changed images, float32 [n, 3, h, w] in 0..255 in the images' memory format and
+        equal to them outside the masks; the masks, float32 [n, 1, h, w] of 0 and 1.
+    """
+    n, mine = share or (len(images), slice(None))
+    size = (images.shape[-2], images.shape[-1])
+    lines = draw_lines(n, size, generator, images.device, mine)  # [n, 1, h, w]
+    masks = F.max_pool2d(lines, 3, 1, 1)
+    soft = 0.5 * (lines + F.avg_pool2d(lines, 3, 1, 1))
+    if where is not None:
+        masks, soft = masks * where, soft * where
+    changed = images.to(torch.float32) + levels.to(images.device)[:, None, None, None] * soft
+    return changed.clamp_(0, 255), masks
 
 
 def cutpaste(

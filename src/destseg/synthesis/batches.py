@@ -23,7 +23,7 @@ from destseg.data.defects import Defect
 from destseg.data.images import padded, padded_mask
 from destseg.data.roi import Roi
 from destseg.phases import PHASES, SEGMENT
-from destseg.synthesis.anomalies import add_anomalies, cutpaste
+from destseg.synthesis.anomalies import add_anomalies, add_lines, cutpaste
 from destseg.synthesis.augment import View, draw_view, show, show_mask
 from destseg.synthesis.known import KnownDefects
 from destseg.synthesis.textures import as_grey_as, load_textures
@@ -35,6 +35,10 @@ from destseg.synthesis.variation import (
     photographed,
     vary,
 )
+
+_LINES = 77  # the stream of the random numbers of lines
+_LINE_LEVELS = (8.0, 70.0)  # grey levels
+_LINE_SIGNS = (-1.0, -1.0, 1.0)  # cracks and scratches are darker more often than brighter
 
 UNCHANGED = VariationSettings(
     light=0.0, white_balance=0.0, ramp=0.0, noise=0.0, defocus=0.0, jpeg_quality=100, shift=0.0
@@ -221,6 +225,7 @@ class Batches:
         )
         broad = torch.zeros(len(clean), dtype=torch.bool, device=self._device)
         batch = Batch(clean, anomalous, masks, broad)
+        self._lines([*words, _LINES], wanted, batch, where)
         if phase == SEGMENT.name:
             self._cutpaste(draw, wanted, batch, where)
         self._photograph(batch, [each.variation for each in samples])
@@ -271,6 +276,30 @@ class Batches:
                 seen = images[row].round().to("cpu", torch.uint8).permute(1, 2, 0).contiguous()
                 changed = photographed(seen.numpy(), variation)
                 images[row] = torch.from_numpy(changed).permute(2, 0, 1).to(images.dtype)
+
+    def _lines(self, words: list[int], wanted: range, batch: Batch, where: Tensor | None) -> None:
+        """Give some samples of a batch lines instead of textures.
+
+        Their random numbers are their own, so that all other samples are what they are without.
+        """
+        draw = np.random.default_rng(words)
+        chosen = draw.random(self._batch_size) < self._synthesis.line_probability
+        generator = torch.Generator(self._device).manual_seed(int(draw.integers(2**62)))
+        levels = draw.choice(_LINE_SIGNS, self._batch_size)
+        levels *= draw.uniform(*_LINE_LEVELS, self._batch_size)
+        # Only where there is an anomaly: some images may be shown without.
+        rows = [row for row, place in enumerate(wanted) if chosen[place] and batch.masks[row].any()]
+        if not rows:
+            return
+        mine = [wanted[row] for row in rows]
+        allowed = None if where is None else where[rows]
+        batch.anomalous[rows], batch.masks[rows] = add_lines(
+            batch.clean[rows],
+            torch.tensor(levels[mine], dtype=torch.float32),
+            generator,
+            allowed,
+            (self._batch_size, mine),
+        )
 
     def _cutpaste(
         self,

@@ -10,6 +10,11 @@ from torch import Tensor
 from destseg.config import SynthesisSettings
 from destseg.synthesis.perlin import Mine, perlin_noise
 
+# Cells a side of the noise whose zeros are lines; how much of the image they may run through.
+_LINE_CELLS = (1.5, 8.0)
+_LINE_AREA = (0.03, 0.5)
+_LINE_WIDTH = (1.0, 5.0)  # pixels
+
 
 def draw_masks(
     settings: SynthesisSettings,
@@ -75,3 +80,44 @@ def largest(noise: Tensor, area: Tensor) -> Tensor:
 def uniform(generator: torch.Generator, n: int, low: float, high: float) -> Tensor:
     """Draw n float32 numbers of U(low, high) on the generator's device."""
     return low + (high - low) * torch.rand(n, generator=generator, device=generator.device)
+
+
+def draw_lines(
+    n: int,
+    size: tuple[int, int],
+    generator: torch.Generator,
+    device: torch.device | str,
+    mine: Mine = slice(None),
+) -> Tensor:
+    """Draw masks of thin lines: cracks, scratches and hairs.
+
+    The lines are where coarse endless noise is 0, as far as that lies in the largest values of
+    other noise.  A pixel belongs to one if it is nearer than half of the line's width, the distance
+    being the noise by its slope.
+
+    Args:
+        n: number of masks.
+        size: their (height, width) in pixels.
+        generator: where all random numbers come from.
+        device: where the masks are wanted.
+        mine: which of the n are wanted; the others' random numbers are drawn and dropped.
+
+    Returns:
+        float32 [n, 1, h, w] of 0 and 1; one can be empty.
+    """
+
+    def draw(count: int, limits: tuple[float, float]) -> Tensor:
+        low, high = (math.log(limit) for limit in limits)
+        return uniform(generator, count, low, high).exp()
+
+    cells = draw(4 * n, _LINE_CELLS).view(2, n, 2).to(device)
+    angles = uniform(generator, 2 * n, -math.pi / 2, math.pi / 2).view(2, n).to(device)
+    width = draw(n, _LINE_WIDTH).to(device)[mine]
+    area = draw(n, _LINE_AREA).to(device)[mine]
+    noise, blobs = (
+        perlin_noise(generator, each, angle, size, mine=mine, endless=True)
+        for each, angle in zip(cells, angles, strict=True)
+    )  # [n, h, w]
+    down, right = torch.gradient(noise, dim=(1, 2))
+    near = noise.abs() <= width[:, None, None] / 2 * torch.hypot(down, right)
+    return (near & largest(blobs, area)).to(torch.float32)[:, None]
