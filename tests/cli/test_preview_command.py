@@ -84,7 +84,8 @@ def test_the_settings_decide(preview):
             "10",
             "20",
         ]
-        _, sheet = preview("--count", "2", "--cutpaste-probability", "0", *words)
+        words += ["--cutpaste-probability", "0", "--line-probability", "0"]
+        _, sheet = preview("--count", "2", *words)
         fractions[high] = np.mean([(cells(sheet, row)[3] > 127).mean() for row in range(2)])
     assert 0.01 < fractions["0.03"] < 0.06
     assert 0.3 < fractions["0.5"] < 0.6
