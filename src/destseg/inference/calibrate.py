@@ -20,6 +20,7 @@ def fit_calibration(
     weights_sha256: str,
     on_image: Callable[[], object] = lambda: None,
     groups: Sequence[str] | None = None,
+    image_sha256: Sequence[str] | None = None,
 ) -> Calibration:
     """Return the calibration from good images that were not trained on.
 
@@ -31,6 +32,7 @@ def fit_calibration(
         weights_sha256: of the weights or the quantised model that gives the scores.
         on_image: called after each image.
         groups: of the images; ``None``: each counts by itself.
+        image_sha256: of the images, where they have been read for it already.
 
     Raises:
         ImageError: if an image cannot be read.
@@ -44,5 +46,5 @@ def fit_calibration(
         peaks.append(float(measured.anomaly_map.max()))
         on_image()
     region = predictor.bundle.roi_sha256
-    hashes = [sha256_of(image) for image in images]
+    hashes = image_sha256 or [sha256_of(image) for image in images]
     return Calibration.fit(scores, peaks, paths, settings, weights_sha256, region, groups, hashes)

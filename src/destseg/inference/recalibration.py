@@ -126,7 +126,9 @@ def calibrate_forms(
             )
         fitted = {name: each.with_rate(rate, confidence) for name, each in old.items()}
     else:
-        places = _each_once(good, require_not_learned(bundle, good))
+        contents = require_not_learned(bundle, good)
+        places = _each_once(good, contents)
+        contents = [contents[place] for place in places]
         of_all = groups(settings)
         of_each = None if of_all is None else [of_all[place] for place in places]
         good = [good[place] for place in places]
@@ -144,6 +146,7 @@ def calibrate_forms(
                 sha256,
                 lambda: on_progress(next(done), len(good) * len(hashes)),
                 of_each,
+                contents,
             )
             for name, sha256 in hashes.items()
         }

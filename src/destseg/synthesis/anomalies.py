@@ -19,7 +19,7 @@ from torch import Tensor
 
 from destseg.config import SynthesisSettings
 from destseg.errors import DataError
-from destseg.synthesis.masks import draw_lines, draw_masks, largest, uniform
+from destseg.synthesis.masks import draw_lines, draw_masks, largest, log_uniform, uniform
 from destseg.synthesis.perlin import Mine, perlin_noise
 
 Share: TypeAlias = tuple[int, Mine]
@@ -149,8 +149,7 @@ def cutpaste(
     def draw(low: float, high: float) -> Tensor:
         return uniform(generator, n, low, high)[mine].to(images.device)
 
-    low, high = (math.log(cells) for cells in _CUTPASTE_CELLS)
-    cells = uniform(generator, 2 * n, low, high).exp().view(n, 2).to(images.device)
+    cells = log_uniform(generator, 2 * n, *_CUTPASTE_CELLS).view(n, 2).to(images.device)
     angle = uniform(generator, n, -math.pi / 2, math.pi / 2).to(images.device)
     noise = perlin_noise(generator, cells, angle, (h, w), mine=mine, endless=True)  # [n, h, w]
     masks = largest(noise, draw(*_CUTPASTE_AREA))[:, None].to(torch.float32)

@@ -82,6 +82,11 @@ def uniform(generator: torch.Generator, n: int, low: float, high: float) -> Tens
     return low + (high - low) * torch.rand(n, generator=generator, device=generator.device)
 
 
+def log_uniform(generator: torch.Generator, n: int, low: float, high: float) -> Tensor:
+    """Draw n float32 numbers of which each octave from low to high has as many."""
+    return uniform(generator, n, math.log(low), math.log(high)).exp()
+
+
 def draw_lines(
     n: int,
     size: tuple[int, int],
@@ -105,15 +110,10 @@ def draw_lines(
     Returns:
         float32 [n, 1, h, w] of 0 and 1; one can be empty.
     """
-
-    def draw(count: int, limits: tuple[float, float]) -> Tensor:
-        low, high = (math.log(limit) for limit in limits)
-        return uniform(generator, count, low, high).exp()
-
-    cells = draw(4 * n, _LINE_CELLS).view(2, n, 2).to(device)
+    cells = log_uniform(generator, 4 * n, *_LINE_CELLS).view(2, n, 2).to(device)
     angles = uniform(generator, 2 * n, -math.pi / 2, math.pi / 2).view(2, n).to(device)
-    width = draw(n, _LINE_WIDTH).to(device)[mine]
-    area = draw(n, _LINE_AREA).to(device)[mine]
+    width = log_uniform(generator, n, *_LINE_WIDTH).to(device)[mine]
+    area = log_uniform(generator, n, *_LINE_AREA).to(device)[mine]
     noise, blobs = (
         perlin_noise(generator, each, angle, size, mine=mine, endless=True)
         for each, angle in zip(cells, angles, strict=True)

@@ -65,6 +65,7 @@ class GoodParts:
         wanted = settings.data
         if shape := typical_shape([sample.path for sample in samples]):
             log.say(shrinking_note(shape, wanted), image_size=wanted.size)
+        contents = contents_of(samples)
         log.say(f"checking {len(samples)} images in {data}", images=len(samples))
         images = GoodImages(
             [sample.path for sample in samples],
@@ -76,7 +77,6 @@ class GoodParts:
         readable = set(images.paths)
         samples = [sample for sample in samples if sample.path in readable]
         groups = group_names([(Path(data), images.paths)], wanted)
-        contents = contents_of(data)
         if ancestor is None:
             training, calibration_images = split_calibration(
                 samples,
@@ -191,14 +191,10 @@ def run_fingerprint(good: str, defects: Sequence[Sample], ancestor: Ancestor | N
     return hashlib.sha256(f"{good}\n{known}\n{begun}\n".encode()).hexdigest()
 
 
-def contents_of(data: str | Path) -> dict[Path, str]:
-    """Return the SHA-256 of each of a data set's good images, or that it cannot be read.
-
-    Raises:
-        DataError: if there are none.
-    """
+def contents_of(samples: Sequence[Sample]) -> dict[Path, str]:
+    """Return the SHA-256 of each of a data set's good images, or that it cannot be read."""
     contents = {}
-    for sample in good_samples(data):
+    for sample in samples:
         try:
             contents[sample.path] = sha256_of(sample.path)
         except OSError as error:
