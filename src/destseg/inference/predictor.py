@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, TypeAlias, overload
@@ -204,7 +204,7 @@ class Predictor:
         many = several(images)
         given = [images] if many is None else many
         with contextlib.closing(self._mapped(given)) as mapped:  # type: ignore[arg-type]
-            if many is None or self.bundle.settings.data.tile:
+            if _is_one(given) or self.bundle.settings.data.tile:
                 yield from map(self._decided, mapped)
                 return
             # The regions of one batch are found while the next is in the networks.
@@ -232,7 +232,10 @@ class Predictor:
         if self.bundle.settings.data.tile:
             yield from map(self._map_tiles, given)
             return
-        reading = in_order(self._read, given, threads=2, ahead=2 * self.batch_size)
+        if _is_one(images):
+            reading = (self._read(each) for each in given)
+        else:
+            reading = in_order(self._read, given, threads=2, ahead=2 * self.batch_size)
         with contextlib.closing(reading) as read:
             yield from self._map(read)
 
@@ -337,6 +340,11 @@ class Predictor:
         )
         regions = find_regions(result.heatmap, calibration.pixel_threshold)
         return replace(result, regions=regions)
+
+
+def _is_one(images: Iterable[object]) -> bool:
+    """Return whether there is one image, which is done before a thread has begun."""
+    return isinstance(images, Sized) and len(images) == 1
 
 
 def load(

@@ -61,13 +61,18 @@ def several(images: Images) -> Iterable[ImageLike] | None:
     Raises:
         DataError: if a folder or a list has no images, or a tensor cannot be copied.
     """
+    # In this order, as to ask for a tensor or an open file takes longer than all else here.
+    if isinstance(images, list | tuple):
+        return images
     if isinstance(images, str | os.PathLike):
         path = Path(_expanded(images))
         many = path.is_dir() or path.suffix.lower() in LIST_SUFFIXES
         return source_images(path) if many else None
+    if isinstance(images, bytes | bytearray | memoryview | Image.Image):
+        return None
     if isinstance(images, np.ndarray | TensorLike):
         return list(_array(images, "images")) if images.ndim == 4 else None
-    if isinstance(images, bytes | bytearray | memoryview | BinaryFile | Image.Image):
+    if isinstance(images, BinaryFile):
         return None
     return images if isinstance(images, Iterable) else None
 
@@ -93,7 +98,11 @@ def named(
 
 def path_of(image: ImageLike) -> str | None:
     """Return the path of an image as it was given, ~ expanded; ``None`` where there is none."""
-    name = getattr(image, "name", None) if isinstance(image, BinaryFile) else image
+    if isinstance(image, str | os.PathLike):
+        return _expanded(image)
+    if isinstance(image, bytes | Image.Image | np.ndarray) or not isinstance(image, BinaryFile):
+        return None
+    name = getattr(image, "name", None)
     return _expanded(name) if isinstance(name, str | os.PathLike) else None
 
 
@@ -111,6 +120,8 @@ def _content(image: ImageLike, path: str) -> Content:
         return _expanded(image)
     if isinstance(image, bytearray | memoryview):
         return bytes(image)
+    if isinstance(image, bytes | Image.Image | np.ndarray):
+        return image
     if isinstance(image, TensorLike):
         return _array(image, path)
     return _file_content(image, path) if isinstance(image, BinaryFile) else image
