@@ -70,8 +70,20 @@ def read_log(folder: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:
             yield record
 
 
+def left_by_training(folder: Path) -> bool:
+    """Whether the files of a folder that are called as ours are: some are common names.
+
+    A training leaves a saved state, a manifest beside weights, or at least a log.
+    """
+    return (
+        (folder / CHECKPOINT).exists()
+        or all((folder / name).exists() for name in (MANIFEST, WEIGHTS))
+        or any("event" in record for record in read_log(folder))
+    )
+
+
 def remove_model(folder: Path) -> None:
-    """Take away all that belongs to the weights in a folder; files of anyone else stay.
+    """Take away all that belongs to the weights in a folder ``left_by_training``; the rest stays.
 
     Those are the model, its saved state, its calibrations, exported forms, metrics and report: none
     of them is true of other weights.  The log stays.

@@ -171,3 +171,11 @@ def test_a_forgotten_job_is_new(categories, tmp_path):
     plan.forget([job])
     assert job.state == "new"
     assert [path.name for path in job.folder.iterdir()] == ["mine.txt"]
+
+
+def test_forgetting_leaves_a_folder_in_which_nothing_was_trained(categories, tmp_path):
+    job, *_ = jobs_in(categories, tmp_path)
+    leave(job, "metrics.json", "report.html")
+    plan.forget([job])
+    names = {"metrics.json", "report.html", "settings.yaml"}
+    assert {path.name for path in job.folder.iterdir()} == names

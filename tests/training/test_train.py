@@ -619,6 +619,41 @@ def test_overwriting_leaves_nothing_of_the_old_weights_and_all_of_the_users(
     assert load(folder).backend_name == "torch"
 
 
+TAKEN = ("settings.yaml", "manifest.json", "log.jsonl", "unfinished/candidate/settings.yaml")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_file_of_others_is_never_replaced(parts, settings, tmp_path, name, overwrite):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text('{"of": "someone else"}\n')
+    with pytest.raises(TrainingError, match=rf"no training left .*{name}.*another --output"):
+        run(parts, tmp_path, settings, overwrite=overwrite)
+    assert (tmp_path / name).read_text() == '{"of": "someone else"}\n'
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_others_call_as_results_are_called_stays(parts, settings, tmp_path, overwrite):
+    names = {"metrics.json", "report.html", "error.txt", "tensorboard/events.out.tfevents.1.mine"}
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("of someone else")
+    run(parts, tmp_path, settings, overwrite=overwrite)
+    assert {(tmp_path / name).read_text() for name in names} == {"of someone else"}
+
+
+def test_a_run_that_ended_before_its_first_state_can_be_begun_again(
+    parts, settings, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(learn_module.Learning, "run", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(parts, tmp_path / "run", settings)
+    assert (tmp_path / "run" / "settings.yaml").exists()
+    run(parts, tmp_path / "run", settings)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+
+
 def test_the_rate_counts_the_steps_of_all_phases(parts, settings, tmp_path, monkeypatch):
     monkeypatch.setattr(learn_module.Learning, "run", lambda *_, **__: 120.0)
     training = run(parts, tmp_path / "run", settings).bundle.training

@@ -15,7 +15,15 @@ from destseg.data.samples import Sample
 from destseg.data.shapes import settled_size
 from destseg.errors import DataError, SettingsError, TrainingError
 from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
-from destseg.model_folder import CHECKPOINT, LOG, MANIFEST, RESULT, SETTINGS, remove_model
+from destseg.model_folder import (
+    CHECKPOINT,
+    LOG,
+    MANIFEST,
+    RESULT,
+    SETTINGS,
+    left_by_training,
+    remove_model,
+)
 
 LEFT_BY_A_RUN = (RESULT, MANIFEST, CHECKPOINT)
 
@@ -196,6 +204,8 @@ def require_same_settings(jobs: Iterable[TrainingJob]) -> None:
 def forget(jobs: Iterable[TrainingJob]) -> None:
     """Take away what belongs to a finished or begun job, so that it is done anew."""
     for job in jobs:
+        if job.state == "new" and not left_by_training(job.folder):
+            continue
         remove_model(job.folder)
         (job.folder / LOG).unlink(missing_ok=True)
 

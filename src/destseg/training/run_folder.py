@@ -10,6 +10,7 @@ import numpy as np
 from destseg.config import Settings, changed_settings
 from destseg.data.files import write_atomically
 from destseg.data.labelled import files_of
+from destseg.data.lists import some
 from destseg.data.outputs import require_apart, require_folder
 from destseg.data.roi import Roi, read_roi
 from destseg.data.samples import Sample, good_samples
@@ -26,6 +27,7 @@ from destseg.model_folder import (
     SETTINGS,
     WEIGHTS,
     WRITTEN_BY_TRAINING,
+    left_by_training,
     unfinished_models,
 )
 from destseg.training.checkpoint import Checkpoint, load_checkpoint
@@ -45,6 +47,8 @@ def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | 
     if resume:
         # The state is removed only after the calibration, the last file, is written.
         return load_checkpoint(folder / CHECKPOINT) if begun or not finished else None
+    if not left_by_training(folder):
+        _refuse_files_of_others(folder)
     if not overwrite and (finished or begun):
         what = "an unfinished run" if begun else "a trained model"
         way = "go on with --resume, or " if begun else ""
@@ -53,6 +57,21 @@ def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | 
             f"--output; {way}replace it with --overwrite."
         )
     return None
+
+
+def _refuse_files_of_others(folder: Path) -> None:
+    places = [place / name for place in _places(folder) for name in WRITTEN_BY_TRAINING]
+    # An empty file may be the log of a run that ended at once, and is no loss.
+    if taken := [str(place) for place in places if place.exists() and place.stat().st_size]:
+        raise TrainingError(
+            f"{folder}: expected a new or empty folder, got files that no training left and that "
+            f"this one would replace: {some(taken)}. Choose another --output, or move them away "
+            "(--settings reads a file in any other folder)."
+        )
+
+
+def _places(folder: Path) -> list[Path]:
+    return [folder, *unfinished_models(folder)]
 
 
 def make_folder(folder: Path) -> None:
@@ -88,8 +107,7 @@ def require_apart_from(
     read += files_of(defects)
     if ancestor is not None:
         read += [ancestor.bundle.folder / name for name in (MANIFEST, WEIGHTS, CALIBRATION)]
-    places = (folder, *unfinished_models(folder))
-    require_apart([place / name for place in places for name in WRITTEN_BY_TRAINING], read)
+    require_apart([place / name for place in _places(folder) for name in WRITTEN_BY_TRAINING], read)
 
 
 def region_of_interest(

@@ -22,6 +22,7 @@ from destseg.model.device import resolve_device
 from destseg.model_folder import (
     CANDIDATE,
     CHECKPOINT,
+    left_by_training,
     remove_model,
     remove_unfinished,
     unfinished_models,
@@ -85,6 +86,7 @@ def train(
     """
     folder = Path(output)
     saved = prepare_output(folder, resume, overwrite)
+    replaces = overwrite and left_by_training(folder)  # before this run's own log is there
     notes: list[str] = []
     bad = [] if defects is None else defect_samples(defects, tell=notes.append)
     if resume and saved is None:
@@ -146,7 +148,7 @@ def train(
             batches = learning.batches(() if known is None else known.learned)
             wait_for_all()  # what keeps any of them from beginning shows before this
             if main:
-                if overwrite:
+                if replaces:
                     # Only now: nothing that could have kept this run from beginning is left.
                     remove_model(folder)
                     log.restart()
