@@ -92,6 +92,35 @@ def test_the_test_folder_of_a_data_set_has_its_masks_beside_it(tmp_path):
         defect_samples(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("source", "bad", "marked"),
+    [
+        ("parts/bad", "scratch/1.png", "parts/ground_truth/scratch/1_mask.png"),
+        ("parts/bad", "1.png", "parts/ground_truth/bad/1_mask.png"),
+        ("parts/NG", "1.png", "parts/mask/1.png"),
+        ("bottle/test/hole", "1.png", "bottle/ground_truth/hole/1_mask.png"),
+    ],
+)
+@pytest.mark.parametrize("way", ["whole", ".", ".."])
+def test_masks_beside_the_folder_are_found_however_it_is_given(
+    tmp_path, monkeypatch, source, bad, marked, way
+):
+    folder = tmp_path / source
+    image(folder / bad)
+    path = mask(tmp_path / marked)
+    (folder / "empty").mkdir()
+    if way != "whole":
+        monkeypatch.chdir(folder / ("" if way == "." else "empty"))
+    [found] = defect_samples(folder if way == "whole" else way)
+    assert found.mask == path
+    assert found.defect_type == ("scratch" if "/" in bad else folder.name)
+
+
+def test_a_folder_called_like_masks_has_no_masks_of_its_own(tmp_path):
+    image(tmp_path / "annotated/labels/1.png")
+    assert [each.mask for each in defect_samples(tmp_path / "annotated/labels")] == [None]
+
+
 def test_a_flat_folder_takes_the_types_that_were_drawn_or_its_own_name(tmp_path):
     folder = tmp_path / "scrap"
     for name in "abc":

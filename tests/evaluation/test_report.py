@@ -144,6 +144,13 @@ def test_small_images_are_not_enlarged_and_good_ones_have_no_mask():
     assert not made.is_defective
 
 
+def test_an_image_of_the_current_folder_has_its_folders_name_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = Result("x", 0.5, 0.1, True, 0.4, 0.4, np.zeros((8, 8), np.float32), 8, 8, ())
+    made = make_entry(Sample(Path("1.png"), "good"), result, np.zeros((8, 8, 3), np.uint8), None)
+    assert made.name == f"{tmp_path.name}/1.png"
+
+
 def test_an_image_of_unknown_kind_is_refused():
     result = Result("x", 0.5, 0.1, True, 0.4, 0.4, np.zeros((8, 8), np.float32), 8, 8, ())
     with pytest.raises(DataError, match="good or defective"):

@@ -6,6 +6,7 @@ What is wrong with any of them is said of all at once, before anything is traine
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -61,8 +62,9 @@ def defect_samples(source: str | Path, tell: Tell = lambda _: None) -> list[Samp
 
     The type is the name of the folder in ``source`` that an image lies in.  Straight in ``source``
     it is the label that labelme gave it, else the name of ``source``.  Masks lie in
-    ``ground_truth/<type>/`` in or beside ``source``, beside their images as ``<name>_mask``, or are
-    polygons of labelme's in ``<name>.json``.
+    ``ground_truth/<type>/`` in or beside ``source``, or beside the data set's ``test`` that it is
+    in; of one type alone also straight in ``ground_truth/``.  Or they lie beside their images as
+    ``<name>_mask``, or are polygons of labelme's in ``<name>.json``.
 
     Args:
         source: the folder.
@@ -94,14 +96,14 @@ def defect_samples(source: str | Path, tell: Tell = lambda _: None) -> list[Samp
     images = [path for path in images if path not in set(good)]
     if not images:
         raise DataError(f"{source}: expected {_LAYOUT}; got {content_of(source)}.")
-    places = [source, *([source.parent] if names.is_test(source.name) else [])]
+    called = Path(os.path.abspath(source))  # noqa: PTH100 - "." has no name, links keep theirs
     types = {inside[path].parts[0] for path in images if len(inside[path].parts) > 1}
-    of_folder = mask_finder(places, single=len(types) <= 1)
+    of_folder = mask_finder([source, *_beside(called)], single=len(types) <= 1)
     samples, problems = [], []
     for path in images:
         drawn = path.with_suffix(SUFFIX)
         own = inside[path]
-        typed = own if len(own.parts) > 1 else PurePath(source.name, own)
+        typed = own if len(own.parts) > 1 else PurePath(called.name, own)
         found = [of_folder(typed), of_image.get(path.with_suffix(""))]
         masks = [mask for mask in (*found, drawn if drawn.is_file() else None) if mask]
         if len(set(masks)) > 1:
@@ -110,7 +112,7 @@ def defect_samples(source: str | Path, tell: Tell = lambda _: None) -> list[Samp
             continue
         mask = masks[0] if masks else None
         try:
-            samples.append(Sample(path, _type(source, own, mask), mask))
+            samples.append(Sample(path, _type(called.name, own, mask), mask))
         except DataError as error:
             problems.append(str(error))
     _raise_all(problems)
@@ -257,13 +259,21 @@ def _mask(path: Path, size: tuple[int, int], max_pixels: int, tell: Tell) -> NDA
     return mask
 
 
-def _type(source: Path, inside: PurePath, mask: Path | None) -> str:
+def _beside(source: Path) -> list[Path]:
+    """Return the folders outside of one with defects in which folders with its masks may lie."""
+    if names.is_masks(source.name):  # it would be taken for that of its own masks
+        return []
+    above = source.parent
+    return [above, *([above.parent] if names.is_test(above.name) else [])]
+
+
+def _type(source: str, inside: PurePath, mask: Path | None) -> str:
     if len(inside.parts) > 1:
         return inside.parts[0]
     drawn: Labelme | None = None
     if mask is not None and mask.suffix == SUFFIX:
         drawn = read_labelme(mask)
-    return source.resolve().name if drawn is None else drawn.label
+    return source if drawn is None else drawn.label
 
 
 def _is_good(inside: PurePath) -> bool:

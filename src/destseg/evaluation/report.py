@@ -113,7 +113,7 @@ def make_entry(
     heatmap = colour_map(resize(levels_of(result.anomaly_map), size).astype(np.float32) / 255)
     drawn = None if mask is None else resize(mask.astype(np.uint8) * np.uint8(255), size)
     return Entry(
-        name=f"{sample.path.parent.name}/{sample.path.name}",
+        name="/".join(sample.path.absolute().parts[-2:]),
         defect_type=sample.defect_type,
         is_defective=bool(sample.is_defective),
         score=result.score,
