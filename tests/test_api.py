@@ -201,6 +201,17 @@ def test_samples_or_a_folder_are_measured_and_files_are_written(home):
         destseg.evaluate(predictor, "~/data", threads=2)
 
 
+def test_no_images_and_half_a_seed_are_errors_of_ours(home):
+    for measure in (destseg.evaluate, destseg.report):
+        with pytest.raises(destseg.DataError, match="got no images"):
+            measure("~/model", [])
+    write_red(home / "in/0.png", 10)
+    for state in (None, "~/state.json", "~/state.json"):
+        with pytest.raises(destseg.SettingsError, match="--seed: expected a whole number"):
+            destseg.drift("~/model", "~/in", state=state, seed=1.5)
+        destseg.drift("~/model", "~/in", state="~/state.json", seed=1)
+
+
 def test_what_cannot_be_written_costs_no_result(home):
     write_red(home / "in/0.png", 10)
     predictor = destseg.load("~/model")

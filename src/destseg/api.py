@@ -1027,6 +1027,8 @@ def _name_of(data: AnyPath | Sequence[Sample], samples: Sequence[Sample]) -> Pat
     """Return the data set: its name heads the report."""
     if isinstance(data, str | os.PathLike):
         return expanded(data)
+    if not samples:  # which evaluating them refuses
+        return Path()
     return Path(os.path.commonpath([sample.path.absolute().parent for sample in samples]))
 
 

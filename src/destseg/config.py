@@ -274,7 +274,17 @@ _type_hints = functools.cache(typing.get_type_hints)  # resolving them takes mil
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that also takes 1e-4 for a number, which YAML 1.1 wants as 1.0e-4."""
+    """YAML that also takes 1e-4 for a number, which YAML 1.1 wants as 1.0e-4.
+
+    Keys are names: a category may be called 2024 or no, which are a number and false elsewhere.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        self.flatten_mapping(node)  # << is no name
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep=deep)
 
 
 _Loader.add_implicit_resolver(

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import destseg
 from destseg.categories import ray_jobs
-from destseg.categories.job import run_here
+from destseg.categories.job import JobOutcome, run_here
 from destseg.categories.summary import rows_of
 from destseg.cli import jobs_table
 from destseg.cli.main import main
@@ -122,6 +122,15 @@ def test_on_a_terminal_a_table_tells_how_far_jobs_are(made_up, monkeypatch, tmp_
     assert "bolt, seed 0  phase 1, step 5/800, loss 0.5000, about" in told
     assert "0 of 2 done, 1 running, 1 waiting" in told
     assert "1/2 nut, seed 0: trained in 2.0 min" in told
+
+
+def test_a_failure_without_a_message_is_told(made_up, monkeypatch):
+    text = io.StringIO()
+    console = Console(file=text, width=100)
+    monkeypatch.setattr(jobs_table, "Console", lambda **_: console)
+    with jobs_table.JobsShown(quiet=False) as shown:
+        shown.ended(JobOutcome(made_up("nut", 0).job, reason=""))
+    assert "1/0 nut, seed 0: failed: \n" in text.getvalue()
 
 
 def test_the_version_is_told(made_up, tmp_path):

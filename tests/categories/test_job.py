@@ -88,6 +88,14 @@ def test_a_fault_of_ours_is_a_failure_with_its_trace(job, monkeypatch):
     assert "1 / 0" in (job.folder / "error.txt").read_text("utf-8")
 
 
+def test_a_failure_without_a_message_has_its_kind_for_a_reason(job, monkeypatch):
+    def fail(_):
+        raise OSError
+
+    monkeypatch.setattr("destseg.categories.job._done", fail)
+    assert run_job(job).reason == "OSError"
+
+
 def test_an_interruption_is_no_failure(job, monkeypatch):
     def stopped(*_arguments, **_keywords):
         raise TrainingInterrupted(15, "stopped")

@@ -82,6 +82,15 @@ def test_the_file_of_categories_has_flags_without_dashes(tmp_path):
     }
 
 
+def test_names_of_categories_that_look_like_numbers_are_text(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("2024: {rotation: 10}\n007: {fit: pad}\nno: {rotation: 5}\n", "utf-8")
+    names = ["2024", "007", "no"]
+    assert list(settings_by_category(file, names)) == names
+    with pytest.raises(SettingsError, match="expected a category, got '2024' of bolt"):
+        settings_by_category(file, ["bolt"])
+
+
 def test_the_file_of_categories_is_checked_as_a_whole(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("bolts: {rotation: 5}\nnut: turn\nworn: {seed: 3}\n", encoding="utf-8")

@@ -15,7 +15,7 @@ import destseg.exporting.quantize as module
 from conftest import write_images
 from destseg.config import Settings
 from destseg.data.files import sha256_of
-from destseg.errors import BundleError, DataError, SettingsError
+from destseg.errors import BundleError, DataError, ImageError, SettingsError
 from destseg.evaluation.agreement import Agreement
 from destseg.exporting.int8 import SCOPES
 from destseg.exporting.quantize import quantize
@@ -226,6 +226,14 @@ def test_a_new_split_is_by_groups_where_the_training_was(bundle, tmp_path, runti
     day = done.calibration.groups[0]
     assert all(path.startswith((data / day).as_posix()) for path in done.calibration.paths)
     assert set(done.calibration.groups) == {day}
+
+
+def test_an_image_that_is_gone_is_an_error_of_ours(bundle, tmp_path, runtimes):
+    data = grey(tmp_path / "new" / "train" / "good", 12).parents[1]
+    (data / "train/good/dead.png").symlink_to(data / "nothing.png")
+    learned = replace(bundle, training={**bundle.training, "learned_sha256": ["0" * 64]})
+    with pytest.raises(ImageError, match=r"dead\.png: expected an image that can be read"):
+        quantize(learned, data, "onnx", count=4)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

@@ -22,7 +22,12 @@ from destseg.errors import SettingsError
 from destseg.inference.predictor import load
 from destseg.interruption import Interruption
 from destseg.model.destseg import build_model
-from destseg.training.processes import WholeBatchNorm, require_equal_shares, synchronized_norms
+from destseg.training.processes import (
+    WholeBatchNorm,
+    require_equal_shares,
+    share_of,
+    synchronized_norms,
+)
 from destseg.training.train import train
 from training.shares import MEAN, batch, learn, network, share_of_learning
 
@@ -269,6 +274,11 @@ def test_a_signal_to_the_launcher_saves_a_state_that_goes_on(parts, settings, al
     assert len(told) == 2
     train(parts, output=folder, resume=True, quiet=True)
     assert_same_model(alone, folder, parts)
+
+
+def test_a_rank_without_others_is_no_part_of_a_batch(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert share_of(4) == slice(0, 4)
 
 
 @pytest.mark.parametrize(

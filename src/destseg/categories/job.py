@@ -53,7 +53,7 @@ def run_job(job: TrainingJob) -> JobOutcome:
     except TrainingInterrupted:
         raise
     except (DestsegError, OSError) as error:
-        return JobOutcome(job, reason=without_secrets(str(error)))
+        return JobOutcome(job, reason=without_secrets(str(error) or type(error).__name__))
     except Exception as error:  # one category's fault must not take the others along
         trace = job.folder / TRACE
         told = f"its trace is in {trace}"

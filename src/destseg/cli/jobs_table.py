@@ -61,7 +61,7 @@ class JobsShown:
         self._done += 1
         job, result = outcome.job, outcome.result
         if result is None:
-            told = f"failed: {(outcome.reason or '').splitlines()[0]}"
+            told = "failed: " + (outcome.reason or "").partition("\n")[0]
         else:
             told = f"trained in {result['minutes']} min"
             if result["restarts"]:

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from destseg.data.paths import shown
-from destseg.errors import DataError
+from destseg.errors import DataError, ImageError
 
 _NAME_KEPT = 40  # of a file's name in that of its temporary one: names have at most 255 bytes
 
@@ -24,6 +24,20 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's content; an ``OSError`` is the caller's to explain."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_image(path: Path) -> str:
+    """Return the SHA-256 of an image's file.
+
+    Raises:
+        ImageError: if it cannot be read.
+    """
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise ImageError(
+            path, f"expected an image that can be read, got: {error.strerror}"
+        ) from error
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:

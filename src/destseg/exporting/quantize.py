@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from destseg.data.choice import evenly
-from destseg.data.files import sha256_of
+from destseg.data.files import sha256_of_image
 from destseg.data.groups import group_names
 from destseg.data.samples import good_samples, split_calibration, test_folder, test_samples
 from destseg.errors import BundleError, DataError, SettingsError
@@ -175,7 +175,7 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
         settings = bundle.settings
         group_by = settings.data.group_by
         if learned := bundle.learned_sha256:  # it would set the threshold too low
-            new = [sample for sample in good if sha256_of(sample.path) not in learned]
+            new = [sample for sample in good if sha256_of_image(sample.path) not in learned]
         else:
             new = good
         of_all = group_names([(Path(data), [sample.path for sample in new])], settings.data)
@@ -215,7 +215,7 @@ def _where_they_lie(calibration: Calibration, root: Path) -> list[Path]:
     found = []
     for name, content in zip(calibration.paths, hashes, strict=True):
         there = [path for path in (root / name, Path(name)) if path.is_file()]
-        same = [path for path in there if content is None or sha256_of(path) == content]
+        same = [path for path in there if content is None or sha256_of_image(path) == content]
         if not same:
             return []
         found.append(same[0])

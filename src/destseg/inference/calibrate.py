@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from destseg.config import Settings
-from destseg.data.files import sha256_of
+from destseg.data.files import sha256_of_image
 from destseg.inference.calibration import Calibration
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure
@@ -46,5 +46,5 @@ def fit_calibration(
         peaks.append(float(measured.anomaly_map.max()))
         on_image()
     region = predictor.bundle.roi_sha256
-    hashes = image_sha256 or [sha256_of(image) for image in images]
+    hashes = image_sha256 or [sha256_of_image(image) for image in images]
     return Calibration.fit(scores, peaks, paths, settings, weights_sha256, region, groups, hashes)

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from destseg.config import Settings
-from destseg.data.files import sha256_of, write_atomically
+from destseg.data.files import sha256_of_image, write_atomically
 from destseg.data.good_images import training_folder
 from destseg.data.lists import some
 from destseg.data.outputs import require_folder
 from destseg.data.samples import good_samples
-from destseg.errors import BundleError, DataError, ImageError, SettingsError
+from destseg.errors import BundleError, DataError, SettingsError
 from destseg.inference.bundle import Bundle, save_calibration
 from destseg.inference.calibrate import fit_calibration
 from destseg.inference.calibration import Calibration
@@ -181,7 +181,7 @@ def require_not_learned(bundle: Bundle, good: Sequence[Path]) -> list[str]:
         DataError: naming them.
         ImageError: if an image cannot be read.
     """
-    contents = [_content(path) for path in good]
+    contents = [sha256_of_image(path) for path in good]
     seen = [
         path.as_posix()
         for path, content in zip(good, contents, strict=True)
@@ -204,13 +204,6 @@ def _each_once(good: Sequence[Path], contents: Sequence[str]) -> list[int]:
     if copies := [good[place].as_posix() for place in {*range(len(good))} - {*first.values()}]:
         _LOGGER.warning("the same image as another, so it does not count: %s", some(sorted(copies)))
     return list(first.values())
-
-
-def _content(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise ImageError(path, f"{error.strerror}") from error
 
 
 def _refuse_training(source: Path, trained_on: Path | None) -> None:

@@ -18,6 +18,7 @@ from destseg.inference.predictor import Measurement, Predictor
 from destseg.monitoring.drift import Drift, DriftStep, load_state, save_state
 from destseg.monitoring.martingale import alarm_level
 from destseg.monitoring.recorded import ImageScore, is_results, read_results
+from destseg.validation import ANY, problem
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ def check_drift(
             last one, so that the same images can be given again.
     """
     alarm_level(alarm_rate)  # refuses a wrong rate before the work
+    if wrong := problem(seed, int | None, ANY):
+        raise SettingsError(f"--seed: {wrong}")
     found = {
         # Of results the files: a batch leaves a folder.
         source: list(source.glob("*")) if is_results(source) else source_images(source)

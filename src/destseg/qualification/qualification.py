@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import destseg
 from destseg.data.choice import evenly
-from destseg.data.files import sha256_of
+from destseg.data.files import sha256_of_image
 from destseg.data.images import read_image
 from destseg.errors import DataError, SettingsError
 from destseg.inference.predictor import Predictor
@@ -352,5 +352,5 @@ def _digest(paths: Sequence[Path]) -> str:
     """Return one SHA-256 of the contents of files, in their order."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(bytes.fromhex(sha256_of(path)))
+        digest.update(bytes.fromhex(sha256_of_image(path)))
     return digest.hexdigest()

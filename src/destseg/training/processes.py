@@ -26,7 +26,8 @@ from destseg.errors import SettingsError, TrainingError
 
 def rank() -> int:
     """Return which of the processes this is, from 0, as the launcher says it."""
-    return int(os.environ.get("RANK", "0"))
+    # A leftover RANK is no launcher: of one process it would be a part that is not there.
+    return int(os.environ.get("RANK", "0")) if world() > 1 else 0
 
 
 def world() -> int:
