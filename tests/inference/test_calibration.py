@@ -421,6 +421,16 @@ def test_the_known_numbers_of_images_are_enough_and_one_less_is_not(n, rate):
     assert rate_bound(n, rank, 0.95) <= rate < rate_bound(n - 1, rank, 0.95)
 
 
+@pytest.mark.parametrize("n", [1, 2, 19, 59, 60, 299, 300, 2000, 20_000])
+@pytest.mark.parametrize("rate", [0.001, 0.01, 0.05, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("confidence", [0.1, 0.5, 0.9, 0.95, 0.999])
+def test_the_rank_is_the_highest_with_which_the_rate_holds(n, rate, confidence):
+    """The binomial test: so many parts of n, or fewer, are above with 1 - confidence at most."""
+    chances = scipy.stats.binom.cdf(np.arange(n), n, rate)
+    holds = np.flatnonzero(chances <= (1 - confidence) * (1 + 1e-9))
+    assert threshold_rank(n, rate, confidence)[0] == max(holds, default=0)
+
+
 @pytest.mark.parametrize(
     ("n", "rate"), [(59, 0.05), (60, 0.1), (200, 0.05), (400, 0.01), (1000, 0.02)]
 )

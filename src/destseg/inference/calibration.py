@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from destseg.config import ImageSize, Settings
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.fields import EACH_IMAGE
@@ -52,9 +54,10 @@ def threshold_rank(
         rate is that in the mean, whatever the confidence.
     """
     if confidence:
-        rank = 0
-        while rank + 1 < n and rate_bound(n, rank + 1, confidence) <= max_false_alarm_rate:
-            rank += 1
+        # The bound rises with the rank; rank 0 is taken even where it is above the rate.
+        rank = bisect.bisect_right(
+            range(1, n), max_false_alarm_rate, key=lambda each: rate_bound(n, each, confidence)
+        )
         return rank, (rank + 1) / (n + 1)
     # The small term keeps 0.1 * 10 from becoming 0.9999...
     allowed = math.floor(max_false_alarm_rate * (n + 1) + 1e-9)
@@ -80,15 +83,21 @@ def rate_bound(n: int, rank: int, confidence: float) -> float:
     (0.05, 0.01)
     """
     if rank == 0:
-        return -math.expm1(math.log1p(-confidence) / n)
-    logs = [math.log(math.comb(n, k)) for k in range(rank + 1)]
+        return _rounded(-math.expm1(math.log1p(-confidence) / n))
+    k = np.arange(rank + 1)
+    logs = np.cumsum(np.log([1.0, *((n - k[:-1]) / k[1:])]))  # of n over k
     low, high = 0.0, 1.0
     for _ in range(60):  # halving: at most so many parts of n are above, with 1 - confidence
         rate = (low + high) / 2
         inside, outside = math.log(rate), math.log1p(-rate)
-        at_most = sum(math.exp(log + k * inside + (n - k) * outside) for k, log in enumerate(logs))
+        at_most = np.exp(logs + k * inside + (n - k) * outside).sum()
         low, high = (rate, high) if at_most > 1 - confidence else (low, rate)
-    return high
+    return _rounded(high)
+
+
+def _rounded(rate: float) -> float:
+    # Its last digits hang on how a machine adds, and whether it is at most another must not.
+    return float(f"{rate:.12g}")
 
 
 def chance_of_flagged(n: int, rank: int, flagged: int, images: int) -> float:
