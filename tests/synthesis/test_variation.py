@@ -190,10 +190,28 @@ def test_a_grey_cameras_images_are_given_no_colour():
 
 def test_what_is_taken_off_is_told():
     asked = only(light=0.2, white_balance=0.05, ramp=0.1)
-    assert taken_off(asked, asked) is None
-    told = taken_off(asked, dataclasses.replace(asked, light=0.123, white_balance=0.0))
+    coloured = [image + np.array([0, 20, 40], np.uint8) for image in STILL]
+    assert taken_off(asked, asked, coloured) is None
+    told = taken_off(asked, dataclasses.replace(asked, light=0.123, white_balance=0.0), coloured)
     assert "--light 0.12 instead of 0.2, --white-balance 0 instead of 0.05" in told
     assert "ramp" not in told
+
+
+@pytest.mark.parametrize("count", range(1, 30))
+def test_of_images_that_are_grey_or_all_alike_nothing_is_taken_off(count):
+    random = np.random.default_rng(count)
+    for colours in ((1,), (3,)):
+        alike = random.integers(0, 256, (8, 8, *colours), np.uint8)
+        images = [np.broadcast_to(alike, (8, 8, 3))] * count
+        asked = VariationSettings()
+        assert taken_off(asked, beyond_their_own(asked, images), images) is None
+
+
+def test_what_is_taken_off_of_a_grey_cameras_light_is_told():
+    grey, asked = images(light=0.1), VariationSettings()
+    told = taken_off(asked, beyond_their_own(asked, grey), grey)
+    assert "--light" in told
+    assert "white-balance" not in told
 
 
 def test_black_images_have_a_light():

@@ -16,6 +16,7 @@ from destseg.synthesis.textures import Images
 
 _LOOKED_AT = 64
 _GRAINS = 2**20
+_ROUNDING = 1e-9  # images that are all alike differ by this, when they are averaged
 _OFTEN = 1 / 3  # each of the camera's changes: most images have one, some all, some none
 
 
@@ -61,32 +62,46 @@ def beyond_their_own(settings: VariationSettings, images: Images) -> VariationSe
     """
     if not settings.light and not settings.white_balance:
         return settings
-    looked_at = (images[k] for k in evenly(range(len(images)), _LOOKED_AT))
-    colours = np.array([image.mean((0, 1)) for image in looked_at])  # [n, 3]
+    colours = _colours(images)
     means = np.log(colours + 1)  # + 1: black has one
     light = means.mean(1, keepdims=True)
     light_varies = 2 * float(light.std())
     colour_varies = 2 * float((means - light).std(0).max())
-    # Of a grey camera, whose images have no colour to change.  Not by the distance from their mean:
-    # that of three equal numbers can be another in its last bit.
-    grey = not np.ptp(colours, axis=1).any()
     return dataclasses.replace(
         settings,
         light=max(0.0, settings.light - light_varies),
-        white_balance=0.0 if grey else max(0.0, settings.white_balance - colour_varies),
+        white_balance=0.0 if _grey(colours) else max(0.0, settings.white_balance - colour_varies),
     )
 
 
-def taken_off(asked: VariationSettings, given: VariationSettings) -> str | None:
-    """Return in words what ``beyond_their_own`` took off; ``None`` if nothing."""
+def taken_off(asked: VariationSettings, given: VariationSettings, images: Images) -> str | None:
+    """Return in words what ``beyond_their_own`` took off of what images vary by; ``None``: nothing.
+
+    That grey images get no colour takes nothing off.
+    """
+    if given.white_balance < asked.white_balance and _grey(_colours(images)):
+        asked = dataclasses.replace(asked, white_balance=given.white_balance)
     less = [
         f"--{name.replace('_', '-')} {getattr(given, name):.2g} instead of {value:g}"
         for name, value in dataclasses.asdict(asked).items()
-        if getattr(given, name) < value
+        if value - getattr(given, name) > _ROUNDING
     ]
     if not less:
         return None
     return f"the good images differ in light already, so less is varied: {', '.join(less)}"
+
+
+def _colours(images: Images) -> NDArray[np.float64]:
+    """Return the mean colours of some images, spread over all: [n, 3]."""
+    looked_at = (images[k] for k in evenly(range(len(images)), _LOOKED_AT))
+    return np.array([image.mean((0, 1)) for image in looked_at])
+
+
+def _grey(colours: NDArray[np.float64]) -> bool:
+    """Whether they are of a grey camera, whose images have no colour to change."""
+    # Not by the distance from their mean: that of three equal numbers can be another in its last
+    # bit.
+    return not np.ptp(colours, axis=1).any()
 
 
 def draw_variation(generator: np.random.Generator, settings: VariationSettings) -> Variation | None:

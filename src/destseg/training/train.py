@@ -155,7 +155,7 @@ def train(
                 if saved is None:
                     remove_unfinished(*unfinished_models(folder))  # of another run
                 note_beginning(folder, settings, roi)
-            if less := taken_off(settings.variation, batches.variation):
+            if less := taken_off(settings.variation, batches.variation, source.training):
                 log.say(less)
             log.say(f"teacher: {origin}; device: {device}; output: {folder}", teacher=origin)
             seconds = learning.run(model, batches, folder, saved, heads_only=heads_only)
