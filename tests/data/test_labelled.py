@@ -1,6 +1,7 @@
 import pytest
 
 from destseg.data.labelled import labelled_samples
+from destseg.data.lists import read_list
 from destseg.data.samples import Sample
 from destseg.errors import DataError
 
@@ -23,6 +24,14 @@ def test_a_csv_gives_label_and_mask_of_each_image_from_its_own_folder(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("called", ["label", "Labels", "class", "kind", "defect_type"])
+def test_the_label_may_be_called_as_in_lists_of_good_images(tmp_path, called):
+    listed = write(tmp_path / "labels.csv", f"path,{called}\na.png,dent\nb.png,good\n")
+    samples = [Sample(tmp_path / "a.png", "dent"), Sample(tmp_path / "b.png", "good")]
+    assert labelled_samples(listed) == samples
+    assert [label for _, label in read_list(listed)] == ["dent", "good"]
+
+
 def test_semicolons_part_columns_too(tmp_path):
     listed = write(tmp_path / "labels.csv", "path;label\na.png;good\n")
     assert labelled_samples(listed) == [Sample(tmp_path / "a.png", "good")]
@@ -32,7 +41,7 @@ def test_semicolons_part_columns_too(tmp_path):
     ("text", "reason"),
     [
         ("path\na.png\n", "columns named label"),
-        ("file,kind\na.png,good\n", "columns named path and label"),
+        ("file,kind\na.png,good\n", "columns named path, got file, label"),
         ("", "columns named path and label"),
         ("path,label\n", "a header alone"),
         ("path,label\na.png,\nb.png,good\n", "1 of 2 have none: a.png"),

@@ -20,8 +20,8 @@ def read_list(source: Path) -> list[tuple[Path, str | None]]:
 
     Args:
         source: .txt with a path a line, # before comments; or .csv with a column ``path`` and
-            perhaps ``label`` (or ``class``, ``kind``, ``defect_type``).  Relative paths start at
-            the list's folder.
+            perhaps ``label`` (or ``labels``, ``class``, ``kind``, ``defect_type``).  Relative paths
+            start at the list's folder.
 
     Raises:
         DataError: if it cannot be read, is empty or lacks the column.
@@ -42,13 +42,16 @@ def read_table(source: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
     Args:
         source: with a header in its first line, separated by commas or semicolons.
-        columns: that it must have; those of a row may be empty but for the first.
+        columns: that it must have; those of a row may be empty but for the first.  ``label`` may
+            be called otherwise, as ``read_list`` says.
 
     Raises:
         DataError: if it cannot be read, is empty, lacks a column, or a row has other cells.
     """
     header, *table = _table(source, _lines(source)) or [[]]
     header = [cell.casefold() for cell in header]
+    if "label" in columns and (found := _label_column(header)):
+        header[header.index(found)] = "label"
     missing = [name for name in columns if name not in header]
     if missing:
         raise DataError(
@@ -93,11 +96,16 @@ def _read_csv(source: Path, lines: list[str]) -> list[tuple[str, str | None]]:
             "name the columns in the first line, for example: path,label"
         )
     where = header.index("path") if "path" in header else 0
-    label = next((header.index(name) for name in _LABEL_COLUMNS if name in header), None)
+    named = _label_column(header)
+    label = None if named is None else header.index(named)
     short = [row for row in table if len(row) <= max(where, label or 0) or not row[where]]
     if short:
         raise DataError(f"{source}: expected {len(header)} filled cells a row, got {short[0]}.")
     return [(row[where], None if label is None else row[label]) for row in table]
+
+
+def _label_column(header: Sequence[str]) -> str | None:
+    return next((name for name in _LABEL_COLUMNS if name in header), None)
 
 
 def existing(source: Path, paths: list[Path]) -> list[Path]:
