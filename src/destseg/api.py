@@ -591,8 +591,7 @@ def compare(
 ) -> Parity:
     """Ask all that can run a model here about the same images, and say where they differ.
 
-    Thread safety: it may be called in several threads at once; of those that write one file,
-    the last to finish wins as a whole.
+    Thread safety: it may be called in several threads at once.
 
     Args:
         model: folder of a trained model, or a predictor of it.

@@ -19,8 +19,7 @@ class Standing:
     """Where a training stands.
 
     Attributes:
-        phase: ``denoise``, ``segment``, ``surface``, ``measuring`` or, before the first,
-            ``images``.
+        phase: ``denoise``, ``segment``, ``measuring`` or, before the first, ``images``.
         step, steps: done and wanted of the phase.
         loss: of the last report; ``None`` before there is one.
         seconds_left: of the training, if it goes on at this rate; ``None`` while not known.

@@ -19,9 +19,9 @@ DESCRIPTION = """Inspect very many stored images, on this machine or on a Ray cl
 SOURCE is a folder (searched to any depth), a glob, a list (.txt, .csv), or Parquet with the bytes
 of images; a path, or a URI of any file system that Arrow or fsspec knows (s3://, gs://, abfs://,
 hdfs://, ...).  The results are Parquet files in DIR, one for each partition, with the columns path,
-partition, score, p_value, is_defective, threshold, width, height, regions, error and model.  An
-image that cannot be read is a row with its error; the others are inspected all the same, and the
-exit code is 1.
+partition, score, p_value, is_defective, threshold, width, height, regions, error and
+weights_sha256.  An image that cannot be read is a row with its error; the others are inspected all
+the same, and the exit code is 1.
 
 After an interruption the same command goes on: finished partitions are not repeated, and every
 image is in the results once.  Another listing, model or setting is refused.

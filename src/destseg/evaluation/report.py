@@ -58,7 +58,7 @@ class Report:
 
     Attributes:
         title: its heading.
-        facts: lines of the summary: model, data, date, versions.
+        facts: lines of the summary: data, model, its training, how much was measured.
         metrics: in [0, 1] by name, such as ``image AUROC``; ``None`` is not defined.
         reasons: why a metric is not defined, by its name.
         defect_types: rows of a table; floats are fractions, whole numbers are counts.

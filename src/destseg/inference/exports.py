@@ -25,7 +25,7 @@ from destseg.model_folder import CALIBRATION, EXPORTS, FORMS
 
 FORMAT = 1
 RECORD = "export.json"
-"""Every form that there is: the runtime, and -int8 where the convolutions are quantised."""
+"""How a form was made, and the hashes of its files."""
 
 
 @dataclass(frozen=True)

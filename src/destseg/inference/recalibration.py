@@ -231,7 +231,8 @@ def recalibrate(
         The name of the kept files, the same in every folder; ``restored`` reads them.
 
     Raises:
-        OSError: if the bundle cannot be written to.
+        DataError: if the bundle cannot be written to.
+        OSError: if an old calibration cannot be read.
     """
     folders = {"": bundle.folder} | {name: form.folder for name, form in forms.items()}
     kept = next(each for each in _kept_names() if not (bundle.folder / each).exists())
