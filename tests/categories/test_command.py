@@ -10,7 +10,7 @@ from rich.console import Console
 
 import destseg
 from destseg.categories import ray_jobs
-from destseg.categories.job import JobOutcome, run_here
+from destseg.categories.job import JobOutcome, run_job
 from destseg.categories.summary import rows_of
 from destseg.cli import jobs_table
 from destseg.cli.main import main
@@ -25,7 +25,7 @@ def given(monkeypatch):
     def run(jobs, resources, on_poll):
         calls.append((resources, [job.name for job in jobs]))
         on_poll(jobs)
-        return run_here(jobs)
+        return map(run_job, jobs)
 
     monkeypatch.setattr(ray_jobs, "run_on_ray", run)
     return calls

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 import destseg
-from destseg.categories.job import finished, run_here, run_job
+from destseg.categories.job import finished, run_job
 from destseg.categories.plan import Category, TrainingJob
 from destseg.categories.summary import COLUMNS, rows_of
 from destseg.errors import TrainingInterrupted
@@ -18,7 +18,7 @@ def job(categories, tiny_settings, tiny_teacher_weights, tmp_path):
 
 def test_a_job_leaves_a_model_its_metrics_its_report_and_last_its_result(job):
     assert finished(job) is None
-    (outcome,) = run_here([job])
+    outcome = run_job(job)
     assert outcome.reason is None
     names = {path.name for path in job.folder.iterdir()}
     assert names >= {"manifest.json", "metrics.json", "report.html", "result.json"}

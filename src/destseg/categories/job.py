@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,11 +63,6 @@ def run_job(job: TrainingJob) -> JobOutcome:
             told = f"its trace is lost: {not_written}"
         what = without_secrets(f"{type(error).__name__}: {error}")
         return JobOutcome(job, reason=f"{what} ({told})")
-
-
-def run_here(jobs: Iterable[TrainingJob]) -> Iterator[JobOutcome]:
-    """Do jobs one after another in this process."""
-    return map(run_job, jobs)
 
 
 def finished(job: TrainingJob) -> JobOutcome | None:

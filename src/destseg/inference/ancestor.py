@@ -128,20 +128,19 @@ class Ancestor:
         return frozenset(each.sha256 for each in defects if each.learned == learned)
 
 
-def split_like(
-    images: Sequence[Seen], ancestor: Ancestor
-) -> tuple[list[str], list[str], list[str]]:
-    """Return the names of (calibration images, images trained on, new ones) of good images.
+def split_like(images: Sequence[Seen], ancestor: Ancestor) -> tuple[list[str], list[str]]:
+    """Return the names of (calibration images, new ones) of good images.
 
-    What the ancestor was trained on never sets a threshold: it would be too low.
+    What the ancestor was trained on is neither: it would set the threshold too low.
     """
     calibration: list[str] = []
-    old: list[str] = []
     new: list[str] = []
     for image in images:
         known, calibrated = ancestor.trained_on, not ancestor.calibrated.isdisjoint(image)
         trained_on = known is not None and not known.isdisjoint(image)
         # Of a model that does not say what it was trained on, that is whatever did not calibrate.
-        where = old if trained_on or (known is None and not calibrated) else new
-        (calibration if calibrated and not trained_on else where).append(image.name)
-    return calibration, old, new
+        if calibrated and not trained_on:
+            calibration.append(image.name)
+        elif known is not None and not trained_on:
+            new.append(image.name)
+    return calibration, new

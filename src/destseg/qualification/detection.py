@@ -14,7 +14,6 @@ from destseg.qualification.curves import FOUND, DetectionCurve, fit_curve
 from destseg.qualification.drawing import FAMILIES
 from destseg.qualification.trials import Defect, Good, Trial, is_hit, run_trials
 
-CONTRASTS = (10.0, 20.0, 40.0, 80.0)
 SIZES = 6
 """How many sizes are tried where none are given."""
 

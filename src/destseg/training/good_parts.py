@@ -148,7 +148,7 @@ def _split_again(
     images = [Seen(_name(each.path, root), contents[each.path]) for each in samples]
     by_name = {image.name: sample for image, sample in zip(images, samples, strict=True)}
     of = dict(zip(by_name, groups or [], strict=False))
-    calibration, _, new = split_like(images, ancestor)
+    calibration, new = split_like(images, ancestor)
     if not calibration:
         raise DataError(
             f"{data}: expected the good images that {ancestor.bundle.folder} was trained on, with "
