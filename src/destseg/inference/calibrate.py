@@ -8,8 +8,8 @@ from pathlib import Path
 from destseg.config import Settings
 from destseg.data.files import sha256_of_image
 from destseg.inference.calibration import Calibration
+from destseg.inference.measuring import all_measured
 from destseg.inference.predictor import Predictor
-from destseg.inference.result import Failure
 
 
 def fit_calibration(
@@ -39,9 +39,7 @@ def fit_calibration(
         DataError: if there is none.
     """
     scores, peaks = [], []
-    for measured in predictor.measure(images):
-        if isinstance(measured, Failure):
-            raise measured.error
+    for measured in all_measured(predictor, images):
         scores.append(measured.score)
         peaks.append(float(measured.anomaly_map.max()))
         on_image()

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from destseg.data.samples import find_images
 from destseg.errors import DataError
+from destseg.inference.measuring import all_measured
 from destseg.inference.predictor import Predictor
-from destseg.inference.result import Failure
 
 ACCEPTABLE, DOUBTFUL, UNACCEPTABLE = "acceptable", "doubtful", "unacceptable"
 CATEGORIES_NEEDED = 5
@@ -168,9 +168,7 @@ def measure_gauge(
         ImageError: if an image cannot be read.
     """
     scores = []
-    for measured in predictor.measure(shots_in(study)):
-        if isinstance(measured, Failure):
-            raise measured.error
+    for measured in all_measured(predictor, shots_in(study)):
         scores.append(measured.score)
         on_done()
     return gauge_of(np.reshape(scores, (len(study), len(study[0]), -1)))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from destseg.data.images import read_image
+from destseg.inference.measuring import all_measured
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure
 from destseg.qualification.drawing import draw_defect, place
@@ -133,17 +134,15 @@ def run_trials(
                 drawn.append(number)
                 yield made
 
-    for position, measured in enumerate(predictor.measure(images())):
-        if isinstance(measured, Failure):
-            raise measured.error
+    for position, measured in enumerate(all_measured(predictor, images())):
         scores[drawn[position]] = measured.score
         on_done()
     return scores
 
 
 def is_hit(predictor: Predictor, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which scores are above the threshold, as ``Calibration.is_defective`` says it."""
-    return np.asarray(scores > predictor.calibration.threshold)
+    """Return which scores are above the threshold, in the same shape."""
+    return np.vectorize(predictor.calibration.is_defective, otypes=[bool])(scores)
 
 
 def _made(trial: Trial, pixels: Image, inspected: NDArray[np.bool_] | None) -> Image | None:

@@ -13,8 +13,8 @@ from destseg.data.lists import some
 from destseg.errors import TrainingError
 from destseg.inference.ancestor import Ancestor
 from destseg.inference.known_defects import KnownDefect, KnownDefects
+from destseg.inference.measuring import all_measured
 from destseg.inference.predictor import Predictor, load
-from destseg.inference.result import Failure
 from destseg.training.good_parts import GoodParts
 from destseg.training.known_parts import KnownParts
 from destseg.training.log import TrainingLog
@@ -92,12 +92,8 @@ def scores_of(
     Raises:
         ImageError: if one cannot be read.
     """
-    scores = {}
-    for name, measured in zip(names, predictor.measure(paths), strict=True):
-        if isinstance(measured, Failure):
-            raise measured.error
-        scores[name] = measured.score
-    return scores
+    measured = zip(names, all_measured(predictor, paths), strict=True)
+    return {name: each.score for name, each in measured}
 
 
 def decided(predictor: Predictor, scores: Mapping[str, float]) -> dict[str, bool]:
