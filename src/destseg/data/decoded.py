@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from destseg.config import DataSettings
 from destseg.data.depth import depth_note, is_dim
-from destseg.data.images import read_image, read_many, resize_for_model
+from destseg.data.images import read_many, read_with, resize_for_model
 from destseg.errors import DataError, ImageError
 
 logger = logging.getLogger("destseg")
@@ -90,11 +90,7 @@ class GoodImages:
         """Return one image, uint8 RGB [h, w, 3], as ``resize_for_model`` gives it."""
         if index < len(self._cached):
             return self._cached[index]
-        settings = self._settings
-        image = read_image(
-            self.paths[index], max_pixels=settings.max_pixels, bit_depth=settings.bit_depth
-        )
-        return resize_for_model(image, settings)
+        return resize_for_model(read_with(self.paths[index], self._settings), self._settings)
 
     def _for_model(
         self, path: Path, image: NDArray[np.uint8] | ImageError

@@ -20,7 +20,7 @@ from destseg.config import DataSettings
 from destseg.data import names
 from destseg.data.files import sha256_of
 from destseg.data.folders import content_of, files_below, folders_in, images_below
-from destseg.data.images import read_image, resize_for_model
+from destseg.data.images import read_with, resize_for_model
 from destseg.data.labelme import SUFFIX, Labelme, read_labelme
 from destseg.data.lists import some
 from destseg.data.masks import read_mask
@@ -228,13 +228,12 @@ def mask_for_model(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np
 
 
 def _read(sample: Sample, settings: DataSettings, tell: Tell) -> Defect:
-    pixels = settings.max_pixels
-    image = read_image(sample.path, max_pixels=pixels, bit_depth=settings.bit_depth)
+    image = read_with(sample.path, settings)
     size = (image.shape[0], image.shape[1])
     shown = resize_for_model(image, settings)
     if sample.mask is None:
         return Defect(sample, shown, None, _sha256(sample.path))
-    mask = _mask(sample.mask, size, pixels, tell)
+    mask = _mask(sample.mask, size, settings.max_pixels, tell)
     if mask.shape != size:
         raise DataError(
             f"{sample.mask}: expected a mask of its image's size, {size[1]} x {size[0]} pixels "

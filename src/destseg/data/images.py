@@ -67,6 +67,11 @@ def read_image(
         return decode(file, Path(path), max_pixels, bit_depth)
 
 
+def read_with(path: str | Path, settings: DataSettings) -> NDArray[np.uint8]:
+    """Read an image file as settings say: ``read_image`` within their bounds."""
+    return read_image(path, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth)
+
+
 def decode_image(
     content: bytes,
     name: str | Path = "image",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import destseg
 from destseg.data.choice import evenly
 from destseg.data.files import sha256_of_image
-from destseg.data.images import read_image
+from destseg.data.images import read_with
 from destseg.errors import DataError, SettingsError
 from destseg.inference.predictor import Predictor
 from destseg.qualification.blind_spots import BlindSpots, fields_of, find_blind_spots
@@ -250,9 +250,7 @@ def measure(
         gauge=gauge,
         notes=tuple(_notes(predictor, good, plan, sizes, found)),
         failures=tuple((each.path, each.error.reason) for each in good.unreadable),
-        typical=read_image(
-            good.paths[middle], max_pixels=data.max_pixels, bit_depth=data.bit_depth
-        ),
+        typical=read_with(good.paths[middle], data),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from destseg.data.images import read_image
+from destseg.data.images import read_with
 from destseg.inference.measuring import all_measured
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure
@@ -120,10 +120,7 @@ def run_trials(
 
     def images() -> Iterator[Image]:
         for image, group in itertools.groupby(order, lambda number: trials[number].image):
-            data = predictor.bundle.settings.data
-            pixels = read_image(
-                good.paths[image], max_pixels=data.max_pixels, bit_depth=data.bit_depth
-            )
+            pixels = read_with(good.paths[image], predictor.bundle.settings.data)
             roi = predictor.bundle.roi()
             inspected = None if roi is None else roi.at((pixels.shape[0], pixels.shape[1]))
             for number in group:

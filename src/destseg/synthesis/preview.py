@@ -22,7 +22,7 @@ from destseg.data.defects import (
     require_not_good,
 )
 from destseg.data.drawing import contact_sheet, outline
-from destseg.data.images import read_image
+from destseg.data.images import read_with
 from destseg.data.labelled import files_of
 from destseg.data.roi import read_roi
 from destseg.data.samples import find_images, good_samples
@@ -91,14 +91,7 @@ def preview(
         )
     clean, anomalous, masks, _ = batches.make(SEGMENT.name, 0)  # with both kinds of anomalies
     order = batch_indices(len(images), count, 0, seed=settings.training.seed, phase=SEGMENT.name)
-    files = [
-        read_image(
-            images.paths[i],
-            max_pixels=settings.data.max_pixels,
-            bit_depth=settings.data.bit_depth,
-        )
-        for i in order
-    ]
+    files = [read_with(images.paths[i], settings.data) for i in order]
     rows = [
         [file, _pixels(image), _pixels(with_anomaly), _pixels(255 * mask)]
         for file, image, with_anomaly, mask in zip(files, clean, anomalous, masks, strict=True)
@@ -120,11 +113,7 @@ def _sheet(
 def _outlined(defect: Defect, settings: Settings) -> NDArray[np.uint8]:
     """Return the image of a defect with a line around the defect."""
     assert defect.mask is not None
-    image = read_image(
-        defect.sample.path,
-        max_pixels=settings.data.max_pixels,
-        bit_depth=settings.data.bit_depth,
-    )
+    image = read_with(defect.sample.path, settings.data)
     return outline(image, mask_for_model(defect.mask, (image.shape[0], image.shape[1])))
 
 
