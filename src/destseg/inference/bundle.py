@@ -135,9 +135,39 @@ def save_bundle(
 
 def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
     """Write the calibration beside its weights and return the bundle with it."""
-    text = json.dumps(calibration.to_dict(), indent=1) + "\n"
-    write_atomically(bundle.folder / CALIBRATION, text)
+    write_calibration(bundle.folder / CALIBRATION, calibration)
     return replace(bundle, calibration=calibration)
+
+
+def write_calibration(path: Path, calibration: Calibration) -> None:
+    """Write the file of a calibration: of a bundle, or of a form with scores of its own.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
+    write_atomically(path, json.dumps(calibration.to_dict(), indent=1) + "\n")
+
+
+def read_calibration(path: Path, bundle: Bundle, weights_sha256: str) -> Calibration:
+    """Read the file of a calibration, and see that it is of the bundle and of these weights.
+
+    Args:
+        path: of the file.
+        bundle: that it belongs to; its own calibration is not looked at.
+        weights_sha256: of what gave the scores: the bundle's weights, or a quantised form.
+
+    Raises:
+        BundleError: if it is missing, damaged, or was made for other weights or settings.
+    """
+    try:
+        calibration = Calibration.from_dict(json.loads(_read(path)))
+    except (ValueError, TypeError, KeyError, DataError, SettingsError) as error:
+        raise BundleError(
+            f"{path}: expected a calibration of destseg, got {error!r}. "
+            "Copy the bundle again or train anew; an INT8 form is made anew by destseg quantize."
+        ) from error
+    calibration.require_match(bundle.settings, weights_sha256, path.parent, bundle.roi_sha256)
+    return calibration
 
 
 def _with_what_was(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,14 +210,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             f"{folder / MANIFEST}: expected a manifest of destseg, got {error!r} wrong in it. "
             "Copy the bundle again or train anew."
         ) from error
-    try:
-        calibration = Calibration.from_dict(json.loads(_read(folder / CALIBRATION)))
-    except (ValueError, TypeError, KeyError, DataError, SettingsError) as error:
-        raise BundleError(
-            f"{folder / CALIBRATION}: expected a calibration of destseg, got {error!r}. "
-            "Copy the bundle again or train anew."
-        ) from error
-    calibration.require_match(bundle.settings, bundle.weights_sha256, folder, bundle.roi_sha256)
+    calibration = read_calibration(folder / CALIBRATION, bundle, bundle.weights_sha256)
     bundle.roi()  # It is small, and a missing one is better known before a line starts.
     return replace(bundle, calibration=calibration)
 

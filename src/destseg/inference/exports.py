@@ -18,8 +18,8 @@ from typing import Any
 import destseg
 from destseg.data.files import beside, replace_folder, sha256_of, write_atomically
 from destseg.data.outputs import require_folder
-from destseg.errors import BundleError, DataError, SettingsError
-from destseg.inference.bundle import Bundle
+from destseg.errors import BundleError, DataError
+from destseg.inference.bundle import Bundle, read_calibration, write_calibration
 from destseg.inference.calibration import Calibration
 from destseg.model_folder import CALIBRATION, EXPORTS, FORMS
 
@@ -84,17 +84,14 @@ def load_export(bundle: Bundle, name: str) -> Export:
         export = Export(name, folder, files, record["source_sha256"], None, record)
         for file, expected in export.files.items():
             _require_hash(folder / file, expected, how)
-        if (folder / CALIBRATION).is_file():
-            values = json.loads((folder / CALIBRATION).read_bytes())
-            calibration = Calibration.from_dict(values)
-            calibration.require_match(bundle.settings, export.sha256, folder, bundle.roi_sha256)
-            export = replace(export, calibration=calibration)
-    except (ValueError, TypeError, KeyError, DataError, SettingsError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise BundleError(f"{folder}: expected an exported model, got {error!r}. {how}") from error
     except OSError as error:
         raise BundleError(f"{folder}: expected an exported model, got {error}. {how}") from error
     if export.source_sha256 != bundle.weights_sha256:
         raise BundleError(f"{folder}: it was exported from other weights than the bundle's. {how}")
+    if (path := folder / CALIBRATION).is_file():
+        return replace(export, calibration=read_calibration(path, bundle, export.sha256))
     return export
 
 
@@ -160,8 +157,7 @@ def save_export(
             write_atomically(made / file, content)
         write_atomically(made / RECORD, json.dumps(record, indent=1) + "\n")
         if calibration is not None:
-            text = json.dumps(calibration.to_dict(), indent=1) + "\n"
-            write_atomically(made / CALIBRATION, text)
+            write_calibration(made / CALIBRATION, calibration)
         replace_folder(target, made)
     except (OSError, DataError) as error:
         raise BundleError(f"{target}: expected a folder to write to, got {error}") from error
@@ -172,8 +168,7 @@ def save_export(
 
 def save_export_calibration(export: Export, calibration: Calibration) -> Export:
     """Write the calibration of an exported form that has scores of its own."""
-    text = json.dumps(calibration.to_dict(), indent=1) + "\n"
-    write_atomically(export.folder / CALIBRATION, text)
+    write_calibration(export.folder / CALIBRATION, calibration)
     return replace(export, calibration=calibration)
 
 

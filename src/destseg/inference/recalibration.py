@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from destseg.data.lists import some
 from destseg.data.outputs import require_folder
 from destseg.data.samples import good_samples
 from destseg.errors import BundleError, DataError, SettingsError
-from destseg.inference.bundle import Bundle, save_calibration
+from destseg.inference.bundle import Bundle, read_calibration, save_calibration
 from destseg.inference.calibrate import fit_calibration
 from destseg.inference.calibration import Calibration
 from destseg.inference.exports import (
@@ -263,19 +262,11 @@ def restored(bundle: Bundle, forms: Mapping[str, Export], kept: str) -> dict[str
         )
     hashes = {"": bundle.weights_sha256} | {each: form.sha256 for each, form in forms.items()}
     folders = {"": bundle.folder} | {each: form.folder for each, form in forms.items()}
-    found = {}
-    for each, folder in folders.items():
-        if not (folder / name).is_file():
-            continue
-        try:
-            calibration = Calibration.from_dict(json.loads((folder / name).read_bytes()))
-        except (ValueError, TypeError, KeyError, DataError, SettingsError) as error:
-            raise BundleError(
-                f"{folder / name}: expected a calibration of destseg, got {error!r}."
-            ) from error
-        calibration.require_match(bundle.settings, hashes[each], folder, bundle.roi_sha256)
-        found[each] = calibration
-    return found
+    return {
+        each: read_calibration(folder / name, bundle, hashes[each])
+        for each, folder in folders.items()
+        if (folder / name).is_file()
+    }
 
 
 def _kept_names() -> Iterator[str]:
