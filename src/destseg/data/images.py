@@ -20,22 +20,12 @@ from PIL import Image
 from destseg.config import DataSettings
 from destseg.data.decoding import array_to_rgb, decode, pil_to_rgb
 from destseg.data.files import write_atomically
+from destseg.data.kinds import FORMATS
 from destseg.data.opening import image_errors, open_image
 from destseg.data.prefetch import in_order
 from destseg.data.tiling import size_for_tiles
 from destseg.errors import ImageError
 
-_FORMATS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".png": "PNG",
-    ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-}
 _WRITING: dict[str, dict[str, object]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
 
 
@@ -240,9 +230,9 @@ def format_of(name: str | Path) -> str:
     Raises:
         ImageError: it stands for none.
     """
-    file_format = _FORMATS.get(Path(name).suffix.lower())
+    file_format = FORMATS.get(Path(name).suffix.lower())
     if file_format is None:
-        raise ImageError(name, f"expected a name ending in {', '.join(_FORMATS)}, got another")
+        raise ImageError(name, f"expected a name ending in {', '.join(FORMATS)}, got another")
     return file_format
 
 

@@ -5,9 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-)
+FORMATS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+}
+"""Formats that are read and written, as Pillow calls them, by suffix."""
+
+IMAGE_SUFFIXES = frozenset(FORMATS)
 """Suffixes of the images that are read, in any letter case."""
 
 

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from destseg.data.polygons import covered
 from destseg.errors import DataError
 
 SUFFIX = ".json"
 
 _FEWEST = {"polygon": 3, "rectangle": 2, "circle": 2}
-_SUB_PIXEL_BITS = 8
 _FAR = 2**20
 """Pixels away from an image at which no shape begins: OpenCV's whole numbers would overflow."""
 _TURNS = np.linspace(0, 2 * math.pi, 64, endpoint=False)
@@ -67,13 +66,7 @@ class Labelme:
                 f"{self.path}: expected points in pixels of an image of {size[1]} x {size[0]}, got "
                 f"{far:g}. Draw that shape anew."
             )
-        mask = np.zeros(size, np.uint8)
-        for points in self.polygons:
-            # Half a pixel less: OpenCV counts from the first pixel's centre, labelme its edge.
-            places = np.rint((points - 0.5) * 2**_SUB_PIXEL_BITS).astype(np.int32)
-            # One by one: together, what two polygons have in common would be a hole.
-            cv2.fillPoly(mask, [places], 1, shift=_SUB_PIXEL_BITS)
-        return mask > 0
+        return covered(self.polygons, size)
 
 
 def read_labelme(path: Path) -> Labelme:

@@ -11,7 +11,6 @@ from destseg.errors import DataError
 LIST_SUFFIXES = frozenset({".txt", ".csv"})
 """Suffixes of lists, in any letter case."""
 
-_SHOWN = 10
 _LABEL_COLUMNS = ("label", "labels", "class", "kind", "defect_type")
 
 
@@ -123,7 +122,7 @@ def existing(source: Path, paths: list[Path]) -> list[Path]:
     return paths
 
 
-def some(names: Sequence[str]) -> str:
+def some(names: Sequence[str], shown: int = 10) -> str:
     """Return the first names of many, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,6 +16,7 @@ from PIL import Image
 from destseg.config import DataSettings
 from destseg.data.decoding import open_frame
 from destseg.data.masks import read_mask
+from destseg.data.polygons import covered
 from destseg.errors import DataError
 
 POLYGON_SIDE = 2048
@@ -26,7 +26,6 @@ _FORMAT = (
     'expected {"polygons": [[[x, y], [x, y], [x, y], ...], ...]} with x and y as fractions of '
     "width and height in [0, 1]"
 )
-_SUB_PIXEL_BITS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +120,7 @@ def _polygon(points: Any, where: str) -> NDArray[np.float64]:
 
 
 def _draw(polygons: list[NDArray[np.float64]]) -> NDArray[np.bool_]:
-    mask = np.zeros((POLYGON_SIDE, POLYGON_SIDE), np.uint8)
-    for points in polygons:
-        # Half a pixel less: OpenCV counts from the first pixel's centre, fractions from its edge.
-        places = np.rint((points * POLYGON_SIDE - 0.5) * 2**_SUB_PIXEL_BITS).astype(np.int32)
-        # One by one: together, what two polygons have in common would be a hole.
-        cv2.fillPoly(mask, [places], 1, shift=_SUB_PIXEL_BITS)
-    return mask > 0
+    return covered((POLYGON_SIDE * each for each in polygons), (POLYGON_SIDE, POLYGON_SIDE))
 
 
 def _stretch(mask: NDArray[np.bool_], length: int, axis: int) -> NDArray[np.bool_]:

@@ -7,7 +7,6 @@ content security policy forbids any.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from destseg.data.files import write_atomically
 from destseg.data.paths import shown
 from destseg.evaluation.report import Entry, Report
 from destseg.inference.calibration import TOLERANCE
-from destseg.pages.one_file import escaped, one_file, part
+from destseg.pages.one_file import escaped, image_uri, one_file, part
 from destseg.rate import Rate
 
 _REGIONS_SHOWN = 50
@@ -89,9 +88,11 @@ def _entry(entry: Entry) -> dict[str, Any]:
             for r in entry.regions[:_REGIONS_SHOWN]
         ],
         "found": len(entry.regions),
-        "image": _uri("jpeg", entry.image),
-        "heatmap": _uri("png" if entry.heatmap.startswith(b"\x89PNG") else "jpeg", entry.heatmap),
-        "mask": None if entry.mask is None else _uri("png", entry.mask),
+        "image": image_uri("jpeg", entry.image),
+        "heatmap": image_uri(
+            "png" if entry.heatmap.startswith(b"\x89PNG") else "jpeg", entry.heatmap
+        ),
+        "mask": None if entry.mask is None else image_uri("png", entry.mask),
     }
 
 
@@ -148,7 +149,3 @@ def _legible(values: Any) -> Any:
     if isinstance(values, dict):
         return {key: _legible(value) for key, value in values.items()}
     return [_legible(value) for value in values] if isinstance(values, list | tuple) else values
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

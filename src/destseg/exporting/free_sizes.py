@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from destseg.errors import BundleError
+from destseg.fields import STRIDE
 
-STRIDE = 32
 PRIMES = (1009, 1013, 1019)
 TRACED = (PRIMES[0], STRIDE * PRIMES[1], STRIDE * PRIMES[2])
 """The batch, height and width to trace with: no channels or kernels are multiples of the primes."""

@@ -46,6 +46,16 @@ def escaped(text: str) -> str:
     return shown(html.escape(text)).encode("ascii", "xmlcharrefreplace").decode()
 
 
+def image_uri(kind: str, content: bytes) -> str:
+    """Return an image as the address of an image element, which has it in itself.
+
+    Args:
+        kind: jpeg or png.
+        content: of its file.
+    """
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
 def _digest(text: str) -> str:
     """Return what a content security policy knows a style or a script by."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

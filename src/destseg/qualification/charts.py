@@ -5,7 +5,6 @@ They are told apart by place, words and patterns, not by colour.
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from destseg.data.images import resize
-from destseg.pages.one_file import escaped
+from destseg.pages.one_file import escaped, image_uri
 
 _WIDTH, _HEIGHT = 300, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 10, 10, 34
@@ -128,4 +127,4 @@ def family_image(image: NDArray[np.uint8]) -> str:
 def _uri(image: NDArray[np.uint8]) -> str:
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+    return image_uri("jpeg", encoded.getvalue())
