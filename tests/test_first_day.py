@@ -65,7 +65,7 @@ def test_the_table_of_images_is_true():
     """Of so many good images so many are kept, and guarantee this rate."""
     from destseg.config import DataSettings
     from destseg.data.samples import Sample, split_calibration
-    from destseg.inference.calibration import threshold_rank
+    from destseg.inference.order_statistics import images_needed
 
     rows = re.findall(r"^\| (\d+) \| (\d+) \| ([\d.]+) % \|$", PAGE.read_text("utf-8"), re.M)
     assert len(rows) == 4
@@ -78,4 +78,5 @@ def test_the_table_of_images_is_true():
             seed=0,
         )
         assert len(chosen) == int(kept)
-        assert 100 * threshold_rank(len(chosen), 1e-6)[1] == pytest.approx(float(rate), abs=0.05)
+        assert 100 / (1 + len(chosen)) == pytest.approx(float(rate), abs=0.05)
+        assert images_needed(1 / (1 + len(chosen)), 0) == len(chosen)

@@ -13,13 +13,8 @@ from hypothesis import strategies as st
 
 from destseg.config import Settings
 from destseg.errors import BundleError, DataError, SettingsError
-from destseg.inference.calibration import (
-    TOLERANCE,
-    Calibration,
-    chance_of_flagged,
-    rate_bound,
-    threshold_rank,
-)
+from destseg.inference.calibration import TOLERANCE, Calibration
+from destseg.inference.order_statistics import allowed_above, chance_of_flagged, rate_bound
 
 RATES = ["0.001", "0.01", "0.02", "0.05", "0.07", "0.1", "0.15", "0.25", "0.3", "0.5", "0.9", "1"]
 
@@ -33,6 +28,11 @@ def fitted(scores, rate=0.01, peaks=None, fraction=0.5) -> Calibration:
     settings = settings_with(rate, fraction)
     names = [f"{number}.png" for number in range(len(scores))]
     return Calibration.fit(scores, scores if peaks is None else peaks, names, settings, "a" * 64)
+
+
+def rank_of(n: int, rate: float) -> int:
+    """Return which of n different scores is the threshold, counted from 0 at the highest."""
+    return min(int(allowed_above(n, rate)), n - 1)
 
 
 # --- p-values and thresholds
@@ -91,7 +91,7 @@ def test_decision_threshold_and_p_value_say_the_same_to_the_last_bit(
 def test_ties_within_the_tolerance_count_for_the_part(calibration_images, rate, by):
     """Another runtime's scores of the very calibration images: no worse than their own place."""
     calibration = fitted(calibration_images, rate)
-    rank, _ = threshold_rank(len(calibration_images), rate)
+    rank = rank_of(len(calibration_images), rate)
     deciding = sorted(calibration_images, reverse=True)[rank]
     for score, times in zip(calibration_images, by, strict=False):
         elsewhere = min(1.0, max(0.0, score + times * TOLERANCE))
@@ -146,11 +146,14 @@ def test_an_image_is_flagged_exactly_where_its_p_value_keeps_the_guaranteed_rate
 def test_the_guaranteed_rate_is_the_highest_p_value_that_is_flagged(rate):
     exact = Fraction(rate)
     for n in range(1, 400):
-        rank, guaranteed = threshold_rank(n, float(rate))
         achievable = [k for k in range(1, n + 1) if Fraction(k, n + 1) <= exact]
         expected = max(achievable, default=1)
-        assert (rank, guaranteed) == (expected - 1, expected / (n + 1))
-        assert (guaranteed > float(rate)) == (not achievable)
+        assert rank_of(n, float(rate)) == expected - 1
+        if n % 20 == 1:
+            different = fitted([k / n for k in range(n)], float(rate))
+            guaranteed = different.guaranteed_false_alarm_rate
+            assert guaranteed == expected / (n + 1)
+            assert (guaranteed > float(rate)) == (not achievable)
 
 
 def test_the_threshold_is_a_calibration_score_and_the_tolerance_whatever_their_order():
@@ -212,7 +215,7 @@ def test_good_parts_are_flagged_no_more_often_than_guaranteed(n, rate, levels):
 
 
 def fitted_threshold(calibration_images: np.ndarray, rate: float) -> float:
-    rank, _ = threshold_rank(len(calibration_images), rate)
+    rank = rank_of(len(calibration_images), rate)
     return float(np.sort(calibration_images)[::-1][rank]) + TOLERANCE
 
 
@@ -417,7 +420,7 @@ def test_a_calibration_says_the_chance_of_its_own_threshold():
 def test_the_known_numbers_of_images_are_enough_and_one_less_is_not(n, rate):
     """Order statistics for 95 % (the tables of non-parametric tolerance limits)."""
     rank = {59: 0, 299: 0, 93: 1, 124: 2}[n]
-    assert threshold_rank(n, rate, 0.95)[0] == rank
+    assert allowed_above(n, rate, 0.95) == rank
     assert rate_bound(n, rank, 0.95) <= rate < rate_bound(n - 1, rank, 0.95)
 
 
@@ -428,7 +431,7 @@ def test_the_rank_is_the_highest_with_which_the_rate_holds(n, rate, confidence):
     """The binomial test: so many parts of n, or fewer, are above with 1 - confidence at most."""
     chances = scipy.stats.binom.cdf(np.arange(n), n, rate)
     holds = np.flatnonzero(chances <= (1 - confidence) * (1 + 1e-9))
-    assert threshold_rank(n, rate, confidence)[0] == max(holds, default=0)
+    assert allowed_above(n, rate, confidence) == max(holds, default=0)
 
 
 @pytest.mark.parametrize(
@@ -436,7 +439,7 @@ def test_the_rank_is_the_highest_with_which_the_rate_holds(n, rate, confidence):
 )
 def test_the_rate_holds_with_the_confidence_asked_for(n, rate):
     """10,000 draws of calibration scores, whose true false-alarm rates are known."""
-    rank, _ = threshold_rank(n, rate, 0.95)
+    rank = int(allowed_above(n, rate, 0.95))
     scores = np.sort(np.random.default_rng(n).random((10_000, n)), axis=1)
     true_rates = 1 - scores[:, -1 - rank]
     kept = (true_rates <= rate).mean()
@@ -447,7 +450,7 @@ def test_the_rate_holds_with_the_confidence_asked_for(n, rate):
 
 def test_equal_scores_keep_it_all_the_more():
     scores = np.sort(np.random.default_rng(0).integers(0, 10, (2000, 100)), axis=1)
-    rank, _ = threshold_rank(100, 0.1, 0.95)
+    rank = int(allowed_above(100, 0.1, 0.95))
     true_rates = 1 - (scores[:, -1 - rank] + 1) / 10  # above the threshold, not at it
     assert (true_rates <= 0.1).mean() >= 0.95
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -12,11 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from destseg.config import ImageSize, Settings
+from destseg.data.lists import some
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.fields import EACH_IMAGE
+from destseg.inference import calibration_words as words
+from destseg.inference.order_statistics import allowed_above, chance_of_flagged, rate_bound
 from destseg.inference.votes import Votes
 
 TOLERANCE = 1e-4
@@ -31,103 +31,6 @@ EARLIER = "earlier images"
 
 _FAR = 0.5  # of the highest score: where the next one is lower, it stands alone
 _SOME = 5  # images; of fewer one may well lie far from the others
-
-
-def threshold_rank(
-    n: int, max_false_alarm_rate: float, confidence: float = 0.0
-) -> tuple[int, float]:
-    """Return which of n calibration scores is the threshold, and the rate that it guarantees.
-
-    Split conformal prediction (Vovk et al., 2005): a good part's p-value is at most a with
-    probability at most a, and takes values k / (n + 1).
-
-    Args:
-        n: number of calibration images, or of their groups, at least 1.
-        max_false_alarm_rate: the rate a asked for, in (0, 1].
-        confidence: probability in [0, 1) over the draw of the calibration images with which the
-            rate is to hold (``rate_bound``); 0 asks for it in the mean over all such draws.
-
-    Returns:
-        (rank, guaranteed false-alarm rate): an image is flagged when its score is above the rank-th
-        highest calibration score, counted from 0, by more than ``TOLERANCE``.  Where n is too small
-        for the rate asked for, the rank is 0 and the guarantee is 1 / (n + 1).  The guaranteed
-        rate is that in the mean, whatever the confidence.
-    """
-    if confidence:
-        # The bound rises with the rank; rank 0 is taken even where it is above the rate.
-        rank = bisect.bisect_right(
-            range(1, n), max_false_alarm_rate, key=lambda each: rate_bound(n, each, confidence)
-        )
-        return rank, (rank + 1) / (n + 1)
-    # The small term keeps 0.1 * 10 from becoming 0.9999...
-    allowed = math.floor(max_false_alarm_rate * (n + 1) + 1e-9)
-    allowed = min(max(allowed, 1), n)
-    return allowed - 1, allowed / (n + 1)
-
-
-def rate_bound(n: int, rank: int, confidence: float) -> float:
-    """Return the false-alarm rate that a threshold keeps with some confidence.
-
-    The rate at the rank-th highest of n scores is distributed as Beta(rank + 1, n - rank), or lies
-    below where scores tie, whatever the scores' distribution is (Wilks, 1941: tolerance limits).
-
-    Args:
-        n: number of calibration images, or of groups of which the highest scores are taken.
-        rank: of the score that is the threshold, counted from 0 at the highest; below n.
-        confidence: probability over the draw of the calibration images, in [0, 1).
-
-    Returns:
-        The rate in [0, 1] that is exceeded with a probability of 1 - confidence.
-
-    >>> round(rate_bound(59, 0, 0.95), 3), round(rate_bound(299, 0, 0.95), 3)
-    (0.05, 0.01)
-    """
-    if rank == 0:
-        return _rounded(-math.expm1(math.log1p(-confidence) / n))
-    k = np.arange(rank + 1)
-    logs = np.cumsum(np.log([1.0, *((n - k[:-1]) / k[1:])]))  # of n over k
-    low, high = 0.0, 1.0
-    for _ in range(60):  # halving: at most so many parts of n are above, with 1 - confidence
-        rate = (low + high) / 2
-        inside, outside = math.log(rate), math.log1p(-rate)
-        at_most = np.exp(logs + k * inside + (n - k) * outside).sum()
-        low, high = (rate, high) if at_most > 1 - confidence else (low, rate)
-    return _rounded(high)
-
-
-def _rounded(rate: float) -> float:
-    # Its last digits hang on how a machine adds, and whether it is at most another must not.
-    return float(f"{rate:.12g}")
-
-
-def chance_of_flagged(n: int, rank: int, flagged: int, images: int) -> float:
-    """Return how likely it is that so many of new good images, or more, are above the threshold.
-
-    Where they come as the calibration images came, their number is beta-binomial with the
-    parameters of ``rate_bound``, or smaller where scores tie.
-
-    Args:
-        n: number of calibration images.
-        rank: of the score that is the threshold, counted from 0 at the highest; below n.
-        flagged: of the new images.
-        images: how many there are.
-
-    Returns:
-        A probability in [0, 1].
-
-    >>> round(chance_of_flagged(19, 0, 1, 1), 3)
-    0.05
-    """
-
-    def log_choose(upper: int, lower: int) -> float:
-        return math.lgamma(upper + 1) - math.lgamma(lower + 1) - math.lgamma(upper - lower + 1)
-
-    whole = log_choose(images + n, n)
-    ways = (
-        log_choose(k + rank, rank) + log_choose(images - k + n - rank - 1, n - rank - 1)
-        for k in range(flagged, images + 1)
-    )
-    return min(1.0, math.fsum(math.exp(each - whole) for each in ways))
 
 
 @dataclass(frozen=True)
@@ -279,7 +182,7 @@ class Calibration:
         if both := before.also_in(other):
             raise DataError(
                 f"expected images that are not in the calibration yet, got {len(both)} that are: "
-                f"{_listed(both)}. Give new ones, or calibrate anew without --add."
+                f"{some(both)}. Give new ones, or calibrate anew without --add."
             )
         groups = hashes = None
         if before.groups is not None and other.groups is not None:
@@ -352,8 +255,7 @@ class Calibration:
 
     def set_by(self) -> str:
         """Return which images set the thresholds, in words."""
-        image, pixel = map(_listed, (self.threshold_images, self.pixel_threshold_images))
-        return f"set by {image}" + (f", that of regions by {pixel}" if pixel != image else "")
+        return words.set_by(self.threshold_images, self.pixel_threshold_images)
 
     @cached_property
     def _votes(self) -> Votes:
@@ -366,11 +268,7 @@ class Calibration:
     @cached_property
     def _allowed(self) -> float:
         """How many votes may lie above the threshold."""
-        k = self._votes.groups
-        if self.confidence:
-            return threshold_rank(k, self.max_false_alarm_rate, self.confidence)[0]
-        # The small term keeps 0.1 * 10 from becoming 0.9999...
-        return max(0.0, self.max_false_alarm_rate * (k + 1) + 1e-9 - 1)
+        return allowed_above(self._votes.groups, self.max_false_alarm_rate, self.confidence)
 
     @cached_property
     def _place(self) -> int:
@@ -443,10 +341,12 @@ class Calibration:
     def guarantee(self) -> str:
         """Return which false-alarm rate the threshold keeps, in words."""
         confidence = self.confidence or 0.95
-        told = f"at most {self.guaranteed_false_alarm_rate:.2%} false alarms in the mean"
-        if (rate := self.rate_with_confidence(confidence)) is not None:
-            told += f", {rate:.2%} with {100 * confidence:.4g}% confidence"
-        return told + (f", {self.guaranteed_for}" if self.guaranteed_for else "")
+        return words.guarantee(
+            self.guaranteed_false_alarm_rate,
+            self.rate_with_confidence(confidence),
+            confidence,
+            self.guaranteed_for,
+        )
 
     @property
     def guaranteed_for(self) -> str:
@@ -470,22 +370,13 @@ class Calibration:
 
         With groups also, in any case, that all calibration images are of one.
         """
-        n, rate = self._votes.groups, self.max_false_alarm_rate
-        given, how = self.guaranteed_false_alarm_rate, ""
-        needed = math.ceil(1 / rate - 1e-9) - 1
+        given = self.guaranteed_false_alarm_rate
         if self.confidence:
-            given = rate_bound(n, int(self._allowed), self.confidence)
-            how = f" with {100 * self.confidence:.4g}% confidence"
-            needed = math.ceil(math.log1p(-self.confidence) / math.log1p(-min(rate, 1 - 1e-9)))
-        if self.groups is not None:
-            return _groups_note(self.by_group(), given, how, rate, needed)
-        if given <= rate:
-            return None
-        return (
-            f"with {n} calibration images the threshold guarantees a false-alarm rate of "
-            f"{given:.2%}{how}, not of {rate:.2%}, which takes {needed}: "
-            f"give {needed - n} more good images, or accept a higher --max-false-alarm-rate."
-        )
+            given = rate_bound(self._votes.groups, int(self._allowed), self.confidence)
+        asked = (self.max_false_alarm_rate, self.confidence)
+        if self.groups is None:
+            return words.too_few_images(len(self.scores), given, *asked)
+        return words.too_few_groups(sorted({*self.groups}), given, *asked)
 
     def lone_note(self) -> str | None:
         """Return that one image far above all others sets the threshold; ``None`` if none does.
@@ -497,11 +388,7 @@ class Calibration:
         first, second, *_ = sorted(self.scores, reverse=True)
         if first > self.threshold or second >= _FAR * first:
             return None
-        return (
-            f"{self.threshold_images[0]} alone sets the threshold: its score is {first:.4f}, the "
-            f"next {second:.4f}. Look at it. If it shows a defect, train without it, or calibrate "
-            "with other good images."
-        )
+        return words.alone(self.threshold_images[0], first, second)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, the derived thresholds included for people to read."""
@@ -602,33 +489,6 @@ def _require_groups(groups: Sequence[str], count: int) -> None:
         raise DataError(
             f"expected a group of each of {count} calibration images, got {len(groups)}"
         )
-
-
-def _groups_note(
-    groups: Sequence[GroupScores], given: float, how: str, rate: float, needed: int
-) -> str | None:
-    k = len(groups)
-    if k > 1 and given <= rate:
-        return None
-    what = (
-        f"all calibration images are of one group, {groups[0].group}, so the threshold knows "
-        "nothing of others: it"
-        if k == 1
-        else f"with calibration images of {k} groups the threshold"
-    )
-    short = f", not of {rate:.2%}, which takes {needed} groups" if given > rate else ""
-    missing = needed - k
-    others = "other groups" if missing < 1 else f"{missing} more groups"
-    return (
-        f"{what} guarantees a false-alarm rate of {given:.2%}{how}{short}. Add good images of "
-        f"{'another group' if missing == 1 else others} as you get them (destseg calibrate MODEL "
-        "GOOD --add), or accept a higher --max-false-alarm-rate."
-    )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
 def _scored_with(settings: Settings) -> dict[str, Any]:
