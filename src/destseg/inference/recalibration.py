@@ -105,7 +105,7 @@ def calibrate_forms(
     forms = {
         name: load_export(bundle, name) for name in find_exports(bundle) if name.endswith("-int8")
     }
-    for folder in (bundle.folder, *(form.folder for form in forms.values())):
+    for folder in _folders(bundle, forms).values():
         require_folder(folder)
     old = {"": before} | {
         name: form.calibration for name, form in forms.items() if form.calibration is not None
@@ -125,30 +125,11 @@ def calibrate_forms(
             )
         fitted = {name: each.with_rate(rate, confidence) for name, each in old.items()}
     else:
-        contents = require_not_learned(bundle, good)
-        places = _each_once(good, contents)
-        contents = [contents[place] for place in places]
-        of_all = groups(settings)
-        of_each = None if of_all is None else [of_all[place] for place in places]
-        good = [good[place] for place in places]
-        hashes = {"": bundle.weights_sha256} | {name: form.sha256 for name, form in forms.items()}
+        hashes = _hashes(bundle, forms)
         if add:  # to a form that has none nothing can be added
             hashes = {name: sha256 for name, sha256 in hashes.items() if name in old}
-        names = [path.as_posix() for path in good]
-        done = itertools.count(1)
-        fitted = {
-            name: fit_calibration(
-                open_form(name or None),
-                good,
-                names,
-                settings,
-                sha256,
-                lambda: on_progress(next(done), len(good) * len(hashes)),
-                of_each,
-                contents,
-            )
-            for name, sha256 in hashes.items()
-        }
+        contents = require_not_learned(bundle, good)
+        fitted = _fitted(hashes, open_form, good, contents, groups(settings), settings, on_progress)
         if add:
             fitted = {name: old[name].with_more(each) for name, each in fitted.items()}
     kept = recalibrate(bundle, forms, fitted)
@@ -158,6 +139,45 @@ def calibrate_forms(
         kept=bundle.folder / kept,
         unchanged=tuple(name for name in forms if name not in fitted),
     )
+
+
+def _fitted(
+    hashes: Mapping[str, str],
+    open_form: Callable[[str | None], Predictor],
+    good: Sequence[Path],
+    contents: Sequence[str],
+    groups: Sequence[str] | None,
+    settings: Settings,
+    on_progress: Callable[[int, int], object],
+) -> dict[str, Calibration]:
+    """Return the calibration of each form, by its name and hash, from good images."""
+    places = _each_once(good, contents)
+    images = [good[place] for place in places]
+    names = [path.as_posix() for path in images]
+    done = itertools.count(1)
+    return {
+        name: fit_calibration(
+            open_form(name or None),
+            images,
+            names,
+            settings,
+            sha256,
+            lambda: on_progress(next(done), len(images) * len(hashes)),
+            None if groups is None else [groups[place] for place in places],
+            [contents[place] for place in places],
+        )
+        for name, sha256 in hashes.items()
+    }
+
+
+def _hashes(bundle: Bundle, forms: Mapping[str, Export]) -> dict[str, str]:
+    """Return what each calibration is bound to."""
+    return {"": bundle.weights_sha256} | {name: form.sha256 for name, form in forms.items()}
+
+
+def _folders(bundle: Bundle, forms: Mapping[str, Export]) -> dict[str, Path]:
+    """Return where each calibration lies."""
+    return {"": bundle.folder} | {name: form.folder for name, form in forms.items()}
 
 
 def new_good_images(source: Path) -> list[Path]:
@@ -233,7 +253,7 @@ def recalibrate(
         DataError: if the bundle cannot be written to.
         OSError: if an old calibration cannot be read.
     """
-    folders = {"": bundle.folder} | {name: form.folder for name, form in forms.items()}
+    folders = _folders(bundle, forms)
     kept = next(each for each in _kept_names() if not (bundle.folder / each).exists())
     for name in fitted:
         if (folders[name] / CALIBRATION).is_file():
@@ -260,11 +280,10 @@ def restored(bundle: Bundle, forms: Mapping[str, Export], kept: str) -> dict[str
             f"{bundle.folder}: expected a kept calibration, got no file {name}; there "
             f"{'are ' + ', '.join(there) if there else 'is none'}."
         )
-    hashes = {"": bundle.weights_sha256} | {each: form.sha256 for each, form in forms.items()}
-    folders = {"": bundle.folder} | {each: form.folder for each, form in forms.items()}
+    hashes = _hashes(bundle, forms)
     return {
         each: read_calibration(folder / name, bundle, hashes[each])
-        for each, folder in folders.items()
+        for each, folder in _folders(bundle, forms).items()
         if (folder / name).is_file()
     }
 
