@@ -210,6 +210,15 @@ def test_no_images_and_half_a_seed_are_errors_of_ours(home):
         with pytest.raises(destseg.SettingsError, match="--seed: expected a whole number"):
             destseg.drift("~/model", "~/in", state=state, seed=1.5)
         destseg.drift("~/model", "~/in", state="~/state.json", seed=1)
+    for call in (
+        lambda: destseg.compare("~/model", "~/in", limit=1.5),
+        lambda: destseg.preview("~/in", count=1.5),
+        lambda: destseg.qualify("~/model", "~/in", trials=1.5),
+        lambda: destseg.qualify("~/model", "~/in", seed=1.5),
+        lambda: destseg.quantize("~/model", "~/in", to="onnx", images=2.5),
+    ):
+        with pytest.raises(destseg.SettingsError, match="expected a whole number"):
+            call()
 
 
 def test_what_cannot_be_written_costs_no_result(home):

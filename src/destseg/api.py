@@ -18,7 +18,7 @@ from destseg.data.paths import AnyPath, expanded
 from destseg.errors import DataError, SettingsError, needs_extra
 from destseg.keywords import RuntimeKeywords, SettingsKeywords, shows
 from destseg.model_folder import REPORT, SETTINGS
-from destseg.validation import scalar
+from destseg.validation import at_least, problem, scalar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -255,8 +255,8 @@ def preview(
         SettingsError: if settings do not fit, or a file that is read would be written over.
         MissingExtraError: without the extra ``train``.
     """
-    if count < 1:
-        raise SettingsError(f"--count: expected at least 1, got {count}")
+    if wrong := problem(scalar(count), int, at_least(1)):
+        raise SettingsError(f"--count: {wrong}")
     chosen = _settings(settings, preset, changes) or Settings()
     with needs_extra("train", "the preview of synthetic anomalies"):
         from destseg.synthesis.preview import files_read
@@ -610,8 +610,8 @@ def compare(
     from destseg.inference.bundle import load_bundle
     from destseg.inference.parity import compare_all, example_images
 
-    if limit < 1:
-        raise SettingsError(f"--limit: expected at least 1, got {limit}")
+    if wrong := problem(scalar(limit), int, at_least(1)):
+        raise SettingsError(f"--limit: {wrong}")
     bundle = load_bundle(_folder(model))
     if images is None:
         chosen: list[ImageLike] = [*example_images(8, bundle.settings.data.size)]

@@ -34,7 +34,7 @@ from destseg.inference.exports import (
     save_export,
 )
 from destseg.inference.predictor import Predictor
-from destseg.validation import one_of
+from destseg.validation import at_least, one_of, problem
 
 TIMED = 20
 
@@ -152,8 +152,8 @@ def require_options(*, count: int, max_drop: float, scope: str) -> None:
         SettingsError: naming every option that does not fit.
     """
     wrong = []
-    if count < 2:
-        wrong.append(f"--images: expected at least 2, got {count}")
+    if few := problem(count, int, at_least(2)):
+        wrong.append(f"--images: {few}")
     if not max_drop >= 0:
         wrong.append(f"--max-drop: expected at least 0, got {max_drop}")
     if scope not in (known := ["auto", *(each.name for each in SCOPES)]):

@@ -35,6 +35,7 @@ from destseg.qualification.repeatability import NOISE, SHIFT, Spread, measure_re
 from destseg.qualification.tolerance import Strength, Tolerance, find_tolerances, most_trials
 from destseg.qualification.trials import Good, measure_good
 from destseg.rate import Rate
+from destseg.validation import at_least, problem
 
 _FEW = 30
 
@@ -76,7 +77,7 @@ class Plan:
                 f"{self.contrasts}"
             )
         for name, least in (("trials", 1), ("images", 2), ("seed", 0)):
-            if getattr(self, name) < least:
+            if problem(getattr(self, name), int, at_least(least)):
                 wrong.append(
                     f"--{name}: expected a whole number of at least {least}, got "
                     f"{getattr(self, name)}"
