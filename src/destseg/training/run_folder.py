@@ -60,9 +60,10 @@ def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | 
 
 
 def _refuse_files_of_others(folder: Path) -> None:
-    places = [place / name for place in _places(folder) for name in WRITTEN_BY_TRAINING]
+    others = [place for place in _places(folder) if not left_by_training(place)]
+    files = [place / name for place in others for name in WRITTEN_BY_TRAINING]
     # An empty file may be the log of a run that ended at once, and is no loss.
-    if taken := [str(place) for place in places if place.exists() and place.stat().st_size]:
+    if taken := [str(file) for file in files if file.exists() and file.stat().st_size]:
         raise TrainingError(
             f"{folder}: expected a new or empty folder, got files that no training left and that "
             f"this one would replace: {some(taken)}. Choose another --output, or move them away "
