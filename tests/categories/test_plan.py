@@ -1,5 +1,6 @@
 import pytest
 
+import destseg
 from destseg.categories import plan
 from destseg.categories.plan import find_categories, make_jobs, settings_by_category
 from destseg.config import Settings
@@ -82,16 +83,30 @@ def test_the_file_of_categories_has_flags_without_dashes(tmp_path):
     }
 
 
-def test_the_file_of_categories_is_checked_as_a_whole(tmp_path):
-    file = tmp_path / "own.yaml"
-    file.write_text("bolts: {rotation: 5}\nnut: turn\nworn: {seed: 3}\n", encoding="utf-8")
+@pytest.mark.parametrize("as_file", [True, False])
+def test_settings_by_category_are_checked_as_a_whole(as_file, tmp_path):
+    given = tmp_path / "own.yaml"
+    given.write_text("bolts: {rotation: 5}\nnut: turn\nworn: {seed: 3}\n2: {}\n", encoding="utf-8")
+    if not as_file:
+        given = {"bolts": {"rotation": 5}, "nut": "turn", "worn": {"seed": 3}, 2: {}}
     with pytest.raises(SettingsError) as caught:
-        settings_by_category(file, ["bolt", "nut", "worn"])
+        settings_by_category(given, ["bolt", "nut", "worn"])
     told = str(caught.value)
-    assert told.startswith(f"{file}:")
+    assert told.startswith(f"{given if as_file else 'per_category'}:")
     assert "expected a category, got 'bolts'; did you mean 'bolt'?" in told
     assert "nut: expected settings such as {rotation: 5}, got 'turn'" in told
     assert "worn: expected no seed, got 3" in told
+    assert "expected a category, got '2'" in told
+
+
+def test_settings_by_category_from_python_are_checked_as_those_of_a_file(categories, tmp_path):
+    for own, told in [
+        ({"bolts": {}}, "got 'bolts'"),
+        ({"bolt": {"seed": 3}}, "expected no seed"),
+        ({"nut": {"lr-head": -1}}, "--lr-head"),
+    ]:
+        with pytest.raises(SettingsError, match=told):
+            destseg.train_many(categories, output=tmp_path / "out", per_category=own)
 
 
 def test_only_some_categories(categories, tmp_path):

@@ -95,10 +95,13 @@ def find_categories(root: Path, output: Path) -> list[Category]:
     return [Category(folder.name, folder.absolute()) for folder in folders]
 
 
-def settings_by_category(path: Path, known: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read what of the settings is different for some categories.
+def settings_by_category(
+    given: Path | Mapping[str, Mapping[str, Any]], known: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Check what of the settings is different for some categories.
 
-    The file has the names of categories and under each its settings as flags without dashes::
+    Given are the names of categories and under each its settings as flags without dashes, as
+    values or in a YAML file::
 
         bottle: {rotation: 5, quarter_turns: true}
         cable: {rotation: 5, batch_size: 8}
@@ -106,7 +109,8 @@ def settings_by_category(path: Path, known: Sequence[str]) -> dict[str, dict[str
     Raises:
         SettingsError: if a category is not known, or something else stands there; names all.
     """
-    values = read_yaml(path)
+    read = read_yaml(given) if isinstance(given, Path) else given
+    values: dict[str, Any] = {str(name): own for name, own in read.items()}
     problems = [_unknown(name, known) for name in values if name not in known]
     problems += [
         f"{name}: expected settings such as {{rotation: 5}}, got {own!r}"
@@ -119,7 +123,8 @@ def settings_by_category(path: Path, known: Sequence[str]) -> dict[str, dict[str
         if isinstance(own, Mapping) and "seed" in own
     ]
     if problems:
-        raise SettingsError(f"{path}:\n" + "\n".join(f"  {line}" for line in problems))
+        where = given if isinstance(given, Path) else "per_category"
+        raise SettingsError(f"{where}:\n" + "\n".join(f"  {line}" for line in problems))
     return {
         name: {str(key).replace("-", "_"): value for key, value in own.items()}
         for name, own in values.items()

@@ -63,8 +63,9 @@ def train_categories(
     categories = plan.find_categories(folder, output)
     if isinstance(per_category, Path):
         inputs = [*inputs, per_category]
-        per_category = plan.settings_by_category(per_category, [each.name for each in categories])
-    jobs = plan.make_jobs(categories, settings, seeds, output, per_category)
+    names = [each.name for each in categories]
+    own = plan.settings_by_category(per_category or {}, names)
+    jobs = plan.make_jobs(categories, settings, seeds, output, own)
     chosen = plan.only(jobs, only)
     require_files([output / name for name in FILES], inputs)
     if overwrite:
