@@ -66,6 +66,23 @@ def test_a_text_list_keeps_its_order_and_starts_at_its_own_folder(tmp_path):
     assert [path.resolve() for path in find_images(listing)] == expected
 
 
+@pytest.mark.parametrize("suffix", ["txt", "csv"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_of_a_list_ends_where_a_line_of_a_file_does(suffix, end, tmp_path):
+    names = [f"a{cut}b.png" for cut in "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e"] + ["c.png"]
+    touch(tmp_path, *names)
+    listing = tmp_path / f"list.{suffix}"
+    listing.write_bytes("".join(name + end for name in names).encode())
+    assert below(tmp_path, find_images(listing)) == names
+
+
+def test_a_file_that_begins_like_a_comment_is_no_comment(tmp_path):
+    touch(tmp_path, "#1.png", "2.png")
+    lines = ["#1.png", "#2.png", "# 1.png", "#" + 300 * "-", "2.png"]
+    (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8")
+    assert below(tmp_path, find_images(tmp_path / "list.txt")) == ["#1.png", "2.png"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
