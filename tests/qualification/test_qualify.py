@@ -54,6 +54,19 @@ def test_what_is_found_follows_from_the_contrast_and_the_area(found, study):
     assert found.false_alarms == destseg.Rate(0, 5)
 
 
+def test_each_image_counts_once_however_often_it_is_given(found, model, good, tmp_path, caplog):
+    again = tmp_path / "again"
+    again.mkdir()
+    for path in good.iterdir():
+        (again / f"copy-{path.name}").write_bytes(path.read_bytes())
+    (tmp_path / "link").symlink_to(good)
+    more = destseg.qualify(model, [good, good, tmp_path / "link", again], mm_per_pixel=0.5, **SMALL)
+    assert more.images == found.images
+    assert more.false_alarms == found.false_alarms
+    assert "does not count: " in caplog.text
+    assert "copy-" in caplog.text
+
+
 def test_light_may_change_until_the_level_leaves_the_threshold(found):
     limits = {each.name: each for each in found.tolerances}
     # 120 times 0.8 is 24 below, a score of 0.24; 0.85 gives 0.18 and noise of 3 more.

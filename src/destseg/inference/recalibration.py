@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from destseg.config import Settings
-from destseg.data.files import sha256_of, write_atomically
+from destseg.data.contents import each_once, hashes_of
+from destseg.data.files import write_atomically
 from destseg.data.good_images import training_folder
 from destseg.data.lists import some
 from destseg.data.outputs import require_folder
 from destseg.data.samples import good_samples
-from destseg.errors import BundleError, DataError, ImageError, SettingsError
+from destseg.errors import BundleError, DataError, SettingsError
 from destseg.inference.bundle import Bundle, save_calibration
 from destseg.inference.calibrate import fit_calibration
 from destseg.inference.calibration import Calibration
@@ -30,8 +30,6 @@ from destseg.inference.predictor import Predictor
 from destseg.model_folder import CALIBRATION, KEPT
 
 FP32 = "fp32"
-
-_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def calibrate_forms(
         fitted = {name: each.with_rate(rate, confidence) for name, each in old.items()}
     else:
         contents = require_not_learned(bundle, good)
-        places = _each_once(good, contents)
+        places = each_once(good, contents)
         contents = [contents[place] for place in places]
         of_all = groups(settings)
         of_each = None if of_all is None else [of_all[place] for place in places]
@@ -181,7 +179,7 @@ def require_not_learned(bundle: Bundle, good: Sequence[Path]) -> list[str]:
         DataError: naming them.
         ImageError: if an image cannot be read.
     """
-    contents = [_content(path) for path in good]
+    contents = hashes_of(good)
     seen = [
         path.as_posix()
         for path, content in zip(good, contents, strict=True)
@@ -194,23 +192,6 @@ def require_not_learned(bundle: Bundle, good: Sequence[Path]) -> list[str]:
             "others."
         )
     return contents
-
-
-def _each_once(good: Sequence[Path], contents: Sequence[str]) -> list[int]:
-    """Return the places of images that are no copies of one before, and tell of those that are."""
-    first: dict[str, int] = {}
-    for place, content in enumerate(contents):
-        first.setdefault(content, place)
-    if copies := [good[place].as_posix() for place in {*range(len(good))} - {*first.values()}]:
-        _LOGGER.warning("the same image as another, so it does not count: %s", some(sorted(copies)))
-    return list(first.values())
-
-
-def _content(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise ImageError(path, f"{error.strerror}") from error
 
 
 def _refuse_training(source: Path, trained_on: Path | None) -> None:
