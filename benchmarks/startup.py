@@ -32,6 +32,9 @@ def main() -> int:
     parser.add_argument("bundle")
     parser.add_argument("image")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument(
+        "--no-warm-up", action="store_true", help="begin without a round that is not counted"
+    )
     parser.add_argument("--results", default=str(RESULTS))
     parser.add_argument("--device-name", default="", help="what the machine is, in words")
     parsed = parser.parse_args()
@@ -48,7 +51,7 @@ def main() -> int:
         },
     }
     times: dict[str, list[Any]] = {name: [] for name in commands}
-    for number in range(parsed.rounds + 1):
+    for number in range(1 if parsed.no_warm_up else 0, parsed.rounds + 1):
         for name, command in commands.items():
             taken = run(command)
             if number:  # the first round brings the files into memory

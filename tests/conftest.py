@@ -5,6 +5,7 @@ The folders are made once a worker; a test that changes images makes its own wit
 """
 
 import contextlib
+import gc
 import importlib.util
 import os
 import sqlite3
@@ -28,6 +29,17 @@ hypothesis.settings.load_profile("destseg")
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 IN_CI = any(os.environ.get(name) for name in ("CI", "DESTSEG_CI"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Imports make a million objects that stay: nobody needs to look for garbage among them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -193,6 +205,18 @@ def shared_by_workers(folders: pytest.TempPathFactory) -> Path:
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
+def made_once(name: str, make: Callable[[Path], object], folders: pytest.TempPathFactory) -> Path:
+    """Return a folder that the first worker to need it makes for all; not to be written to."""
+    place = shared_by_workers(folders)
+    folder = place / name
+    with one_at_a_time(place):
+        if not folder.is_dir():
+            made = folders.mktemp(name) / "made"
+            make(made)
+            made.rename(folder)  # in one step: what is there is whole
+    return folder
+
+
 @pytest.fixture(scope="session")
 def quantisable_bundle(
     parts: Path, tiny_settings: Settings, tmp_path_factory: pytest.TempPathFactory
@@ -204,14 +228,13 @@ def quantisable_bundle(
     """
     pytest.importorskip("onnxscript", reason="the extra export is not installed")
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
-    place = shared_by_workers(tmp_path_factory)
-    folder = place / "quantisable"
-    with one_at_a_time(place):
-        if not folder.is_dir():
-            made = tmp_path_factory.mktemp("quantisable") / "model"
-            make_quantisable(made, parts, tiny_settings)
-            made.rename(folder)  # in one step: what is there is whole
-    return load_bundle(folder)
+    return load_bundle(
+        made_once(
+            "quantisable",
+            lambda folder: make_quantisable(folder, parts, tiny_settings),
+            tmp_path_factory,
+        )
+    )
 
 
 def make_quantisable(folder: Path, parts: Path, settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """The layout's rules, held against what the sources really import."""
 
 import ast
+import functools
 import graphlib
 import re
 import sys
@@ -71,13 +72,28 @@ def part_of(path: Path) -> str:
     return name.split("/")[0].removesuffix(".py")
 
 
+PARTS = {part_of(path) for path in FILES}
+
+
+# Each file is read by many tests, so what is in it is kept.
+@functools.cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
+@functools.cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(tree_of(path)))
+
+
+@functools.cache
+def imports(path: Path) -> list[tuple[int, str]]:
     """Every module that a file imports, also inside functions, with its line."""
-    for node in ast.walk(tree_of(path)):
+    return list(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -93,15 +109,15 @@ def own_part(module: str) -> str | None:
         return None
     if words[:4] == ["destseg", "inference", "backends", "torch_"]:
         return "torch_"
-    known = {part_of(path) for path in FILES}
-    return words[1] if len(words) > 1 and words[1] in known else "top"
+    return words[1] if len(words) > 1 and words[1] in PARTS else "top"
 
 
+@functools.cache
 def type_checking_lines(path: Path) -> set[int]:
     """Lines below ``if TYPE_CHECKING:``, which import nothing when the program runs."""
     return {
         line
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         for child in node.body
         for line in range(child.lineno, (child.end_lineno or child.lineno) + 1)
@@ -212,7 +228,7 @@ def test_the_packages_own_module_is_imported_for_its_names_alone():
             continue
         used = {
             node.attr
-            for node in ast.walk(tree_of(path))
+            for node in nodes_of(path)
             if isinstance(node, ast.Attribute)
             and isinstance(node.value, ast.Name)
             and node.value.id == "destseg"
@@ -281,7 +297,7 @@ def test_every_file_says_what_it_is():
 def test_nothing_unsafe_is_loaded(path):
     unsafe = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
     assert not {module.split(".")[0] for _, module in imports(path)} & unsafe
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
@@ -300,7 +316,7 @@ def test_nothing_unsafe_is_loaded(path):
 def test_errors_are_never_asserts():
     """An assert may only tell type checkers what the code itself guarantees."""
     for path in FILES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.Assert):
                 stated = ast.unparse(node.test)
                 assert stated.endswith("is not None"), f"{name_of(path)}:{node.lineno}"
@@ -310,7 +326,7 @@ def test_libraries_neither_print_nor_exit():
     for path in FILES:
         if part_of(path) in ("cli", "top"):
             continue
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 banned = {"print", "exit", "quit", "sys.exit", "os._exit"}

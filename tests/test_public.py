@@ -229,7 +229,8 @@ def seconds(*words: str) -> float:
     "words", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=lambda words: words[0]
 )
 def test_help_answers_in_under_half_a_second(words):
-    assert min(seconds(*words) for _ in range(5)) < 0.5
+    # The first that is quick enough says that it can be; others may be held up by the machine.
+    assert any(seconds(*words) < 0.5 for _ in range(5))
 
 
 def test_the_module_is_the_command_line():

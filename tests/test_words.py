@@ -30,6 +30,8 @@ FORBIDDEN = {
     r"留出|图片": "校准图像, 图像",
 }
 
+ANY = re.compile("|".join(f"(?:{pattern})" for pattern in FORBIDDEN), re.IGNORECASE)
+
 # Where one of them is the right word, and why.
 ALLOWED = {
     r"new Promise\(|Promise\.resolve": "JavaScript's",
@@ -44,17 +46,21 @@ ALLOWED = {
     r"share of one\b": "a part of a GPU",
     r"network shares?": "folders on another machine",
 }
-# A process's share of a batch is the subject of these.
+# A process's share of a batch is the subject of the second, and what folders of users are called
+# that of the first.
 ALLOWED_IN = {
+    r"picture": {"data/names.py", "data/test_samples.py"},
     r"\bshares? (of|in|that)\b": {
         *("synthesis/batches.py", "training/processes.py", "training/train.py"),
         *("training/shares.py", "synthesis/test_batches.py", "training/test_processes.py"),
-    }
+    },
 }
 
 
 def forbidden(line: str, name: str = "") -> list[str]:
     """Return what a line of a file says that has another word here."""
+    if ANY.search(line) is None:  # most lines
+        return []
     for right in ALLOWED:
         line = re.sub(right, "", line, flags=re.IGNORECASE)
     return [

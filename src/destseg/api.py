@@ -193,7 +193,7 @@ def train_many(
     Raises:
         DataError: if there are no categories.
         SettingsError: if settings or resources do not fit.
-        TrainingError: if models are there that other settings were asked of, or Ray fails.
+        TrainingError: if models are there that are of other settings or images, or Ray fails.
         TrainingInterrupted: after SIGINT or SIGTERM; the states are saved.
         NotWrittenError: if all is done, but the table could not be written.
         MissingExtraError: without the extra ``ray``.
@@ -711,7 +711,8 @@ def qualify(
 
     Args:
         model: a predictor, or the folder of a trained model.
-        good: folder or list of good images, or such images, that the model was not trained on.
+        good: folder or list of good images, or such images, that the model was not trained on;
+            each counts once, however often and under whatever names it is given.
         output: HTML file for the report; its values go beside it as .json; ``None`` writes none.
         mm_per_pixel: millimetres that a pixel of the images shows; ``None`` gives pixels alone.
         sizes: largest extents of drawn defects in pixels, rising, at least two; ``None`` chooses
@@ -733,6 +734,7 @@ def qualify(
         NotWrittenError: if all is measured, but a file could not be written.
         MissingExtraError: if nothing is installed that can run the model.
     """
+    from destseg.data.contents import each_once
     from destseg.data.outputs import require_files, write_each
     from destseg.inference.recalibration import new_good_images, require_not_learned
     from destseg.qualification.gauge import repeats_in, shots_in
@@ -756,7 +758,8 @@ def qualify(
     targets = [] if page is None else [page, page.with_suffix(".json")]
     require_files(targets, [*paths, *shots_in(study or []), *_own_files(model)])
     predictor = _predictor(model, runtime)
-    require_not_learned(predictor.bundle, paths)
+    once = each_once(paths, require_not_learned(predictor.bundle, paths))
+    paths = [paths[place] for place in once]
     found = measure(predictor, paths, plan, study, on_progress or _ignore)
     if page is not None:
         values = page.with_suffix(".json")

@@ -1,11 +1,13 @@
 """Stored images: what is found, and what each of a piece's images gives."""
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from destseg.batch_inspection.partitions import Piece
 from destseg.batch_inspection.stored import Stored, plan
+from destseg.data.sources import source_images
 from destseg.errors import DataError, ImageError
 
 BYTES = [bytes([number]) * (number + 1) for number in range(10)]
@@ -169,3 +171,44 @@ def test_files_are_images_by_their_name_or_else_their_content(tmp_path, caplog):
         assert [name for name, _ in rows] == expected
         assert [name for name, row in rows if isinstance(row, ImageError)] == [expected[3]]
     assert "left out what is no image: _SUCCESS" in caplog.text
+
+
+LAYOUTS = {
+    "mvtec": (
+        ["test/good/0.png", "test/hole/0.png", "test/hole/1.png"],
+        ["train/good/0.png", "ground_truth/hole/0_mask.png", "test/masks/0.png"],
+    ),
+    "two folders": (["NG/1.png", "OK/1.png", "3.png"], ["mask/1.png"]),
+    "plain": (["a/1.png", "masks/1.png", "3.png"], []),
+    "no masks": (["test/good/0.png", "train/good/0.png"], []),
+}
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_of_a_folder_those_are_inspected_that_predict_inspects(layout, elsewhere, tmp_path, caplog):
+    expected, others = LAYOUTS[layout]
+    memory = fsspec.filesystem("memory")
+    source = "memory://layouts/in" if elsewhere else str(tmp_path / "in")
+    for name in [*expected, *others]:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"x")
+        memory.pipe(f"/layouts/in/{name}", b"x")
+    try:
+        _, pieces, _ = plan(source)
+        _, globbed, _ = plan(f"{source}/**/*.png")
+    finally:
+        memory.rm("/layouts", recursive=True)
+    assert sorted(name for piece in pieces for name in piece.names) == sorted(expected)
+    assert sum(map(len, globbed)) == len(expected) + len(others)  # as they were asked for
+    predicted = [path.relative_to(tmp_path / "in") for path in source_images(tmp_path / "in")]
+    assert sorted(path.as_posix() for path in predicted) == sorted(expected)
+    assert ("left out masks and what is not for testing" in caplog.text) == bool(others)
+
+
+def test_of_a_folder_with_masks_alone_nothing_is_inspected(tmp_path):
+    for name in ("test/masks/0.png", "masks/0.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match="got masks alone"):
+        plan(str(tmp_path))

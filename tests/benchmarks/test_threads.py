@@ -1,27 +1,27 @@
 """The benchmark of threads, run whole on a model with random weights."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from conftest import load_script
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "threads.py"
 
 
 @pytest.mark.slow
-def test_every_form_is_measured_with_every_number_of_callers(quantisable_bundle, tmp_path):
+def test_every_form_is_measured_with_every_number_of_callers(
+    quantisable_bundle, tmp_path, monkeypatch
+):
     results = tmp_path / "r.json"
     words = ["--rounds", "2", "--callers", "3", "--threads", "1", "--results", results]
-    done = subprocess.run(
-        [sys.executable, SCRIPT, quantisable_bundle.folder, *words],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    # Here, where PyTorch is imported already.
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    words = [SCRIPT, quantisable_bundle.folder, *words]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    assert load_script(SCRIPT).main() == 0
     found = json.loads(results.read_text())
     assert [(row["backend"], row["threads"], row["callers"]) for row in found["rows"]] == [
         (backend, 1, callers) for backend in ("torch", "openvino", "onnx") for callers in (1, 3)

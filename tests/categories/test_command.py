@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 import time
 
@@ -65,6 +66,28 @@ def test_overwriting_trains_anew_and_other_settings_alone_are_refused(words, giv
     assert "--lr-head: 0.002 then, 0.5 now" in capsys.readouterr().err
     assert main([*words, "--only", "bolt", "--lr-head", "0.5", "--overwrite", "--quiet"]) == 0
     assert [jobs for _, jobs in given] == [["bolt, seed 0"]] * 2
+
+
+def test_a_result_of_other_images_is_not_taken(words, given, categories, tmp_path, capsys):
+    words[1] = str(tmp_path / "data")
+    shutil.copytree(categories / "bolt", tmp_path / "data/bolt")
+    assert main([*words, "--quiet"]) == 0
+    assert main([*words, "--quiet"]) == 0
+    weights = tmp_path / "runs/bolt/seed-0/weights.safetensors"
+    trained = weights.stat().st_mtime_ns
+    test = tmp_path / "data/bolt/test/good"
+    shutil.copy(next(test.iterdir()), test / "more.png")
+    assert main([*words, "--quiet"]) == 0
+    assert [jobs for _, jobs in given] == [["bolt, seed 0"], [], ["bolt, seed 0"]]
+    assert weights.stat().st_mtime_ns == trained
+    result = json.loads((weights.parent / "result.json").read_text("utf-8"))
+    assert result["metrics"]["coverage"]["given"] == 5
+    good = tmp_path / "data/bolt/train/good"
+    next(good.iterdir()).unlink()
+    capsys.readouterr()
+    assert main([*words, "--quiet"]) == 1
+    assert "other images than then" in capsys.readouterr().err
+    assert len(given) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,14 @@
+import json
+import shutil
+
 import pytest
 
+import destseg
 from destseg.categories import plan
 from destseg.categories.plan import find_categories, make_jobs, settings_by_category
 from destseg.config import Settings
+from destseg.data.contents import contents_of, fingerprint
+from destseg.data.samples import good_samples
 from destseg.errors import DataError, SettingsError, TrainingError
 from destseg.training import run_folder
 
@@ -91,16 +97,30 @@ def test_names_of_categories_that_look_like_numbers_are_text(tmp_path):
         settings_by_category(file, ["bolt"])
 
 
-def test_the_file_of_categories_is_checked_as_a_whole(tmp_path):
-    file = tmp_path / "own.yaml"
-    file.write_text("bolts: {rotation: 5}\nnut: turn\nworn: {seed: 3}\n", encoding="utf-8")
+@pytest.mark.parametrize("as_file", [True, False])
+def test_settings_by_category_are_checked_as_a_whole(as_file, tmp_path):
+    given = tmp_path / "own.yaml"
+    given.write_text("bolts: {rotation: 5}\nnut: turn\nworn: {seed: 3}\n2: {}\n", encoding="utf-8")
+    if not as_file:
+        given = {"bolts": {"rotation": 5}, "nut": "turn", "worn": {"seed": 3}, 2: {}}
     with pytest.raises(SettingsError) as caught:
-        settings_by_category(file, ["bolt", "nut", "worn"])
+        settings_by_category(given, ["bolt", "nut", "worn"])
     told = str(caught.value)
-    assert told.startswith(f"{file}:")
+    assert told.startswith(f"{given if as_file else 'per_category'}:")
     assert "expected a category, got 'bolts'; did you mean 'bolt'?" in told
     assert "nut: expected settings such as {rotation: 5}, got 'turn'" in told
     assert "worn: expected no seed, got 3" in told
+    assert "expected a category, got '2'" in told
+
+
+def test_settings_by_category_from_python_are_checked_as_those_of_a_file(categories, tmp_path):
+    for own, told in [
+        ({"bolts": {}}, "got 'bolts'"),
+        ({"bolt": {"seed": 3}}, "expected no seed"),
+        ({"nut": {"lr-head": -1}}, "--lr-head"),
+    ]:
+        with pytest.raises(SettingsError, match=told):
+            destseg.train_many(categories, output=tmp_path / "out", per_category=own)
 
 
 def test_only_some_categories(categories, tmp_path):
@@ -147,7 +167,7 @@ def test_models_of_other_settings_are_not_taken_for_these(categories, tmp_path):
     leave(jobs[1], "checkpoint.safetensors", settings=jobs[1].settings.replace(batch_size=4))
     leave(jobs[2], "result.json", "manifest.json", settings=jobs[2].settings.replace(lr_head=1))
     with pytest.raises(TrainingError) as caught:
-        plan.require_same_settings(jobs)
+        plan.require_same_runs(jobs)
     told = str(caught.value)
     assert "bolt" not in told
     assert "--batch-size: 4 then, 8 now" in told
@@ -166,10 +186,52 @@ def test_settings_that_weights_do_not_hang_on_may_change(
         job, *_ = jobs_in(categories, tmp_path / files[0])
         leave(job, *files, settings=job.settings.replace(**{name: value}))
         if may:
-            plan.require_same_settings([job])
+            plan.require_same_runs([job])
         else:
             with pytest.raises(TrainingError, match="max-false-alarm-rate"):
-                plan.require_same_settings([job])
+                plan.require_same_runs([job])
+
+
+def told_by(job, name, data):
+    facts = {"data_sha256": data}
+    content = {"training": facts} if name == "manifest.json" else facts
+    (job.folder / name).write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize("by", ["result.json", "manifest.json"])
+def test_a_finished_model_of_other_images_is_not_taken_for_these(by, categories, tmp_path, caplog):
+    root = tmp_path / "data"
+    shutil.copytree(categories, root)
+    jobs = jobs_in(root, tmp_path / "out", seeds=(0, 1))[:4]
+    for job in jobs:
+        leave(job, "result.json", "manifest.json")
+        good = good_samples(job.category.data)
+        told_by(job, by, fingerprint(job.category.data, contents_of(good)))
+    plan.require_same_runs(jobs)
+    assert not caplog.records
+    first = good_samples(root / "nut")[0].path
+    first.write_bytes(good_samples(root / "bolt")[1].path.read_bytes())
+    with pytest.raises(TrainingError) as caught:
+        plan.require_same_runs(jobs)
+    told = str(caught.value)
+    assert "bolt" not in told
+    assert told.count("nut: other images than then") == 2
+    assert "--overwrite" in told
+    shutil.rmtree(root / "bolt/train")
+    with pytest.raises(TrainingError, match="bolt"):
+        plan.require_same_runs(jobs)
+
+
+def test_results_that_do_not_say_what_they_are_of_are_taken_with_a_note(
+    categories, tmp_path, caplog
+):
+    jobs = jobs_in(categories, tmp_path)[:2]
+    for job in jobs:
+        leave(job, "result.json", "manifest.json")
+    plan.require_same_runs(jobs)
+    (record,) = caplog.records
+    assert "not known which images" in record.getMessage()
+    assert all(str(job.folder) in record.getMessage() for job in jobs)
 
 
 def test_a_forgotten_job_is_new(categories, tmp_path):

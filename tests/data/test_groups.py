@@ -1,5 +1,6 @@
 """Which images belong together, and that whole groups are kept from training."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -123,13 +124,16 @@ def test_other_groupings_are_refused(wrong):
 def brute_force(images: list[np.ndarray]) -> list[int]:
     """Every pair, and labels spread until nothing changes."""
     small = [resize(image, (SIDE, SIDE)).astype(float) for image in images]
+    limits = [min(LEVELS, CONTRAST * one.std()) for one in small]
+    pairs = [
+        (a, b)
+        for a, b in itertools.combinations(range(len(small)), 2)
+        if np.abs(small[a] - small[b]).mean() <= min(limits[a], limits[b])
+    ]
     label = list(range(len(small)))
     for _ in small:
-        for a, one in enumerate(small):
-            for b, other in enumerate(small):
-                limit = min(LEVELS, CONTRAST * one.std(), CONTRAST * other.std())
-                if np.abs(one - other).mean() <= limit:
-                    label[a] = label[b] = min(label[a], label[b])
+        for a, b in pairs:
+            label[a] = label[b] = min(label[a], label[b])
     return label
 
 

@@ -29,6 +29,7 @@ from destseg.data.images import (
     write_image,
 )
 from destseg.data.kinds import IMAGE_SUFFIXES
+from destseg.data.masks import read_mask
 from destseg.errors import DataError, ImageError
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -246,6 +247,21 @@ def test_32_bit_whole_numbers_in_16_bit_range_are_read_and_others_refused(tmp_pa
         tifffile.imwrite(tmp_path / "a.tif", values)
         with pytest.raises(ImageError, match=f"8 or 16 bits.*from {wrong} to {wrong}"):
             read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
+def test_values_with_a_sign_are_read_as_long_as_none_is_below_0(dtype, tmp_path):
+    values = np.arange(128, dtype=dtype).reshape(8, 16)
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    expected = values if dtype == np.int8 else rounded(values.astype(np.uint16))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), grey_to_rgb(expected))
+    tifffile.imwrite(tmp_path / "a.tif", values - dtype(39))
+    with pytest.raises(ImageError, match=r"8 or 16 bits.*got values from -39 to 88"):
+        read_image(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match="expected a mask, got values from -39 to 88"):
+        read_mask(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", np.eye(8, dtype=dtype))
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), np.eye(8, dtype=bool))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

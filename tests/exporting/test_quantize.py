@@ -171,6 +171,29 @@ def test_ranges_judgement_and_threshold_have_no_image_in_common(
     assert vnni is False
 
 
+@pytest.mark.parametrize("others", [False, True])
+def test_copies_under_other_names_are_in_one_of_the_sets_alone(
+    others, bundle, data, tmp_path, runtimes, monkeypatch, caplog
+):
+    if others:
+        data = grey(tmp_path / "new", 12)
+    for path in sorted(data.iterdir()):
+        (data / f"copy-{path.name}").write_bytes(path.read_bytes())
+    taken = []
+    original = module.good_and_anomalous
+
+    def good_and_anomalous(paths, *rest, **options):
+        taken.append(paths)
+        return original(paths, *rest, **options)
+
+    monkeypatch.setattr(module, "good_and_anomalous", good_and_anomalous)
+    done = quantize(bundle, data, "onnx", count=4)
+    sets = [*taken, [data / path for path in done.calibration.paths]]
+    contents = [sha256_of(path) for paths in sets for path in paths]
+    assert len(contents) == len(set(contents)) == 12
+    assert "the same image as another, so it does not count: " in caplog.text
+
+
 def test_ranges_need_a_good_and_an_anomalous_image(bundle, data, runtimes):
     with pytest.raises(SettingsError, match="--images: expected at least 2, got 1"):
         quantize(bundle, data, "onnx", count=1)
@@ -242,13 +265,17 @@ def test_too_few_good_images_beside_the_calibration_ones(count, bundle, data, ru
         if path.name not in CALIBRATION:
             path.unlink()
     for number in range(count):
-        Image.fromarray(np.full((64, 64, 3), 100, np.uint8)).save(data / f"new{number}.png")
+        Image.fromarray(np.full((64, 64, 3), (100, 100, 90 + number), np.uint8)).save(
+            data / f"new{number}.png"
+        )
     before = files(bundle.folder)
     with pytest.raises(DataError, match=f"at least 4 good images .* got {count} and 3"):
         quantize(bundle, data, "onnx")
     assert files(bundle.folder) == before
     for number in range(4):
-        Image.fromarray(np.full((64, 64, 3), 100, np.uint8)).save(data / f"new{number}.png")
+        Image.fromarray(np.full((64, 64, 3), (100, 100, 90 + number), np.uint8)).save(
+            data / f"new{number}.png"
+        )
     assert quantize(bundle, data, "onnx").facts["synthetic"]["image_auroc"] == (1, 1)
 
 

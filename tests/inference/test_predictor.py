@@ -384,6 +384,21 @@ def test_a_batch_of_nothing_but_unreadable_files_asks_no_backend(make_predictor,
     assert [type(answer) for answer in answers] == [Failure, Failure]
 
 
+@pytest.mark.parametrize("tile", [False, True])
+def test_the_three_steps_give_what_a_stream_gives(tile, make_predictor):
+    predictor = make_predictor(tile=tile)
+    images = [np.full((80, 96, 3), level, np.uint8) for level in (9, 200)]
+    given = [images[0], b"no image", images[1]]
+    apart = list(map(predictor.decide, predictor.map(list(map(predictor.read, given)))))
+    for one, other in zip(apart, predictor.stream(given), strict=True):
+        assert type(one) is type(other)
+        if isinstance(one, Failure):
+            assert one.error.reason == other.error.reason
+        else:
+            assert (one.score, one.is_defective) == (other.score, other.is_defective)
+            np.testing.assert_array_equal(one.anomaly_map, other.anomaly_map)
+
+
 def test_several_with_an_unreadable_one_raise_with_the_results_of_the_others(predictor, tmp_path):
     missing = tmp_path / "nothing there.png"
     dark, light = np.zeros((9, 9, 3), np.uint8), np.full((9, 9, 3), 255, np.uint8)

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from conftest import made_once
 from destseg.data.roi import Roi
 from destseg.errors import BundleError
 from destseg.inference.backends import BACKENDS, Runtime, open_backend
@@ -30,19 +31,23 @@ SIZES = ((64, 64), (96, 70), (70, 96), (130, 130))
 def forms(quantisable_bundle, tmp_path_factory):
     """A bundle with all five forms and a region of interest; not to be written to."""
     pytest.importorskip("nncf", reason="the extra export is not installed")
+    return load_bundle(
+        made_once("forms", lambda folder: make_forms(folder, quantisable_bundle), tmp_path_factory)
+    )
+
+
+def make_forms(folder, bundle):
     from destseg.exporting.int8 import SCOPES, quantized
 
-    bundle = quantisable_bundle
     weights, mask = bundle.weights(), np.zeros((8, 8), bool)
     mask[1:6, 2:] = True
-    folder = tmp_path_factory.mktemp("forms") / "model"
     made = save_bundle(folder, bundle.settings, weights, {}, Roi(mask))
     shutil.copytree(bundle.folder / "exports", folder / "exports")
     ranges = np.stack([image for image in images(16) if image.shape == (64, 64, 3)])
     for runtime in ("onnx", "openvino"):
         files = quantized(made, load_export(made, runtime), ranges, SCOPES[0], vnni=False)
         save_export(made, f"{runtime}-int8", files, {})
-    return save_calibration(made, replace(bundle.calibration, roi_sha256=made.roi_sha256))
+    save_calibration(made, replace(bundle.calibration, roi_sha256=made.roi_sha256))
 
 
 def images(count, seed=0):
@@ -84,11 +89,11 @@ def require_same(got, expected, rounding=0.0):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_threads_get_what_one_alone_gets(backend, threads, plain, forms):
     predictor = predictor_of(forms, backend, threads, plain=plain)
-    given = images(16)
+    given = images(8)
     expected = [predictor.predict(image) for image in given]
     maps = {result.anomaly_map.tobytes() for result in expected}
     assert len(maps) == len(given), "nothing could be mixed up"
-    order = [number for number in range(len(given)) for _ in range(3)]
+    order = [number for number in range(len(given)) for _ in range(4)]
     random.Random(0).shuffle(order)
     got = at_once([lambda n=n: predictor.predict(given[n]) for n in order])
     for number, result in zip(order, got, strict=True):
@@ -139,8 +144,9 @@ def test_models_are_opened_side_by_side(forms):
     given = images(1)[0]
     backends = [*BACKENDS, *BACKENDS]
     got = at_once([lambda b=b: predictor_of(forms, b, 1).predict(given) for b in backends])
+    alone = {backend: predictor_of(forms, backend, 1).predict(given) for backend in BACKENDS}
     for backend, result in zip(backends, got, strict=True):
-        require_same(result, predictor_of(forms, backend, 1).predict(given))
+        require_same(result, alone[backend])
     assert torch.equal(torch.get_rng_state(), state)
 
 

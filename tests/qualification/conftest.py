@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from qualification.qualification_model import SIDE, off_level, save_model
+from qualification.qualification_model import off_level, save_model, write_good
 
 
 @pytest.fixture
@@ -19,10 +17,4 @@ def model(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def good(tmp_path) -> Path:
     """Five good images, of levels a little about 120."""
-    folder = tmp_path / "good"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for number in range(5):
-        image = random.integers(117, 124, (SIDE, SIDE, 1), np.uint8).repeat(3, axis=2)
-        Image.fromarray(image).save(folder / f"{number}.png")
-    return folder
+    return write_good(tmp_path / "good")

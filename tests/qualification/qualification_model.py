@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from destseg.config import Settings
 from destseg.data.roi import Roi
@@ -28,4 +29,14 @@ def save_model(folder: Path, roi=None) -> Path:
         scores, scores, ["a", "b", "c"], settings, bundle.weights_sha256, bundle.roi_sha256
     )
     save_calibration(bundle, calibration)
+    return folder
+
+
+def write_good(folder: Path) -> Path:
+    """Write five good images, of levels a little about 120."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(5):
+        image = random.integers(117, 124, (SIDE, SIDE, 1), np.uint8).repeat(3, axis=2)
+        Image.fromarray(image).save(folder / f"{number}.png")
     return folder

@@ -115,24 +115,23 @@ def test_the_bounds_cover_known_curves(half, slope, count):
             assert covers.mean() >= lowest, (x, covers.mean())
 
 
-def test_the_whole_function_covers_too():
-    """The same by the sizes that it returns, on few runs."""
+@pytest.fixture(scope="module")
+def drawn():
+    """Curves of 40 sets of trials of one known curve."""
     random = np.random.default_rng(5)
+    chance = stats.logistic.cdf(2 * (X - math.log(8)))
+    return [fit_curve(SIZES, random.binomial(10, chance), TRIALS, seed=n) for n in range(40)]
+
+
+def test_the_whole_function_covers_too(drawn):
+    """The same by the sizes that it returns, on few runs."""
     true = math.exp(math.log(8) + LOGIT_90 / 2)
-    right = 0
-    for _ in range(40):
-        hits = random.binomial(10, stats.logistic.cdf(2 * (X - math.log(8))))
-        bound = fit_curve(SIZES, hits, TRIALS).a90_95
-        right += bound is None or bound >= true
+    right = sum(each.a90_95 is None or each.a90_95 >= true for each in drawn)
     assert right >= 35  # 38 are expected; fewer than 35 come in 1 of 100 such tests
 
 
-def test_a_good_fit_is_rarely_called_bad():
-    random = np.random.default_rng(6)
-    told = []
-    for number in range(40):
-        hits = random.binomial(10, stats.logistic.cdf(2 * (X - math.log(8))))
-        told.append(fit_curve(SIZES, hits, TRIALS, seed=number).fit_probability)
+def test_a_good_fit_is_rarely_called_bad(drawn):
+    told = [each.fit_probability for each in drawn]
     assert np.mean(np.array(told) < 0.1) < 0.3
     assert 0.3 < np.mean(told) < 0.8
 

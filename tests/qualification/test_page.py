@@ -80,7 +80,7 @@ def test_the_numbers_on_the_page_are_those_of_the_json(report):
     assert said == []
 
 
-def test_a_hostile_name_is_text_and_nothing_is_fetched(report, model, good):
+def test_a_hostile_name_is_text_and_nothing_is_fetched(model, good):
     found = destseg.qualify(model, good, sizes=[8, 16], contrasts=[60], trials=1)
     values = found.to_json()
     name = "</title><script>alert(1)</script>{{policy}}"

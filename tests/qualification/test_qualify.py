@@ -9,21 +9,37 @@ from PIL import Image
 import destseg
 from destseg.cli.main import main
 from destseg.qualification import nuisances
-from qualification.qualification_model import SIDE, save_model
+from qualification.qualification_model import SIDE, off_level, save_model, write_good
 
 SMALL = {"sizes": [4, 8, 16], "contrasts": [10, 60], "trials": 4}
-WORDS = ["--sizes", "4", "8", "16", "--contrasts", "10", "60", "--trials", "4"]
+WORDS = ["--sizes", "4", "16", "--contrasts", "60", "--trials", "2"]
+"""Of a study of which little more is asked than that it comes to an end."""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study, its report's values and what was told of its progress."""
+    folder, told = tmp_path_factory.mktemp("study"), []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("destseg.inference.predictor.open_backend", lambda *_: off_level)
+        found = destseg.qualify(
+            save_model(folder / "model"),
+            write_good(folder / "good"),
+            folder / "report.html",
+            mm_per_pixel=0.5,
+            on_progress=lambda *each: told.append(each),
+            **SMALL,
+        )
+    return found, json.loads((folder / "report.json").read_bytes()), told
 
 
 @pytest.fixture
-def found(model, good, tmp_path):
-    return destseg.qualify(model, good, tmp_path / "report.html", mm_per_pixel=0.5, **SMALL)
+def found(study):
+    return study[0]
 
 
-def test_what_is_found_follows_from_the_contrast_and_the_area(found, tmp_path):
-    assert json.loads((tmp_path / "report.json").read_bytes()) == json.loads(
-        json.dumps(found.to_json())
-    )
+def test_what_is_found_follows_from_the_contrast_and_the_area(found, study):
+    assert study[1] == json.loads(json.dumps(found.to_json()))
     for family in ("pit", "stain", "missing piece", "particle"):
         strong = found.find(family, 60).curve
         # 20 pixels at 0.6 are above 0.2, and so are more than 7 of them.
@@ -36,6 +52,19 @@ def test_what_is_found_follows_from_the_contrast_and_the_area(found, tmp_path):
     assert found.blind_spots.blind == ()
     assert found.images["drawn_on"] == 5
     assert found.false_alarms == destseg.Rate(0, 5)
+
+
+def test_each_image_counts_once_however_often_it_is_given(found, model, good, tmp_path, caplog):
+    again = tmp_path / "again"
+    again.mkdir()
+    for path in good.iterdir():
+        (again / f"copy-{path.name}").write_bytes(path.read_bytes())
+    (tmp_path / "link").symlink_to(good)
+    more = destseg.qualify(model, [good, good, tmp_path / "link", again], mm_per_pixel=0.5, **SMALL)
+    assert more.images == found.images
+    assert more.false_alarms == found.false_alarms
+    assert "does not count: " in caplog.text
+    assert "copy-" in caplog.text
 
 
 def test_light_may_change_until_the_level_leaves_the_threshold(found):
@@ -130,8 +159,7 @@ def test_wrong_arguments_are_refused_before_the_work(model, good, tmp_path, caps
         destseg.qualify(model, dark)
 
 
-def test_progress_ends_where_it_said(model, good):
-    told = []
-    destseg.qualify(model, good, on_progress=lambda *each: told.append(each), **SMALL)
+def test_progress_ends_where_it_said(study):
+    told = study[2]
     assert told[-1][0] == told[-1][1]
     assert len({total for _, total in told}) == 1

@@ -58,14 +58,36 @@ def test_answers_come_in_the_order_of_the_questions(batcher, gate):
     np.testing.assert_allclose(scores(futures), np.array(reds) / 255, atol=1e-6)
 
 
-def test_what_waits_goes_together_and_a_single_one_waits_for_nobody(batcher, gate):
+@pytest.fixture
+def read(batcher, monkeypatch):
+    """Released once for each image that was read."""
+    done, real = threading.Semaphore(0), batcher.predictor.read
+    monkeypatch.setattr(batcher.predictor, "read", lambda image: (real(image), done.release())[0])
+    return done
+
+
+def test_what_waits_goes_together_and_a_single_one_waits_for_nobody(batcher, gate, read):
     first = batcher.submit([image(1)], time.monotonic() + LATER)
     assert gate.began.wait(30)  # alone, although more could come
-    rest = batcher.submit([image(red) for red in range(10)], time.monotonic() + LATER)
+    rest = batcher.submit([image(red) for red in range(8)], time.monotonic() + LATER)
+    for _ in range(1 + 8):
+        assert read.acquire(timeout=30)
+    time.sleep(0.05)  # what was read is not yet noted as such
     gate.open.set()
     scores(first + rest)
-    # Two batches of the predictor at a time: 8 of the 10, then 2.
-    assert gate.sizes == [1, 4, 4, 2]
+    assert gate.sizes == [1, 4, 4]
+
+
+def test_the_next_images_are_read_while_a_batch_is_in_the_networks(batcher, gate, read):
+    futures = batcher.submit([image(1)], time.monotonic() + LATER)
+    assert gate.began.wait(30)
+    futures += batcher.submit([image(red) for red in range(12)], time.monotonic() + LATER)
+    for _ in range(1 + 8):
+        assert read.acquire(timeout=30)
+    assert not read.acquire(timeout=0.2)  # two batches, however many wait
+    assert batcher.depth == 12
+    gate.open.set()
+    np.testing.assert_allclose(scores(futures), np.array([1, *range(12)]) / 255, atol=1e-6)
 
 
 def test_an_unreadable_image_fails_alone(batcher, gate):

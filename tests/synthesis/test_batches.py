@@ -259,11 +259,20 @@ def test_lines_of_a_share_are_those_of_the_whole(parts):
     assert equal(whole, [torch.cat(some) for some in zip(*made, strict=True)])
 
 
-def test_what_is_shown_without_an_anomaly_is_given_no_line(parts):
-    wanted = {"anomaly_probability": 0.5, "line_probability": 1.0, "cutpaste_probability": 0.0}
-    made = [batches(parts, batch_size=12, synthesis=wanted).make("denoise", k) for k in range(6)]
-    damaged = torch.cat([each.masks.flatten(1).any(1) for each in made]).float()
-    assert 0.3 < damaged.mean() < 0.65
+@pytest.mark.parametrize("phase", ["denoise", "segment"])
+@pytest.mark.parametrize("instead", ["line_probability", "cutpaste_probability"])
+def test_what_is_shown_without_an_anomaly_stays_good(parts, phase, instead):
+    wanted = {"anomaly_probability": 0.5, "line_probability": 0.0, "cutpaste_probability": 0.0}
+    made = batches(parts, batch_size=12, synthesis=wanted)
+    other = batches(parts, batch_size=12, synthesis={**wanted, instead: 1.0})
+    for step in range(6):
+        good = ~made.make(phase, step).masks.flatten(1).any(1)
+        clean, anomalous, masks, broad = other.make(phase, step)
+        assert 1 < good.sum() < 11
+        assert torch.equal(anomalous[good], clean[good].float())
+        assert not masks[good].any()
+        assert not broad[good].any()
+        assert masks[~good].flatten(1).any(1).float().mean() > 0.6
 
 
 def camera(**changes):

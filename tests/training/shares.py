@@ -1,10 +1,14 @@
 """What the processes of ``test_processes`` run: here, where a spawned one can import it."""
 
+import os
+import sys
+
 import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from destseg.cli.main import main
 from destseg.training.processes import WholeBatchNorm
 
 MEAN = 100
@@ -40,3 +44,25 @@ def share_of_learning(rank, folder):
         learned = learn(shared, batch()[3 * rank : 3 * rank + 3])
     safetensors.torch.save_file(learned, f"{folder}/{rank}.safetensors")
     dist.destroy_process_group()
+
+
+def run_command(rank, port, said, fault, words):
+    """Be one of two processes that run a command of ``destseg``, as a launcher begins them.
+
+    ``port`` is that of the parent's store; what goes to standard error is written to ``said``.
+    """
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+    torch.set_num_threads(1)
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE="2",
+        LOCAL_WORLD_SIZE="2",
+        MASTER_ADDR="localhost",
+        MASTER_PORT=str(port),
+        TORCHELASTIC_USE_AGENT_STORE="True",
+    )
+    from training.faulty import break_it  # wants to know which process it is in
+
+    break_it(fault)
+    sys.exit(main(words))

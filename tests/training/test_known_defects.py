@@ -325,12 +325,9 @@ def test_what_was_learned_generations_ago_never_calibrates(parts, plain, tmp_pat
     assert of_content(whole, {*third.calibration.image_sha256}) == {*third.calibration.paths}
 
 
-def test_a_defect_that_was_learned_generations_ago_is_never_measured(
-    parts, settings, bad, tmp_path
-):
+def test_a_defect_that_was_learned_generations_ago_is_never_measured(parts, bad, of_few, tmp_path):
     box = few(tmp_path, bad)
-    run(parts, tmp_path / "first", settings, defects=box)
-    run(parts, tmp_path / "second", None, ancestor=tmp_path / "first")
+    run(parts, tmp_path / "second", None, ancestor=of_few)
     learned = {sha256_of(path) for path in (box / "hole").iterdir()}
     for name in ("003", "004"):
         shutil.copy(bad / f"hole/{name}.png", box / "hole")
@@ -461,6 +458,36 @@ def few(tmp_path, bad):
     return folder
 
 
+@pytest.fixture(scope="module")
+def box(bad, tmp_path_factory):
+    """Few defects; not to be written to."""
+    return few(tmp_path_factory.mktemp("box"), bad)
+
+
+@pytest.fixture(scope="module")
+def of_few(parts, settings, box, tmp_path_factory):
+    """A model that learned from few defects; not to be written to."""
+    folder = tmp_path_factory.mktemp("few") / "whole"
+    run(parts, folder, settings, defects=box)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def crossed(parts, settings, box, tmp_path_factory):
+    """The same, cross-fitted; what its folds' models were asked, and what was told meanwhile."""
+    folder, told = tmp_path_factory.mktemp("crossed") / "whole", []
+    with pytest.MonkeyPatch.context() as patched:
+        asked = watched(patched)
+        run(
+            parts,
+            folder,
+            settings.replace(cross_fit=2),
+            defects=box,
+            on_progress=lambda *progress: told.append(progress),
+        )
+    return folder, asked, told
+
+
 def watched(monkeypatch):
     """Return what is told of each model that is asked: by its weights, what it found."""
     asked, decided = {}, guard.decided
@@ -473,43 +500,30 @@ def watched(monkeypatch):
     return asked
 
 
-def test_defects_of_few_are_asked_of_models_that_learned_without_them(
-    parts, settings, bad, tmp_path, monkeypatch
-):
-    box = few(tmp_path, bad)
-    asked = watched(monkeypatch)
-    told = []
-    predictor = run(
-        parts,
-        tmp_path / "run",
-        settings.replace(cross_fit=2),
-        defects=box,
-        on_progress=lambda *progress: told.append(progress),
-    )
-    run(parts, tmp_path / "without", settings, defects=box)
-    assert len(same(tmp_path / "run", tmp_path / "without")) == len(weights(tmp_path / "run"))
-    known = load_known_defects(predictor.bundle)
+def test_defects_of_few_are_asked_of_models_that_learned_without_them(settings, of_few, crossed):
+    folder, asked, told = crossed
+    assert len(same(folder, of_few)) == len(weights(folder))
+    bundle = load_bundle(folder)
+    known = load_known_defects(bundle)
     assert [len(found) for found in asked.values()] == [2, 2]
-    assert predictor.bundle.weights_sha256 not in asked
+    assert bundle.weights_sha256 not in asked
     found = {name: one for each in asked.values() for name, one in each.items()}
     assert {each.sha256: each.found_left_out for each in known.defects} == found
-    missed = known.missed(predictor.calibration)
+    missed = known.missed(bundle.calibration)
     assert {name: rate.total for name, rate in missed.items()} == {"dent": 1, "hole": 3}
-    text = said(tmp_path / "run")
+    text = said(folder)
     assert "by models that learned without them" in text
     assert "--cross-fit" not in text
-    assert "--cross-fit 2" in said(tmp_path / "without")
+    assert "--cross-fit 2" in said(of_few)
     steps = settings.training.denoise_steps + 3 * settings.training.segment_steps
     assert told == [(step, steps) for step in range(1, steps + 1)]
-    assert not (tmp_path / "run/unfinished").exists()
+    assert not (folder / "unfinished").exists()
 
 
-def test_a_fold_is_a_training_without_its_defects(parts, settings, bad, tmp_path, monkeypatch):
-    models = watched(monkeypatch)
-    box = few(tmp_path, bad)
-    run(parts, tmp_path / "run", settings.replace(cross_fit=2), defects=box)
+def test_a_fold_is_a_training_without_its_defects(parts, settings, box, crossed, tmp_path):
+    models = crossed[1]
     assert len(models) == 2
-    for number, (sha256, left_out) in enumerate(list(models.items())):
+    for number, (sha256, left_out) in enumerate(models.items()):
         rest = tmp_path / f"rest-{number}"
         shutil.copytree(box, rest)
         for path in (path for name in ("hole", "dent") for path in (rest / name).iterdir()):
@@ -519,12 +533,9 @@ def test_a_fold_is_a_training_without_its_defects(parts, settings, bad, tmp_path
         assert alone.bundle.weights_sha256 == sha256
 
 
-def test_cross_fitting_goes_on_where_it_was(parts, settings, bad, tmp_path, monkeypatch):
-    models = watched(monkeypatch)
-    box, wanted = few(tmp_path, bad), settings.replace(cross_fit=2)
-    run(parts, tmp_path / "whole", wanted, defects=box)
-    whole, folder = dict(models), tmp_path / "run"
-    models.clear()
+def test_cross_fitting_goes_on_where_it_was(parts, settings, box, crossed, tmp_path, monkeypatch):
+    wanted, folder = settings.replace(cross_fit=2), tmp_path / "run"
+    whole, expected, _ = crossed
     at_call(
         monkeypatch, SegmentPhase, 2 * settings.training.segment_steps + 1, send(signal.SIGTERM)
     )
@@ -534,8 +545,8 @@ def test_cross_fitting_goes_on_where_it_was(parts, settings, bad, tmp_path, monk
     assert (folder / "unfinished/fold-2/checkpoint.safetensors").exists()
     models = watched(monkeypatch)
     run(parts, folder, wanted, defects=box, resume=True)
-    assert models == whole
-    assert (folder / "defects.json").read_bytes() == (tmp_path / "whole/defects.json").read_bytes()
+    assert models == expected
+    assert (folder / "defects.json").read_bytes() == (whole / "defects.json").read_bytes()
     assert not (folder / "unfinished").exists()
 
 
@@ -616,16 +627,14 @@ def test_a_run_that_replaces_another_begins_its_folds_anew(parts, settings, bad,
     assert not any(place.exists() for place in places)
 
 
-def test_what_the_ancestor_learned_is_in_no_fold(parts, settings, bad, tmp_path, monkeypatch):
-    box = few(tmp_path, bad)
-    run(parts, tmp_path / "old", settings, defects=box)
+def test_what_the_ancestor_learned_is_in_no_fold(parts, bad, box, of_few, tmp_path, monkeypatch):
     new = tmp_path / "new"
     shutil.copytree(box, new)
     (new / "dent/other.png").write_bytes((bad / "hole/004.png").read_bytes())
     mask = new / "ground_truth/dent/000_mask.png"
     (new / "ground_truth/dent/other_mask.png").write_bytes(mask.read_bytes())
     models = watched(monkeypatch)
-    ancestor = {"ancestor": tmp_path / "old", "accept_losses": True}
+    ancestor = {"ancestor": of_few, "accept_losses": True}
     predictor = run(parts, tmp_path / "next", None, defects=new, cross_fit=2, **ancestor)
     assert [set(found) for found in models.values()] == [{sha256_of(new / "dent/other.png")}]
     assert load_known_defects(predictor.bundle).missed(predictor.calibration)["dent"].total == 1
@@ -647,8 +656,10 @@ def test_folds_are_no_part_of_the_curves_and_delete_nothing_of_others(
     assert curve == [(e["step"], e["loss"]) for e in own if e["phase"] == "segment"]
 
 
-def test_a_state_of_another_run_is_no_fold_of_this(parts, settings, bad, tmp_path, monkeypatch):
-    box, folder = few(tmp_path, bad), tmp_path / "run"
+def test_a_state_of_another_run_is_no_fold_of_this(
+    parts, settings, box, crossed, tmp_path, monkeypatch
+):
+    folder = tmp_path / "run"
     second = 2 * settings.training.segment_steps + 1
     at_call(monkeypatch, SegmentPhase, second, send(signal.SIGTERM))
     with pytest.raises(TrainingInterrupted):
@@ -658,10 +669,7 @@ def test_a_state_of_another_run_is_no_fold_of_this(parts, settings, bad, tmp_pat
         (folder / name).unlink()
     models = watched(monkeypatch)
     run(parts, folder, settings.replace(cross_fit=2), defects=box)
-    stale = dict(models)
-    models.clear()
-    run(parts, tmp_path / "clean", settings.replace(cross_fit=2), defects=box)
-    assert models == stale
+    assert models == crossed[1]
 
 
 def test_going_on_cross_fits_too(parts, bad, plain, tmp_path, monkeypatch):

@@ -1,6 +1,12 @@
-"""Several processes against one: same batch norm, same model, one that writes."""
+"""Several processes against one: same batch norm, same model, one that writes.
+
+One test begins the processes with ``accelerate`` and one with ``torchrun``, as users do.  Those of
+the others are forked from a server that has imported PyTorch once, which takes 6 s in each process.
+"""
 
 import json
+import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
 import signal
@@ -14,6 +20,7 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
@@ -29,9 +36,14 @@ from destseg.training.processes import (
     synchronized_norms,
 )
 from destseg.training.train import train
-from training.shares import MEAN, batch, learn, network, share_of_learning
+from training.shares import MEAN, batch, learn, network, run_command, share_of_learning
 
 WEIGHTS = "weights.safetensors"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_once():
+    multiprocessing.set_forkserver_preload(["destseg.training.train"])
 
 
 # --- batch norm
@@ -39,7 +51,7 @@ WEIGHTS = "weights.safetensors"
 
 def test_batch_norm_over_two_processes_is_that_of_the_whole_batch(tmp_path):
     exact = learn(network().double(), batch().double())
-    mp.spawn(share_of_learning, (str(tmp_path),), nprocs=2)
+    mp.start_processes(share_of_learning, (str(tmp_path),), nprocs=2, start_method="forkserver")
     gradients = max(float(exact[name].abs().max()) for name in exact if name.endswith("/gradient"))
     # A value near the mean is rounded by half of this, and so is its deviation, of about 1.
     rounding = MEAN * torch.finfo(torch.float32).eps
@@ -100,43 +112,39 @@ def test_norms_are_back_after_an_error():
 # --- training
 
 
-def launch(launcher, data, output, settings, *flags):
-    """Run ``destseg train`` in several processes, as a user would."""
+def command(data, output, settings, *flags):
+    """Return the words of ``destseg train``."""
     file = output.parent / f"{output.name}.yaml"
     file.write_text(settings.to_yaml(), encoding="utf-8")
-    words = {
-        "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"],
-        # What it does for GPUs; with --cpu it would want MPI. The settings say that it is the CPU.
-        "accelerate": [
-            *("accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"),
-            *("--mixed_precision", "no", "--dynamo_backend", "no"),
-            *("--num_processes", "2", "--main_process_port", "0"),
-        ],
-    }[launcher]
-    train_it = ["-m", "destseg", "train", str(data), "--output", str(output)]
-    return run(*words, *train_it, "--settings", str(file), *flags)
+    return ["train", str(data), "--output", str(output), "--settings", str(file), *flags]
 
 
-def run(*words):
-    return subprocess.run(
-        [sys.executable, "-m", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+def in_two_processes(words, folder, fault="none"):
+    """Run a command in two processes; return how each ended and the lines that both said.
 
-
-def faulty(fault, data, output, settings, *flags):
-    """Return the words that run ``destseg train`` in two processes, one of which has a fault."""
-    file = output.parent / f"{output.name}.yaml"
-    file.write_text(settings.to_yaml(), encoding="utf-8")
-    return [
-        *("torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
-        *(str(Path(__file__).with_name("faulty.py")), fault),
-        *("train", str(data), "--output", str(output), "--settings", str(file), *flags),
+    When one has ended the other is told to, as by ``torchrun``.
+    """
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    files = [folder / f"said-{rank}" for rank in range(2)]
+    context = multiprocessing.get_context("forkserver")
+    members = [
+        context.Process(target=run_command, args=(rank, store.port, str(file), fault, words))
+        for rank, file in enumerate(files)
     ]
+    for each in members:
+        each.start()
+    try:
+        multiprocessing.connection.wait([each.sentinel for each in members], timeout=300)
+        if any(each.exitcode for each in members):
+            for each in members:
+                each.terminate()
+        for each in members:
+            each.join(60)
+        codes = [each.exitcode for each in members]
+    finally:
+        for each in members:
+            each.kill()
+    return codes, "".join(file.read_text(encoding="utf-8") for file in files).splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +181,20 @@ def assert_same_model(one, other, parts):
 
 @pytest.mark.slow
 def test_several_processes_give_the_model_of_one(parts, settings, alone, tmp_path):
-    done = launch("accelerate", parts, tmp_path / "run", settings)
+    # What it does for GPUs; with --cpu it would want MPI. The settings say that it is the CPU.
+    launcher = "accelerate.commands.launch --multi_gpu --num_machines 1 --mixed_precision no"
+    launcher += " --dynamo_backend no --num_processes 2 --main_process_port 0 -m destseg"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", *launcher.split()),
+            *command(parts, tmp_path / "run", settings),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     assert_same_model(alone, tmp_path / "run", parts)
     facts = json.loads((tmp_path / "run" / "manifest.json").read_text())["training"]
@@ -216,17 +237,13 @@ def test_a_run_is_resumed_by_another_number_of_processes(
     monkeypatch.setattr("destseg.training.learn.Interruption", Stop)
     with pytest.raises(TrainingInterrupted, match="after step 1 of 3 of phase segment"):
         train(parts, output=tmp_path / "run", settings=settings, quiet=True)
-    done = launch("torchrun", parts, tmp_path / "run", settings, "--resume")
-    assert done.returncode == 0, done.stderr
+    words = command(parts, tmp_path / "run", settings, "--resume")
+    codes, said = in_two_processes(words, tmp_path)
+    assert codes == [0, 0], said
     assert_same_model(alone, tmp_path / "run", parts)
 
 
 # --- faults
-
-
-def spoken(done):
-    """What destseg said; the launcher says much more."""
-    return [line for line in done.stderr.splitlines() if line.startswith("destseg")]
 
 
 @pytest.mark.slow
@@ -235,19 +252,22 @@ def test_a_fault_in_one_ends_all_and_leaves_the_run_that_was_to_be_replaced(
 ):
     folder = tmp_path / "run"
     shutil.copytree(alone, folder)
-    done = run(*faulty("image", parts, folder, settings, "--overwrite"))
-    assert done.returncode == 1
-    assert "destseg (process 1): error: bad.png: expected an image, got words" in spoken(done)
-    assert "Traceback" not in done.stderr.partition("torch/distributed/elastic")[0]
+    words = command(parts, folder, settings, "--overwrite")
+    codes, said = in_two_processes(words, tmp_path, fault="image")
+    assert codes[1] == 1
+    assert codes[0] != 0
+    assert "destseg (process 1): error: bad.png: expected an image, got words" in said
+    assert not [line for line in said if "Traceback" in line]
     assert (folder / WEIGHTS).read_bytes() == (alone / WEIGHTS).read_bytes()
     assert load(folder, backend="torch", device="cpu").calibration is not None
 
 
 @pytest.mark.slow
 def test_a_full_disk_ends_all_and_the_others_say_that_one_has_ended(parts, settings, tmp_path):
-    done = run(*faulty("state", parts, tmp_path / "run", settings))
-    assert done.returncode == 1
-    first, second = sorted(spoken(done))
+    words = command(parts, tmp_path / "run", settings)
+    codes, said = in_two_processes(words, tmp_path, fault="state")
+    assert codes == [1, 1]
+    first, second = sorted(line for line in said if line.startswith("destseg"))
     assert "process 0" in first
     assert "No space left on device" in first
     assert "(process 1): error: another of the 2 processes has ended" in second
@@ -256,10 +276,14 @@ def test_a_full_disk_ends_all_and_the_others_say_that_one_has_ended(parts, setti
 @pytest.mark.slow
 def test_a_signal_to_the_launcher_saves_a_state_that_goes_on(parts, settings, alone, tmp_path):
     folder = tmp_path / "run"
-    words = faulty("slow", parts, folder, settings.replace(log_every=1000))
+    words = [
+        *("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
+        *(str(Path(__file__).with_name("faulty.py")), "slow"),
+        *command(parts, folder, settings.replace(log_every=1000)),
+    ]
     # A file, not a pipe: nobody reads a pipe while the signal is waited for.
     with (tmp_path / "said").open("w", encoding="utf-8") as said:
-        process = subprocess.Popen([sys.executable, "-m", *words], stderr=said, stdout=said)
+        process = subprocess.Popen([sys.executable, *words], stderr=said, stdout=said)
         deadline, log = time.monotonic() + 120, folder / "log.jsonl"
         while not log.is_file() or '"segment"' not in log.read_text(encoding="utf-8"):
             assert time.monotonic() < deadline

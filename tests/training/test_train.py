@@ -14,6 +14,7 @@ from PIL import Image
 
 from conftest import write_images
 from destseg.config import Settings
+from destseg.data.files import sha256_of
 from destseg.errors import (
     BundleError,
     DataError,
@@ -27,6 +28,8 @@ from destseg.training import learn as learn_module
 from destseg.training import loop
 from destseg.training import train as train_module
 from destseg.training.checkpoint import load_checkpoint
+from destseg.training.good_parts import GoodParts
+from destseg.training.log import TrainingLog
 from destseg.training.phases import DenoisePhase, SegmentPhase
 from destseg.training.train import train
 from training.steps import at_call, send
@@ -697,6 +700,24 @@ def test_unreadable_images_stop_or_are_left_out(settings, tmp_path):
     run(folder, tmp_path / "run", settings.replace(skip_unreadable=True))
     left_out = [entry["unreadable"] for entry in log_of(tmp_path / "run") if "unreadable" in entry]
     assert left_out == [str(folder / "bad1.png"), str(folder / "bad2.png")]
+
+
+@pytest.mark.parametrize("group_by", ["image", "folder"])
+def test_a_copy_of_an_image_is_neither_trained_on_nor_calibrates(group_by, tmp_path, tiny_settings):
+    folder = tmp_path / "twice"
+    for number in range(4):
+        write_images(folder / f"day {number}", 5, seed=number)
+    for path in sorted(folder.rglob("*.png")):
+        path.with_name(f"copy-{path.name}").write_bytes(path.read_bytes())
+    log = TrainingLog(tmp_path, tensorboard=False, quiet=True)
+    with log:
+        found = GoodParts.read(folder, tiny_settings.replace(group_by=group_by), log)
+    calibrating = [sha256_of(each.path) for each in found.calibration_images]
+    assert len(found.training) + len(calibrating) == 20
+    assert len(found.contents) + len(set(calibrating)) == 20
+    assert not found.contents & set(calibrating)
+    told = [entry["text"] for entry in log_of(tmp_path)]
+    assert any("note: the same image as another, so it does not count: " in one for one in told)
 
 
 @pytest.mark.parametrize("repeats", [1, 2])

@@ -74,6 +74,17 @@ os.kill(os.getpid(), 9)
     journal.close()
 
 
+def test_a_file_that_is_reached_by_a_link_is_held_too(path, tmp_path):
+    link = tmp_path / f"link{path.suffix}"
+    path.parent.mkdir()
+    link.symlink_to(path)
+    for first, second in [(path, link), (link, path), (link, link)]:
+        journal = open_journal(first)
+        with pytest.raises(DataError, match="expected to be the only destseg watch"):
+            open_journal(second)
+        journal.close()
+
+
 def test_a_line_is_whole_and_on_disk_when_add_returns(tmp_path, monkeypatch):
     path = tmp_path / "results.jsonl"
     journal = open_journal(path)

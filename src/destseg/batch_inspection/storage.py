@@ -40,6 +40,18 @@ def is_uri(place: str) -> bool:
     return "://" in place
 
 
+def is_folder(place: str) -> bool:
+    """Return whether a place that has files is a folder, and not a single file or a glob."""
+    place = absolute(place)
+    if not is_uri(place):
+        return Path(place).is_dir()
+    address, _, options = place.partition("?")
+    if any(sign in address for sign in _MAGIC) or (options and "=" not in options):
+        return False
+    filesystem, path = _resolve(place)
+    return not filesystem.get_file_info(path).is_file
+
+
 def join(root: str, name: str) -> str:
     """Return the path or URI of a file below a root, as it is told: without login and options."""
     root = without_secrets(root).partition("?")[0] if is_uri(root) else root

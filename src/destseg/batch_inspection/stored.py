@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,13 +15,21 @@ import pyarrow.parquet
 import pyarrow.types
 
 from destseg.batch_inspection.partitions import Piece, partition_size, plan_files, plan_rows
-from destseg.batch_inspection.storage import Storage, is_uri, join, list_files, list_paths
+from destseg.batch_inspection.storage import (
+    Storage,
+    is_folder,
+    is_uri,
+    join,
+    list_files,
+    list_paths,
+)
 from destseg.data.decoding import EXPECTED
 from destseg.data.folders import suffixes
 from destseg.data.kinds import is_image, name_says
 from destseg.data.lists import LIST_SUFFIXES, read_list, some
 from destseg.data.paths import shown
 from destseg.data.prefetch import in_order
+from destseg.data.sources import inspected
 from destseg.errors import DataError, ImageError
 from destseg.redaction import hide
 
@@ -126,7 +135,8 @@ def plan(
     Args:
         source: folder (searched to any depth), glob, image, .parquet file or list of local files
             (.txt, .csv); a path or a URI.  Of a folder or a glob those files are taken that
-            ``kinds.is_image`` takes for images.
+            ``kinds.is_image`` takes for images, and of a folder's those that ``sources.inspected``
+            says.
         image_column: of Parquet; ``None`` for the only one that has bytes.
         path_column: of Parquet; ``None`` for FILE#ROW.
         size: images of a partition; ``None`` chooses.
@@ -146,7 +156,8 @@ def plan(
         images = _images(root, files)
         if tables and not images:
             return _plan_tables(root, tables, image_column, path_column, size)
-        files = _only_images(source, files, images, tables)
+        images = _only_images(source, files, images, tables)
+        files = _inspected(source, files, images) if is_folder(source) else images
     if image_column or path_column:
         raise DataError(f"{source}: expected Parquet for a column's name, got image files.")
     size = size or partition_size(len(files))
@@ -186,6 +197,23 @@ def _only_images(
     if unknown:
         _LOGGER.warning("%s: left out what is no image: %s", source, some(unknown))
     return images
+
+
+def _inspected(
+    source: str, files: list[tuple[str, int]], images: list[tuple[str, int]]
+) -> list[tuple[str, int]]:
+    """Leave out what is there to train on and what is a mask, and tell how many they are."""
+    folders = {name.partition("/")[0] for name, _ in files if "/" in name}
+    names = set(inspected([name for name, _ in images], folders))
+    if not names:
+        raise DataError(
+            f"{source}: expected images to inspect, got masks alone; give the folder of the images."
+        )
+    others = Counter(f"{name.partition('/')[0]}/" for name, _ in images if name not in names)
+    if others:
+        counted = some([f"{folder} ({count})" for folder, count in others.items()])
+        _LOGGER.warning("%s: left out masks and what is not for testing: %s", source, counted)
+    return [file for file in images if file[0] in names]
 
 
 def _plan_tables(

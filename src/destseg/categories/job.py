@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from destseg.categories.plan import TrainingJob
+from destseg.data.contents import test_fingerprint
 from destseg.data.files import write_atomically
 from destseg.data.samples import Sample, test_folder, test_samples
 from destseg.errors import DestsegError, TrainingInterrupted, needs_extra
@@ -17,6 +18,9 @@ from destseg.evaluation.model_report import report_on
 from destseg.evaluation.page import write_report
 from destseg.model_folder import METRICS, REPORT, RESULT, TRACE, read_log
 from destseg.redaction import without_secrets
+
+TESTED = "test_sha256"
+"""Of a result: which test images its metrics are of."""
 
 if TYPE_CHECKING:
     from destseg.evaluation.evaluate import Evaluation
@@ -72,6 +76,19 @@ def finished(job: TrainingJob) -> JobOutcome | None:
     return JobOutcome(job, json.loads((job.folder / RESULT).read_text(encoding="utf-8")))
 
 
+def measured_on_others(job: TrainingJob) -> bool:
+    """Whether a finished job's metrics are of other test images than there are now."""
+    outcome = finished(job)
+    then = None if outcome is None or outcome.result is None else outcome.result.get(TESTED)
+    if then is None:
+        return False  # nor is it known of those of before
+    try:
+        samples = _samples(job)
+    except DestsegError:
+        return True  # measuring says what is wrong with them
+    return bool(samples) and test_fingerprint(samples) != then
+
+
 def _done(job: TrainingJob) -> dict[str, Any]:
     with needs_extra("train", "training"):
         from destseg.training.train import train  # torch, so only where it runs
@@ -89,7 +106,7 @@ def _done(job: TrainingJob) -> dict[str, Any]:
         values = evaluation.to_json()
         write_atomically(job.folder / METRICS, json.dumps(values, indent=1) + "\n")
         write_report(job.folder / REPORT, report)
-    result = _result(job, predictor, evaluation)
+    result = {**_result(job, predictor, evaluation), TESTED: test_fingerprint(samples)}
     write_atomically(job.folder / RESULT, json.dumps(result, indent=1) + "\n")
     return result
 
@@ -113,6 +130,7 @@ def _result(
         "threads",
         "images",
         "calibration_images",
+        "data_sha256",
     )
     return {
         "category": job.category.name,

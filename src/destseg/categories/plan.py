@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from destseg.config import Settings, changed_settings, read_yaml
+from destseg.data.contents import contents_of, fingerprint
 from destseg.data.folders import folders_in
+from destseg.data.lists import some
 from destseg.data.names import is_good, is_split
-from destseg.data.samples import Sample
+from destseg.data.samples import Sample, good_samples
 from destseg.data.shapes import settled_size
 from destseg.errors import DataError, SettingsError, TrainingError
 from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
@@ -24,6 +28,8 @@ from destseg.model_folder import (
     left_by_training,
     remove_model,
 )
+
+_LOGGER = logging.getLogger(__name__)
 
 LEFT_BY_A_RUN = (RESULT, MANIFEST, CHECKPOINT)
 
@@ -103,10 +109,13 @@ def find_categories(root: Path, output: Path) -> list[Category]:
     return [Category(folder.name, folder.absolute()) for folder in folders]
 
 
-def settings_by_category(path: Path, known: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read what of the settings is different for some categories.
+def settings_by_category(
+    given: Path | Mapping[str, Mapping[str, Any]], known: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Check what of the settings is different for some categories.
 
-    The file has the names of categories and under each its settings as flags without dashes::
+    Given are the names of categories and under each its settings as flags without dashes, as
+    values or in a YAML file::
 
         bottle: {rotation: 5, quarter_turns: true}
         cable: {rotation: 5, batch_size: 8}
@@ -114,7 +123,8 @@ def settings_by_category(path: Path, known: Sequence[str]) -> dict[str, dict[str
     Raises:
         SettingsError: if a category is not known, or something else stands there; names all.
     """
-    values = read_yaml(path)
+    read = read_yaml(given) if isinstance(given, Path) else given
+    values: dict[str, Any] = {str(name): own for name, own in read.items()}
     problems = [_unknown(name, known) for name in values if name not in known]
     problems += [
         f"{name}: expected settings such as {{rotation: 5}}, got {own!r}"
@@ -127,7 +137,8 @@ def settings_by_category(path: Path, known: Sequence[str]) -> dict[str, dict[str
         if isinstance(own, Mapping) and "seed" in own
     ]
     if problems:
-        raise SettingsError(f"{path}:\n" + "\n".join(f"  {line}" for line in problems))
+        where = given if isinstance(given, Path) else "per_category"
+        raise SettingsError(f"{where}:\n" + "\n".join(f"  {line}" for line in problems))
     return {
         name: {str(key).replace("-", "_"): value for key, value in own.items()}
         for name, own in values.items()
@@ -174,14 +185,20 @@ def only(jobs: Sequence[TrainingJob], names: Sequence[str] | None) -> list[Train
     return [job for job in jobs if names is None or job.category.name in names]
 
 
-def require_same_settings(jobs: Iterable[TrainingJob]) -> None:
-    """Refuse to take models for done, or to go on with them, that other settings were asked of.
+def require_same_runs(jobs: Iterable[TrainingJob]) -> None:
+    """Refuse to take models for done, or to go on with them, that are of other settings or images.
+
+    The images are those of finished jobs: of a begun one its resumption looks at them.
 
     Raises:
         TrainingError: naming them, and what differs.
     """
     problems = []
+    images = _Images()
     for job in jobs:
+        if job.state == "finished" and (differs := images.changed(job)):
+            problems.append(f"{job.folder} ({job.state}):\n{differs}")
+            continue
         written = job.folder / SETTINGS
         if job.state == "new" or not written.is_file():
             continue
@@ -195,10 +212,60 @@ def require_same_settings(jobs: Iterable[TrainingJob]) -> None:
             problems.append("\n".join([f"{job.folder} ({job.state}):", *changed]))
     if problems:
         raise TrainingError(
-            "expected the settings that these models were begun with, got others:\n"
+            "expected the settings and images that these models were begun with, got others:\n"
             + "\n".join(problems)
-            + "\nLeave them out, choose another --output, or train anew with --overwrite."
+            + "\nGive the same, choose another --output, or train anew with --overwrite."
         )
+    if images.untold:
+        _LOGGER.warning(
+            "it is not known which images these finished models are of, so they are taken as they "
+            "are: %s",
+            some([str(folder) for folder in images.untold]),
+        )
+
+
+class _Images:
+    """The good images of finished jobs, now and then; a category's are read once."""
+
+    def __init__(self) -> None:
+        self.untold: list[Path] = []
+        self._now: dict[Path, str] = {}
+
+    def changed(self, job: TrainingJob) -> str | None:
+        """Return how a job's good images differ from those that it was trained on, if they do."""
+        then, data = data_sha256(job.folder), job.category.data
+        if then is None:
+            self.untold.append(job.folder)
+            return None
+        try:
+            if data not in self._now:
+                samples = good_samples(data, tell=lambda _: None)
+                self._now[data] = fingerprint(data, contents_of(samples))
+        except DataError as error:
+            return f"  {error}"
+        if self._now[data] == then:
+            return None
+        return f"  {data}: other images than then: their number, names or contents"
+
+
+def data_sha256(folder: Path) -> str | None:
+    """Return the SHA-256 of what a finished job learned from; ``None`` where it does not say."""
+    for name, within in ((RESULT, ()), (MANIFEST, ("training",))):
+        try:
+            facts = json.loads((folder / name).read_bytes())
+            for key in within:
+                facts = facts[key]
+            return str(facts["data_sha256"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def measure_anew(jobs: Iterable[TrainingJob]) -> None:
+    """Take away the results of finished jobs, but not their models."""
+    for job in jobs:
+        _LOGGER.warning("%s: other test images than then: measured anew", job.folder)
+        (job.folder / RESULT).unlink()
 
 
 def forget(jobs: Iterable[TrainingJob]) -> None:

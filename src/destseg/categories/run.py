@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from destseg.categories import plan, ray_jobs
-from destseg.categories.job import JobOutcome, finished
+from destseg.categories.job import JobOutcome, finished, measured_on_others
 from destseg.categories.plan import TrainingJob
 from destseg.categories.ray_jobs import Resources
 from destseg.categories.summary import CategorySummary, rows_of
@@ -63,14 +63,16 @@ def train_categories(
     categories = plan.find_categories(folder, output)
     if isinstance(per_category, Path):
         inputs = [*inputs, per_category]
-        per_category = plan.settings_by_category(per_category, [each.name for each in categories])
-    jobs = plan.make_jobs(categories, settings, seeds, output, per_category)
+    names = [each.name for each in categories]
+    own = plan.settings_by_category(per_category or {}, names)
+    jobs = plan.make_jobs(categories, settings, seeds, output, own)
     chosen = plan.only(jobs, only)
     require_files([output / name for name in FILES], inputs)
     if overwrite:
         plan.forget(chosen)
     else:
-        plan.require_same_settings(chosen)
+        plan.require_same_runs(chosen)
+        plan.measure_anew(filter(measured_on_others, chosen))
     done = {job: outcome for job in jobs if (outcome := finished(job))}
     missing = [job for job in chosen if job not in done]
     on_progress(0, len(missing))

@@ -45,6 +45,7 @@ _EXIF_ORIENTATION = 0x0112
 _EXIF_IFD, _EXIF_TIME = 0x8769, 0x9003  # DateTimeOriginal: the other times change by editing
 _ON_ITS_SIDE = (5, 6, 7, 8)
 _WHITE_IS_ZERO = 0  # of TIFF's tag 262
+_SIGNED = 2  # of TIFF's tag 339
 
 
 @dataclass(frozen=True)
@@ -283,12 +284,13 @@ def pil_to_rgb(
 
     def band(rows: slice) -> NDArray[np.uint8]:
         part = image.crop((0, rows.start, width, rows.stop))
-        if part.mode.startswith("I"):
+        if part.mode.startswith("I") or is_signed(image):
             values = whole_numbers(image, part)
             if values.min() < 0 or values.max() > 65535:
                 got = f"values from {values.min()} to {values.max()}"
                 raise ImageError(name, f"{_DEPTH}, got {got}; convert it with a fixed scale")
-            return array_to_rgb(values.astype(np.uint16), bit_depth, name)
+            kind = np.uint16 if part.mode.startswith("I") else np.uint8
+            return array_to_rgb(values.astype(kind), bit_depth, name)
         if part.mode in ("P", "PA", "RGBa", "La"):
             # Straight to RGB, PIL warns about a palette's transparency and refuses the others.
             part = part.convert("LA" if part.mode == "La" else "RGBA")
@@ -298,13 +300,20 @@ def pil_to_rgb(
 
 
 def whole_numbers(image: Image.Image, part: Image.Image) -> NDArray[Any]:
-    """Return the values of an image of more than 8 bits, or of a part of it; 0 is black."""
+    """Return the values of a grey image, or of a part of it, in its own depth; 0 is black."""
     values = np.asarray(part)
+    if part.mode == "L" and is_signed(image):
+        values = values.view(np.int8)  # PIL reads -1 as 255
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     if part.mode.startswith("I;16") and tags.get(262) == _WHITE_IS_ZERO:
         # PIL turns these round at 8 bits, but not at 16.
         return 65535 - values
     return values
+
+
+def is_signed(image: Image.Image) -> bool:
+    """Whether an image's values have a sign: PIL minds that at 16 bits, but not at 8."""
+    return isinstance(image, TiffImageFile) and max(image.tag_v2.get(339, (1,))) == _SIGNED
 
 
 def _orientation(image: Image.Image) -> object:

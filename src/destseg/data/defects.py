@@ -90,7 +90,9 @@ def defect_samples(source: str | Path, tell: Tell = lambda _: None) -> list[Samp
         for path, name in inside.items()
         if path not in beside and not any(map(names.is_masks, name.parts[:-1]))
     ]
-    good = [path for path in images if len(inside[path].parts) > 1 and _is_good(inside[path])]
+    folders = {path: inside[path].parts[0] for path in images if len(inside[path].parts) > 1}
+    called_good = names.good_among(set(folders.values()))
+    good = [path for path in images if folders.get(path) in called_good]
     if good:
         tell(f"{source}: {len(good)} images in folders called good are no defects: left out")
     images = [path for path in images if path not in set(good)]
@@ -273,10 +275,6 @@ def _type(source: str, inside: PurePath, mask: Path | None) -> str:
     if mask is not None and mask.suffix == SUFFIX:
         drawn = read_labelme(mask)
     return source if drawn is None else drawn.label
-
-
-def _is_good(inside: PurePath) -> bool:
-    return names.is_good(inside.parts[0])
 
 
 def _unused(source: Path, samples: Sequence[Sample], beside: Iterable[PurePath]) -> list[str]:

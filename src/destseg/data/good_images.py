@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from destseg.data import names
@@ -23,12 +23,15 @@ def good_paths(source: Path, tell: Callable[[str], None] = _LOGGER.warning) -> l
 
     - Of a data set with ``train/`` those of the good folder in it.
     - Where folders are called good, and others beside them defective or masks (``OK/ NG/``,
-      ``normal/ abnormal/ mask/``), those of the good ones.  What is left out is told.
+      ``normal/ abnormal/ mask/``), those of the good ones.  What is left out is told.  So it is
+      where all else in the names is the same (``good_crops/ bad_crops/``).
     - Where no folder's name says anything (dates, cameras, shifts), all.
-    - Refused is all else: a good folder beside others or beside images, types of defects, parts of
-      a data set, masks beside images.
+    - Refused is all else: a good folder beside others or beside images, a word for defects or masks
+      in a name (``bad_crops/`` beside ``crops/``), types of defects, parts of a data set, masks
+      beside images.
     - Of a list with labels the rows labelled good.  What is left out is told.  A list without
-      labels is taken whole, unless it names files in folders called defective or masks.
+      labels is taken whole, unless it names files in folders called defective, masks or like a
+      defect type, or beside those in a folder called good others.
 
     Which names are known: ``destseg.data.names``.
 
@@ -67,8 +70,10 @@ def _refuse_place(source: Path) -> None:
     """Refuse a folder that what lies beside it shows to be of defects or of masks."""
     place = Path(os.path.abspath(source))  # noqa: PTH100 - links keep their names
     beside, above = place.parent, place.parent.parent
-    has_good = bool(folders_in(beside, names.is_good))
-    kind = _kind_of([place.name])
+    others = [folder.name for folder in folders_in(beside, lambda _: True)]
+    good = names.good_among([*others, place.name])
+    has_good = any(name in good for name in others)
+    kind = _kind_of([place.name], good)
     in_test = names.is_test(beside.name) and (has_good or _is_test_of_data_set(beside))
     # A name alone is not enough: a category, or any folder, can be called test or mask.
     in_masks = (names.is_masks(place.name) and folders_in(beside, names.is_split)) or (
@@ -99,7 +104,8 @@ def _good_of_folder(
     folder: Path, paths: Sequence[Path], only_called_good: bool, tell: Callable[[str], None]
 ) -> list[Path]:
     inside = {path: path.relative_to(folder).parts[:-1] for path in paths}
-    kinds = {parts: _kind_of(parts) for parts in set(inside.values())}
+    called_good = names.good_among({part for parts in inside.values() for part in parts})
+    kinds = {parts: _kind_of(parts, called_good) for parts in set(inside.values())}
     if set(kinds.values()) == {_PLAIN} and not only_called_good:
         return list(paths)
     good = [path for path in paths if kinds[inside[path]] == _GOOD]
@@ -126,17 +132,11 @@ def _good_of_list(source: Path, tell: Callable[[str], None]) -> list[Path]:
     rows = read_list(source)
     if all(label is None for _, label in rows):
         paths = existing(source, [path for path, _ in rows])
-        root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
-        kinds = [_kind_of(path.absolute().relative_to(root).parts[:-1]) for path in paths]
-        wrong = [
-            str(path)
-            for path, kind in zip(paths, kinds, strict=True)
-            if kind in (_DEFECTIVE, _MASK)
-        ]
-        if wrong:
+        if wrong := _doubtful_of_list(paths):
             raise DataError(
-                f"{source}: expected good images alone, got {len(wrong)} in folders of defects or "
-                f"masks: {some(wrong)}. Take them out, or name a list's columns path and label."
+                f"{source}: expected good images alone, got {len(wrong)} that may be none, by the "
+                f"names of their folders: {some([str(path) for path in wrong])}. Take them out, or "
+                "name a list's columns path and label (.csv)."
             )
         return paths
     good = [path for path, label in rows if label is not None and names.is_good_label(label)]
@@ -155,6 +155,20 @@ def _good_of_list(source: Path, tell: Callable[[str], None]) -> list[Path]:
     return existing(source, good)
 
 
+def _doubtful_of_list(paths: Sequence[Path]) -> list[Path]:
+    """Return those of a list's images that would not be taken from folders of these names."""
+    root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    inside = [
+        # Which part of a data set an image is of does not matter where it is named itself.
+        [part for part in path.absolute().relative_to(root).parts[:-1] if not names.is_split(part)]
+        for path in paths
+    ]
+    called_good = names.good_among({part for parts in inside for part in parts})
+    kinds = [_kind_of(parts, called_good) for parts in inside]
+    taken = {_GOOD} if _GOOD in kinds else {_PLAIN}
+    return [path for path, kind in zip(paths, kinds, strict=True) if kind not in taken]
+
+
 def _refuse_names(source: Path, paths: Sequence[Path]) -> None:
     """Refuse files whose own names say that not all are images of good parts."""
     masks = names.masks_beside(paths)
@@ -171,17 +185,23 @@ def _refuse_names(source: Path, paths: Sequence[Path]) -> None:
         )
 
 
-def _kind_of(folders: Iterable[str]) -> str:
-    """Return what the names of the folders that a file lies in say of it."""
+def _kind_of(folders: Iterable[str], called_good: Collection[str]) -> str:
+    """Return what the names of the folders that a file lies in say of it.
+
+    Args:
+        folders: their names.
+        called_good: those that say so, as ``names.good_among`` gives them.
+    """
     folders = list(folders)
-    for kind, says in (
-        (_MASK, names.is_masks),
-        (_DEFECTIVE, names.is_defective),
-        (_DOUBTFUL, names.is_split),
-        (_GOOD, names.is_good),
-        (_DOUBTFUL, names.is_defect_type),
+    words = [names.words_of(folder) for folder in folders if folder not in called_good]
+    for kind, said in (
+        (_MASK, any(each.masks for each in words)),
+        (_DEFECTIVE, any(each.defective for each in words)),
+        (_DOUBTFUL, any(map(names.is_split, folders))),
+        (_GOOD, any(folder in called_good for folder in folders)),
+        (_DOUBTFUL, any(each.defect_type for each in words)),
     ):
-        if any(map(says, folders)):
+        if said:
             return kind
     return _PLAIN
 

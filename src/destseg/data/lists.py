@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,9 +19,9 @@ def read_list(source: Path) -> list[tuple[Path, str | None]]:
     """Return (path, label) of a list's rows, the label ``None`` without such a column.
 
     Args:
-        source: .txt with a path a line, # before comments; or .csv with a column ``path`` and
-            perhaps ``label`` (or ``labels``, ``class``, ``kind``, ``defect_type``).  Relative paths
-            start at the list's folder.
+        source: .txt with a path a line, # before comments (unless there is a file of that name);
+            or .csv with a column ``path`` and perhaps ``label`` (or ``labels``, ``class``,
+            ``kind``, ``defect_type``).  Relative paths start at the list's folder.
 
     Raises:
         DataError: if it cannot be read, is empty or lacks the column.
@@ -30,7 +31,7 @@ def read_list(source: Path) -> list[tuple[Path, str | None]]:
         rows = _read_csv(source, lines)
     else:
         stripped = (line.strip() for line in lines)
-        rows = [(line, None) for line in stripped if line and not line.startswith("#")]
+        rows = [(line, None) for line in stripped if line and not _is_comment(source, line)]
     if not rows:
         raise DataError(f"{source}: expected one image a line, got an empty list.")
     return [(source.parent / path, label) for path, label in rows]
@@ -69,9 +70,15 @@ def read_table(source: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 def _lines(source: Path) -> list[str]:
     try:
-        return source.read_text(encoding="utf-8-sig").splitlines()
+        # Every kind of line end is \n by now; splitlines() would cut names at other characters.
+        return source.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{source}: expected a list of paths in UTF-8, got {error}.") from None
+
+
+def _is_comment(source: Path, line: str) -> bool:
+    # A comment can be no name at all, for which a Path would raise.
+    return line.startswith("#") and not os.path.isfile(source.parent / line)  # noqa: PTH113
 
 
 def _table(source: Path, lines: list[str]) -> list[list[str]]:

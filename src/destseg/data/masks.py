@@ -17,7 +17,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from destseg.config import DataSettings
-from destseg.data.decoding import Frame, open_frame, whole_numbers
+from destseg.data.decoding import Frame, is_signed, open_frame, whole_numbers
 from destseg.data.opening import open_image
 from destseg.errors import ImageError
 
@@ -90,11 +90,13 @@ def _own_values(frame: Frame, name: Path) -> tuple[NDArray[Any], int]:
     assert image is not None, "without 16-bit colour there is PIL's"
     if image.mode == "1":
         return np.asarray(image.convert("L")), 255
-    if image.mode.startswith("I"):
+    if image.mode.startswith("I") or is_signed(image):
         values = whole_numbers(image, image)
         low, high = int(values.min()), int(values.max())
         if low < 0:
             raise ImageError(name, f"expected a mask, got values from {low} to {high}; {_TO_DO}")
+        if image.mode == "L":
+            return values.astype(np.uint8), 255
         return (values.astype(np.uint16), 65535) if high <= 65535 else (values, 2**31 - 1)
     if image.mode in ("P", "PA", "RGBa"):
         return np.asarray(image.convert("RGBA")), 255

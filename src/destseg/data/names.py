@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
+from typing import NamedTuple
 
 GOOD = "good"
 
@@ -16,7 +17,7 @@ def _words(text: str) -> frozenset[str]:
 # Without case, spaces and signs: "Not OK", "not_ok" and "notOK" are one name.
 _GOOD = _words(
     """
-    good ok normal pass passed io defectfree nodefect nodefects nondefective undamaged
+    good ok normal pass passed io defectfree nodefect nodefects nondefective notdefective undamaged
     良品 合格 正常
     """
 )
@@ -39,14 +40,30 @@ _DEFECT_TYPES = _words(
     contamination damage damaged rust misprint 划痕 裂纹
     """
 )
+_SPELLINGS = _GOOD | _DEFECTIVE | _MASKS | _DEFECT_TYPES
 _TRAIN = frozenset({"train", "training"})
 _TEST = frozenset({"test", "testing"})
 _SPLITS = _TRAIN | _TEST | {"val", "validation"}
 # Say nothing: good_parts and 01_OK are called good.
-_NEUTRAL = _words("image images img imgs image images photo photos part parts sample samples")
+_NEUTRAL = _words("image images img imgs picture pictures photo photos part parts sample samples")
 _MASK_OF = re.compile(r"(.+)[-_ .](?:mask|masks|gt|ground_?truth|label|seg)", re.IGNORECASE)
 _SAYS = re.compile("|".join(_GOOD | _DEFECTIVE), re.IGNORECASE)
 _PIECES = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
+
+
+class Words(NamedTuple):
+    """What single words of a name say, whatever stands beside them: bad_crops, ok_cam1.
+
+    Attributes:
+        good, defective, masks, defect_type: whether there is such a word.
+        rest: the words that say nothing.
+    """
+
+    good: bool
+    defective: bool
+    masks: bool
+    defect_type: bool
+    rest: tuple[str, ...]
 
 
 def is_good(name: str) -> bool:
@@ -64,9 +81,42 @@ def is_masks(name: str) -> bool:
     return _plain(name) in _MASKS
 
 
-def is_defect_type(name: str) -> bool:
-    """Whether a folder is called like a well-known type of defect."""
-    return _plain(name) in _DEFECT_TYPES
+def words_of(name: str) -> Words:
+    """Return what the words of a folder's or a file's name say: "not ok" is one, not "ok"."""
+    words, said, rest = _named(name), set(), []
+    while words:
+        for count in range(len(words), 0, -1):
+            if (spelling := "".join(words[:count])) in _SPELLINGS:
+                said.add(spelling)
+                break
+        else:
+            count = 1
+            rest.append(words[0])
+        words = words[count:]
+    return Words(
+        good=bool(said & _GOOD),
+        defective=bool(said & _DEFECTIVE),
+        masks=bool(said & _MASKS),
+        defect_type=bool(said & _DEFECT_TYPES),
+        rest=tuple(rest),
+    )
+
+
+def good_among(folders: Iterable[str]) -> set[str]:
+    """Return those of the names of folders that say that good parts are in them.
+
+    Of a name with other words than that, good_crops, only if it is clear what they stand for: if
+    a defective one has the same, bad_crops.
+    """
+    words = {name: words_of(name) for name in folders}
+    against = {name for name, each in words.items() if each.defective or each.defect_type}
+    rests = {words[name].rest for name in against}
+    return {
+        name
+        for name, each in words.items()
+        if is_good(name)
+        or (each.good and each.rest in rests and name not in against and not each.masks)
+    }
 
 
 def is_train(name: str) -> bool:
@@ -110,10 +160,10 @@ def called_both(paths: Iterable[PurePath]) -> tuple[PurePath, PurePath] | None:
     for path in paths:
         if not _SAYS.search(path.name):
             continue
-        words = {word.casefold() for word in _PIECES.findall(path.stem)}
-        if words & _DEFECTIVE:
+        words = words_of(path.stem)
+        if words.defective:
             bad = bad or path
-        elif words & _GOOD:
+        elif words.good:
             good = good or path
         if good and bad:
             return good, bad
@@ -121,5 +171,9 @@ def called_both(paths: Iterable[PurePath]) -> tuple[PurePath, PurePath] | None:
 
 
 def _plain(name: str) -> str:
+    return "".join(_named(name))
+
+
+def _named(name: str) -> list[str]:
     words = (word.casefold() for word in _PIECES.findall(name))
-    return "".join(word for word in words if word not in _NEUTRAL)
+    return [word for word in words if word not in _NEUTRAL]

@@ -135,7 +135,7 @@ def test_samples(source: str | Path) -> list[Sample]:
         if not names.is_masks(name):
             found.append((path, PurePath(name, *below)))
     types = {inside.parts[0] for _, inside in found}
-    defective = {name for name in types if not names.is_good(name)}
+    defective = types - names.good_among(types)
     masks = mask_finder([source, folder], single=len(defective) == 1)
     return [
         Sample(path, inside.parts[0], masks(inside))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from destseg.data.folders import folders_in
 from destseg.data.lists import LIST_SUFFIXES
-from destseg.data.names import is_defective, is_good, is_masks
+from destseg.data.names import is_defective, is_good, is_masks, is_test
 from destseg.data.samples import find_images, test_folder, test_samples
 
 _LOGGER = logging.getLogger(__name__)
@@ -27,6 +27,29 @@ def source_images(source: Path) -> list[Path]:
     if source.is_dir() or source.suffix.lower() in LIST_SUFFIXES:
         return _without_masks(source, find_images(source))
     return [source]
+
+
+def inspected(names: Sequence[str], folders: Collection[str]) -> list[str]:
+    """Return which images of a folder are inspected, by ``source_images``' rule.
+
+    Where all that is known of a folder is what its files are called, as in an object store.
+
+    Args:
+        names: of all images in it, at any depth, relative to it with slashes.
+        folders: names of the folders straight in it.
+    """
+    masks = set(filter(is_masks, folders))
+    tests = sorted(filter(is_test, folders))
+    if tests and masks:
+        inside = [name.split("/") for name in names]
+        return [
+            name
+            for name, parts in zip(names, inside, strict=True)
+            if parts[0] == tests[0] and not (len(parts) > 2 and is_masks(parts[1]))
+        ]
+    if any(map(is_good, folders)) or any(map(is_defective, folders)):
+        return [name for name in names if "/" not in name or name.partition("/")[0] not in masks]
+    return list(names)
 
 
 def named_images(sources: Iterable[Path]) -> Iterator[tuple[Path, str]]:

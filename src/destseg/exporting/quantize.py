@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from destseg.data.choice import evenly
+from destseg.data.contents import each_once, hashes_of
 from destseg.data.files import sha256_of_image
 from destseg.data.groups import group_names
 from destseg.data.samples import good_samples, split_calibration, test_folder, test_samples
@@ -43,7 +44,7 @@ TIMED = 20
 class Images:
     """Good images by what they are for.
 
-    No image is in two of the sets.
+    No image is in two of the sets, nor a copy of it.
 
     Attributes:
         ranges: those that the ranges of activations are measured on.
@@ -164,7 +165,10 @@ def require_options(*, count: int, max_drop: float, scope: str) -> None:
 
 def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
     """Keep the images apart that fit the threshold, as training did where they are the same."""
-    good = good_samples(data)
+    found = good_samples(data)
+    paths = [sample.path for sample in found]
+    contents = hashes_of(paths)
+    good = {contents[place]: found[place] for place in each_once(paths, contents)}
     root = Path(data) if Path(data).is_dir() else Path(data).parent
     now = bundle.calibration
     calibration_images = [] if now is None else _where_they_lie(now, root)
@@ -174,10 +178,8 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
     else:
         settings = bundle.settings
         group_by = settings.data.group_by
-        if learned := bundle.learned_sha256:  # it would set the threshold too low
-            new = [sample for sample in good if sha256_of_image(sample.path) not in learned]
-        else:
-            new = good
+        learned = bundle.learned_sha256  # it would set the threshold too low
+        new = [sample for content, sample in good.items() if content not in learned]
         of_all = group_names([(Path(data), [sample.path for sample in new])], settings.data)
         _, chosen = split_calibration(
             new,
@@ -191,8 +193,8 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
         if of_all is not None:
             of = {sample.path: group for sample, group in zip(new, of_all, strict=True)}
             groups = [of[path] for path in calibration_images]
-    apart = {path.resolve() for path in calibration_images}
-    others = [sample.path for sample in good if sample.path.resolve() not in apart]
+    apart = set(hashes_of(calibration_images))
+    others = [sample.path for content, sample in good.items() if content not in apart]
     if len(others) < 4 or not calibration_images:
         raise DataError(
             f"{data}: expected at least 4 good images beside those for the threshold, 2 to measure "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Generator, Iterable, Iterator, Sized
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, TypeAlias, overload
@@ -17,7 +17,7 @@ from PIL import Image
 from destseg.data.images import padded
 from destseg.data.paths import AnyPath, expanded
 from destseg.data.prefetch import in_order
-from destseg.errors import BatchError, BundleError, ImageError, SettingsError
+from destseg.errors import BatchError, BundleError, SettingsError
 from destseg.inference.backends import Backend, Runtime, choose, open_backend
 from destseg.inference.bundle import Bundle, load_bundle
 from destseg.inference.calibration import Calibration
@@ -28,7 +28,6 @@ from destseg.inference.scoring import image_score
 from destseg.inference.sources import (
     ArrayLike,
     BinaryFile,
-    Content,
     ImageLike,
     Images,
     named,
@@ -205,10 +204,10 @@ class Predictor:
         given = [images] if many is None else many
         with contextlib.closing(self._mapped(given)) as mapped:  # type: ignore[arg-type]
             if _is_one(given) or self.bundle.settings.data.tile:
-                yield from map(self._decided, mapped)
+                yield from map(self.decide, mapped)
                 return
             # The regions of one batch are found while the next is in the networks.
-            deciding = in_order(self._decided, mapped, threads=1, ahead=self.batch_size)
+            deciding = in_order(self.decide, mapped, threads=1, ahead=self.batch_size)
             with contextlib.closing(deciding) as decided:
                 yield from decided
 
@@ -230,34 +229,71 @@ class Predictor:
         """Yield each image with its map."""
         given = named(images, bit_depth=self.bundle.settings.data.bit_depth)
         if self.bundle.settings.data.tile:
-            yield from map(self._map_tiles, given)
+            yield from map(self._map_tiles, map(self._read, given))
             return
         if _is_one(images):
             reading = (self._read(each) for each in given)
         else:
             reading = in_order(self._read, given, threads=2, ahead=2 * self.batch_size)
         with contextlib.closing(reading) as read:
-            yield from self._map(read)
+            while batch := list(itertools.islice(read, self.batch_size)):
+                yield from self._map_together(batch)
 
-    def _map(self, read: Iterator[Pixels | Failure]) -> Iterator[Mapped | Failure]:
-        while batch := list(itertools.islice(read, self.batch_size)):
-            readable = [item for item in batch if not isinstance(item, Failure)]
-            maps = iter(())
-            if readable:
-                size = self.bundle.settings.data.size
-                seen = np.stack([padded(item.pixels, size) for item in readable])
-                maps = iter(self._backend(seen))
-            for item in batch:
-                if isinstance(item, Failure):
-                    yield item
-                    continue
-                height, width = item.pixels.shape[:2]
-                anomaly_map = np.array(next(maps)[:height, :width], dtype=np.float32)
-                self._require_finite(item.path, anomaly_map)
-                yield replace(item, pixels=NO_PIXELS), anomaly_map
+    def read(self, image: ImageLike) -> Pixels | Failure:
+        """Return an image as the model sees it: the first of three steps, for who does them apart.
 
-    def _map_tiles(self, named: tuple[str, Content | ImageError]) -> Mapped | Failure:
-        item = self._read(named)
+        ``stream`` does all three for who has many images at once.
+        """
+        (given,) = named([image], bit_depth=self.bundle.settings.data.bit_depth)
+        return self._read(given)
+
+    def map(self, batch: Sequence[Pixels | Failure]) -> list[Mapped | Failure]:
+        """Return the maps of images that were read: the second step, in the networks together."""
+        if self.bundle.settings.data.tile:
+            return list(map(self._map_tiles, batch))
+        return self._map_together(batch)
+
+    def decide(self, mapped: Mapped | Failure) -> Result | Failure:
+        """Return what a map says of its image: the third step."""
+        measured = self._scored(mapped)
+        if isinstance(measured, Failure):
+            return measured
+        calibration = self.calibration
+        result = Result(
+            path=measured.path,
+            score=measured.score,
+            p_value=calibration.p_value(measured.score),
+            is_defective=calibration.is_defective(measured.score),
+            threshold=calibration.threshold,
+            pixel_threshold=calibration.pixel_threshold,
+            anomaly_map=measured.anomaly_map,
+            height=measured.height,
+            width=measured.width,
+            regions=(),
+            bit_depth=self.bundle.settings.data.bit_depth,
+        )
+        regions = find_regions(result.heatmap, calibration.pixel_threshold)
+        return replace(result, regions=regions)
+
+    def _map_together(self, batch: Sequence[Pixels | Failure]) -> list[Mapped | Failure]:
+        readable = [item for item in batch if not isinstance(item, Failure)]
+        maps = iter(())
+        if readable:
+            size = self.bundle.settings.data.size
+            seen = np.stack([padded(item.pixels, size) for item in readable])
+            maps = iter(self._backend(seen))
+        return [
+            item if isinstance(item, Failure) else self._with_map(item, next(maps))
+            for item in batch
+        ]
+
+    def _with_map(self, item: Pixels, anomaly_map: NDArray[np.float32]) -> Mapped:
+        height, width = item.pixels.shape[:2]
+        own = np.array(anomaly_map[:height, :width], dtype=np.float32)
+        self._require_finite(item.path, own)
+        return replace(item, pixels=NO_PIXELS), own
+
+    def _map_tiles(self, item: Pixels | Failure) -> Mapped | Failure:
         if isinstance(item, Failure):
             return item
         data = self.bundle.settings.data
@@ -319,27 +355,6 @@ class Predictor:
             height=item.height,
             width=item.width,
         )
-
-    def _decided(self, mapped: Mapped | Failure) -> Result | Failure:
-        measured = self._scored(mapped)
-        if isinstance(measured, Failure):
-            return measured
-        calibration = self.calibration
-        result = Result(
-            path=measured.path,
-            score=measured.score,
-            p_value=calibration.p_value(measured.score),
-            is_defective=calibration.is_defective(measured.score),
-            threshold=calibration.threshold,
-            pixel_threshold=calibration.pixel_threshold,
-            anomaly_map=measured.anomaly_map,
-            height=measured.height,
-            width=measured.width,
-            regions=(),
-            bit_depth=self.bundle.settings.data.bit_depth,
-        )
-        regions = find_regions(result.heatmap, calibration.pixel_threshold)
-        return replace(result, regions=regions)
 
 
 def _is_one(images: Iterable[object]) -> bool:

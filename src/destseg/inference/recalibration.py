@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from destseg.config import Settings
-from destseg.data.files import sha256_of_image, write_atomically
+from destseg.data.contents import each_once, hashes_of
+from destseg.data.files import write_atomically
 from destseg.data.good_images import training_folder
 from destseg.data.lists import some
 from destseg.data.outputs import require_folder
@@ -29,8 +29,6 @@ from destseg.inference.predictor import Predictor
 from destseg.model_folder import CALIBRATION, KEPT
 
 FP32 = "fp32"
-
-_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def _fitted(
     on_progress: Callable[[int, int], object],
 ) -> dict[str, Calibration]:
     """Return the calibration of each form, by its name and hash, from good images."""
-    places = _each_once(good, contents)
+    places = each_once(good, contents)
     images = [good[place] for place in places]
     names = [path.as_posix() for path in images]
     done = itertools.count(1)
@@ -200,7 +198,7 @@ def require_not_learned(bundle: Bundle, good: Sequence[Path]) -> list[str]:
         DataError: naming them.
         ImageError: if an image cannot be read.
     """
-    contents = [sha256_of_image(path) for path in good]
+    contents = hashes_of(good)
     seen = [
         path.as_posix()
         for path, content in zip(good, contents, strict=True)
@@ -213,16 +211,6 @@ def require_not_learned(bundle: Bundle, good: Sequence[Path]) -> list[str]:
             "others."
         )
     return contents
-
-
-def _each_once(good: Sequence[Path], contents: Sequence[str]) -> list[int]:
-    """Return the places of images that are no copies of one before, and tell of those that are."""
-    first: dict[str, int] = {}
-    for place, content in enumerate(contents):
-        first.setdefault(content, place)
-    if copies := [good[place].as_posix() for place in {*range(len(good))} - {*first.values()}]:
-        _LOGGER.warning("the same image as another, so it does not count: %s", some(sorted(copies)))
-    return list(first.values())
 
 
 def _refuse_training(source: Path, trained_on: Path | None) -> None:

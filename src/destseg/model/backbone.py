@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -138,25 +139,28 @@ def _create(name: str, image_size: tuple[int, int], **options: Any) -> Any:
             return timm.create_model(name, features_only=True, **options)
 
 
-def whole_network_keys(name: str) -> set[str]:
+# Both build a network without numbers to look at, which takes longer than a tiny model's step.
+@functools.cache
+def whole_network_keys(name: str) -> frozenset[str]:
     """Return the names of all weights of a timm network but those of its classifier."""
     with torch.device("meta"):
         network = timm.create_model(name, pretrained=False)
     classifier = network.pretrained_cfg.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    return {
+    return frozenset(
         key
         for key in network.state_dict()
         if not key.startswith(tuple(f"{head}." for head in heads))
         and not key.endswith("num_batches_tracked")
-    }
+    )
 
 
-def _tap_strides(name: str) -> list[int]:
+@functools.cache
+def _tap_strides(name: str) -> tuple[int, ...]:
     try:
         with torch.device("meta"):
             network = timm.create_model(name, features_only=True, pretrained=False)
-        strides: list[int] = network.feature_info.reduction()
+        strides = tuple(network.feature_info.reduction())
     except (
         RuntimeError,  # unknown names, and networks without features
         NotImplementedError,

@@ -26,12 +26,10 @@ def folded(network: nn.Module, example: Tensor | list[Tensor]) -> nn.Module:
     Returns:
         The copy, in eval mode, without gradients.
     """
-    frozen = copy.deepcopy(network).eval().requires_grad_(False)
-    copied = copy.deepcopy(frozen)
+    copied = _frozen(network)
     device = (example if isinstance(example, Tensor) else example[0]).device.type
     with torch.no_grad(), torch.autocast(device, enabled=False):
-        expected = frozen(example)
-        pairs = _pairs(copied, example)
+        expected, pairs = _pairs(copied, example)
     for convolution, norm in pairs.values():
         weight, bias = fuse_conv_bn_weights(
             convolution.weight,
@@ -50,11 +48,20 @@ def folded(network: nn.Module, example: Tensor | list[Tensor]) -> nn.Module:
             if id(child) in pairs:
                 setattr(parent, name, _after(child))
     with torch.no_grad(), torch.autocast(device, enabled=False):
-        return copied if _agree(expected, copied(example)) else frozen
+        return copied if _agree(expected, copied(example)) else _frozen(network)
 
 
-def _pairs(network: nn.Module, example: Tensor | list[Tensor]) -> dict[int, tuple[nn.Conv2d, Any]]:
-    """Return (convolution, norm) by the norm's id, for norms of nothing but a convolution."""
+def _frozen(network: nn.Module) -> nn.Module:
+    return copy.deepcopy(network).eval().requires_grad_(False)
+
+
+def _pairs(
+    network: nn.Module, example: Tensor | list[Tensor]
+) -> tuple[Any, dict[int, tuple[nn.Conv2d, Any]]]:
+    """Return what comes out, and (convolution, norm) by the norm's id.
+
+    Only norms of nothing but a convolution are among them.
+    """
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     pairs: dict[int, tuple[nn.Conv2d, Any]] = {}
 
@@ -73,11 +80,11 @@ def _pairs(network: nn.Module, example: Tensor | list[Tensor]) -> dict[int, tupl
         elif isinstance(module, nn.BatchNorm2d):
             hooks.append(module.register_forward_pre_hook(before_norm))
     try:
-        network(example)
+        features = network(example)
     finally:
         for hook in hooks:
             hook.remove()
-    return pairs
+    return features, pairs
 
 
 def _agree(expected: Sequence[Tensor], got: Sequence[Tensor]) -> bool:

@@ -1,8 +1,8 @@
 """Images of many callers through one predictor, together as they come.
 
-A batch is whatever waits when the model is free, up to two of the predictor's batches (the second
-is decoded while the first is computed).  So a single image is never held back for company, and
-under load batches grow by themselves.
+A batch is whatever is read and waits when the model is free.  So a single image is never held back
+for company, and under load batches grow by themselves.  The next images are read, and the regions
+of the last ones found, while a batch is in the networks.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from destseg.inference.predictor import ImageLike, Predictor
+from destseg.inference.predictor import ImageLike, Mapped, Predictor
+from destseg.inference.reading import Pixels
 from destseg.inference.result import Failure, Result
 
 
@@ -47,6 +49,18 @@ class _Waiting:
     deadline: float
     future: Future[Answer] = field(default_factory=Future)
 
+    def is_awaited(self) -> bool:
+        """Return whether the answer is still wanted; tell who waits where it is too late."""
+        if self.deadline < time.monotonic() and self.future.set_running_or_notify_cancel():
+            self.future.set_exception(DeadlinePassed())
+        return not self.future.done()
+
+
+class _Reading(NamedTuple):
+    waiting: _Waiting
+    predictor: Predictor
+    pixels: Future[Pixels | Failure]
+
 
 class Batcher:
     """A bounded queue before a predictor, and the thread that works it off.
@@ -76,6 +90,9 @@ class Batcher:
         self._process = os.getpid()
         self._accepted = 0
         self._queue: deque[_Waiting] = deque()
+        self._reading: deque[_Reading] = deque()
+        self._readers = ThreadPoolExecutor(2, "destseg-read")
+        self._decider = ThreadPoolExecutor(1, "destseg-decide")
         self._changed = threading.Condition()
         self._worker = threading.Thread(target=self._work, name="destseg-serve", daemon=True)
         self._worker.start()
@@ -119,13 +136,14 @@ class Batcher:
             if self._closed:
                 raise QueueFull
             self._queue.extend(waiting)
+            self._read_ahead()
             self._changed.notify()
         return [each.future for each in waiting]
 
     @property
     def depth(self) -> int:
         """Images that wait for their turn."""
-        return len(self._queue)
+        return len(self._queue) + len(self._reading)
 
     @property
     def is_open(self) -> bool:
@@ -142,44 +160,70 @@ class Batcher:
 
     def _work(self) -> None:
         # Nothing is named here: what is replaced or answered must not be kept while nobody asks.
-        while self._wait():
-            self._answer(self._next())
-
-    def _answer(self, batch: Sequence[_Waiting]) -> None:
-        if not batch:
-            return
-        predictor = self.predictor
-        try:
-            if self._on_batch is not None:
-                self._on_batch(len(batch))
-            answers = predictor.stream([each.image for each in batch])
-            for each, said in zip(batch, answers, strict=True):
-                each.future.set_result(Answer(said, predictor))
-        except Exception as error:
-            # A broken model must not end the thread: the next one may be reloaded into it.
-            left = [each for each in batch if not each.future.done()]
-            for each in left:
-                if len(batch) == 1:
-                    each.future.set_exception(error)
-                else:  # What breaks it may be one image, and the others are other callers'.
-                    self._answer([each])
+        with self._readers, self._decider:
+            while self._wait():
+                self._map(self._next())
 
     def _wait(self) -> bool:
         """Wait for something to do; return whether there is."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closed)
-            return bool(self._queue)
+            self._changed.wait_for(lambda: self._queue or self._reading or self._closed)
+            self._read_ahead()
+            return bool(self._reading or self._queue)
 
-    def _next(self) -> list[_Waiting]:
-        """Return whose turn it is, without those that gave up or are too late."""
-        batch: list[_Waiting] = []
-        now = time.monotonic()
-        while self._queue and len(batch) < 2 * self.predictor.batch_size:
+    def _read_ahead(self) -> None:
+        """Have the next images read, two batches ahead; of large ones for tiles one at a time."""
+        predictor = self.predictor
+        ahead = 1 if predictor.bundle.settings.data.tile else 2 * predictor.batch_size
+        while self._queue and len(self._reading) < ahead:
             each = self._queue.popleft()
-            if not each.future.set_running_or_notify_cancel():
-                continue
-            if each.deadline < now:
-                each.future.set_exception(DeadlinePassed())
-            else:
-                batch.append(each)
+            if each.is_awaited():
+                pixels = self._readers.submit(predictor.read, each.image)
+                self._reading.append(_Reading(each, predictor, pixels))
+
+    def _next(self) -> list[_Reading]:
+        """Return what goes through the networks now: the first image, and what is read besides."""
+        batch: list[_Reading] = []
+        if self._reading:
+            wait([self._reading[0].pixels])
+        with self._changed:
+            while self._reading and self._reading[0].pixels.done():
+                each = self._reading[0]
+                if batch and each.predictor is not batch[0].predictor:
+                    break
+                if len(batch) == each.predictor.batch_size:
+                    break
+                self._reading.popleft()
+                if each.waiting.is_awaited() and each.waiting.future.set_running_or_notify_cancel():
+                    batch.append(each)
+            self._read_ahead()
         return batch
+
+    def _map(self, batch: Sequence[_Reading]) -> None:
+        if not batch:
+            return
+        try:
+            if self._on_batch is not None:
+                self._on_batch(len(batch))
+            mapped = batch[0].predictor.map([each.pixels.result() for each in batch])
+        except Exception as error:
+            # A broken model must not end the thread: the next one may be reloaded into it.
+            if len(batch) == 1:
+                batch[0].waiting.future.set_exception(error)
+                return
+            for (
+                each
+            ) in batch:  # What breaks it may be one image, and the others are other callers'.
+                self._map([each])
+        else:
+            self._decider.submit(_decide, batch, mapped)
+
+
+def _decide(batch: Sequence[_Reading], mapped: Sequence[Mapped | Failure]) -> None:
+    for each, one in zip(batch, mapped, strict=True):
+        try:
+            said = each.predictor.decide(one)
+        except Exception as error:
+            each.waiting.future.set_exception(error)
+        else:
+            each.waiting.future.set_result(Answer(said, each.predictor))

@@ -309,6 +309,8 @@ class Batches:
         where: Tensor | None,
     ) -> None:
         """Give some samples of a batch regions of other good images instead of textures."""
+        # Where all are to have an anomaly, one is given also if the first lay nowhere.
+        all_of_them = self._synthesis.anomaly_probability == 1
         chosen = np.flatnonzero(
             draw.random(self._batch_size) < self._synthesis.cutpaste_probability
         )
@@ -316,9 +318,12 @@ class Batches:
         for number, place in enumerate(chosen.tolist()):
             other = self._images[int(draw.integers(len(self._images)))]
             sample = self._sample(other, draw, place in wanted)
-            if sample is not None:
+            if sample is None:
+                continue
+            row = wanted.index(place)
+            if all_of_them or batch.masks[row].any():
                 others.append(sample.image)
-                rows.append(wanted.index(place))
+                rows.append(row)
                 mine.append(number)
         generator = torch.Generator(self._device).manual_seed(int(draw.integers(2**62)))
         if not rows:

@@ -33,7 +33,7 @@ class Checkpoint:
         optimizer: the phase's optimiser, tensors by ``parameter number/name``.
         scaler: state of the loss scaler, empty where none is used.
         seconds: training time so far.
-        data_sha256: of the good images, as ``good_parts.fingerprint`` gives it.
+        data_sha256: of the good images, as ``contents.fingerprint`` gives it.
     """
 
     phase: str

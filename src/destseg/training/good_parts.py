@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from destseg.config import Settings
+from destseg.data.contents import contents_of, each_once, fingerprint, name_in, root_of
 from destseg.data.decoded import GoodImages
 from destseg.data.defects import fingerprint_of
-from destseg.data.files import sha256_of
 from destseg.data.groups import group_names
 from destseg.data.roi import Roi
 from destseg.data.samples import Sample, good_samples, split_calibration
@@ -53,7 +52,7 @@ class GoodParts:
         defects: Sequence[Sample] = (),
         ancestor: Ancestor | None = None,
     ) -> GoodParts:
-        """Find, check and split the images of a data set.
+        """Find, check and split the images of a data set, each once, whatever it is called.
 
         With an ancestor its calibration images stay those, and of new images, where it says which
         it was trained on, the usual fraction is added.
@@ -76,7 +75,13 @@ class GoodParts:
             log.say(f"left out: {error}", unreadable=error.path)
         readable = set(images.paths)
         samples = [sample for sample in samples if sample.path in readable]
-        groups = group_names([(Path(data), images.paths)], wanted)
+        # Of an image and its copy one could be trained on, and the other set the threshold.
+        paths = [sample.path for sample in samples]
+        once = each_once(
+            paths, [contents[each] for each in paths], lambda it: log.say(f"note: {it}")
+        )
+        samples = [samples[place] for place in once]
+        groups = group_names([(Path(data), [sample.path for sample in samples])], wanted)
         if ancestor is None:
             training, calibration_images = split_calibration(
                 samples,
@@ -100,11 +105,11 @@ class GoodParts:
             raise DataError(
                 f"{data}: expected at least {batch} good images to train on (one batch) beside "
                 f"the calibration images, got {len(training)} and {len(calibration_images)} of "
-                f"those, out of {len(readable)}. Add good images, or lower --batch-size."
+                f"those, out of {len(samples)}. Add good images, or lower --batch-size."
             )
         chosen, divided = None, ""
         if groups is not None:
-            of = dict(zip(images.paths, groups, strict=True))
+            of = {each.path: group for each, group in zip(samples, groups, strict=True)}
             chosen = [of[sample.path] for sample in calibration_images]
             divided = f" ({len(set(chosen))} of {len(set(groups))} groups)"
         log.say(
@@ -114,7 +119,7 @@ class GoodParts:
             calibration_images=len(calibration_images),
         )
         return cls(
-            root=_root(data),
+            root=root_of(data),
             training=images.only([sample.path for sample in training]),
             calibration_images=calibration_images,
             calibration_groups=chosen,
@@ -125,7 +130,7 @@ class GoodParts:
 
     def names(self, paths: list[Path]) -> list[str]:
         """Return paths relative to the data set where they lie in it."""
-        return [_name(path, self.root) for path in paths]
+        return [name_in(self.root, path) for path in paths]
 
 
 def _split_again(
@@ -144,8 +149,8 @@ def _split_again(
     Raises:
         DataError: if none of the ancestor's calibration images is there.
     """
-    root = _root(data)
-    images = [Seen(_name(each.path, root), contents[each.path]) for each in samples]
+    root = root_of(data)
+    images = [Seen(name_in(root, each.path), contents[each.path]) for each in samples]
     by_name = {image.name: sample for image, sample in zip(images, samples, strict=True)}
     of = dict(zip(by_name, groups or [], strict=False))
     calibration, new = split_like(images, ancestor)
@@ -189,39 +194,3 @@ def run_fingerprint(good: str, defects: Sequence[Sample], ancestor: Ancestor | N
     known = fingerprint_of(defects) if defects else ""
     begun = "" if ancestor is None else ancestor.bundle.weights_sha256
     return hashlib.sha256(f"{good}\n{known}\n{begun}\n".encode()).hexdigest()
-
-
-def contents_of(samples: Sequence[Sample]) -> dict[Path, str]:
-    """Return the SHA-256 of each of a data set's good images, or that it cannot be read."""
-    contents = {}
-    for sample in samples:
-        try:
-            contents[sample.path] = sha256_of(sample.path)
-        except OSError as error:
-            contents[sample.path] = f"unreadable: {error.strerror}"
-    return contents
-
-
-def fingerprint(data: str | Path, contents: Mapping[Path, str]) -> str:
-    """Return the SHA-256 of a data set's good images: their names in it, order and contents.
-
-    Two runs of the same settings see the same exactly where this is the same, wherever it lies.
-
-    Args:
-        data: the data set.
-        contents: as ``contents_of`` gives them.
-    """
-    root, whole = _root(data), hashlib.sha256()
-    for path, content in contents.items():
-        name = os.fsencode(_name(path, root))
-        whole.update(name + b"\0" + content.encode() + b"\n")
-    return whole.hexdigest()
-
-
-def _root(data: str | Path) -> Path:
-    path = Path(data)
-    return path if path.is_dir() else path.parent
-
-
-def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

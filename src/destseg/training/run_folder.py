@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from destseg.config import Settings, changed_settings
+from destseg.data.contents import contents_of, fingerprint
 from destseg.data.files import write_atomically
 from destseg.data.labelled import files_of
 from destseg.data.lists import some
@@ -31,7 +32,7 @@ from destseg.model_folder import (
     unfinished_models,
 )
 from destseg.training.checkpoint import Checkpoint, load_checkpoint
-from destseg.training.good_parts import GoodParts, contents_of, fingerprint, run_fingerprint
+from destseg.training.good_parts import GoodParts, run_fingerprint
 
 
 def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | None:

@@ -66,7 +66,8 @@ class Journal(abc.ABC):
         with contextlib.ExitStack() as undo:
             with self._errors("a file for the results"):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = hold(path.with_name(f".{path.name}.lock"), f"{path}")
+                real = path.resolve()  # two may come to it by two names
+            self._lock = hold(real.with_name(f".{real.name}.lock"), f"{path}")
             undo.callback(self._lock.close)
             with self._errors("results of destseg watch"):
                 self._open()
