@@ -549,6 +549,70 @@ def test_an_image_counts_once_whatever_it_is_called(
     assert "again.png" in complaint
 
 
+def test_images_count_once_where_those_of_before_are_not_known_by_content(
+    brightness_model, runtimes, tmp_path, calibrate
+):
+    """Nobody knew contents then; the new ones are known all the same."""
+    assert load_bundle(brightness_model).calibration.image_sha256 is None
+    good = write(tmp_path / "good", [20, 40])
+    assert calibrate(brightness_model, good, "--add")[0] == 0
+    after = load_bundle(brightness_model).calibration
+    assert sorted(after.image_sha256)[:3] == ["", "", ""]
+    assert len(set(after.image_sha256)) == 3
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "other.png").write_bytes((good / "0.png").read_bytes())
+    code, _, complaint = calibrate(brightness_model, again, "--add")
+    assert code == 1
+    assert "not in the calibration yet, got 1 that are" in complaint
+    assert load_bundle(brightness_model).calibration == after
+
+
+def test_what_something_else_calibrated_meanwhile_is_not_written_over(
+    with_int8, runtimes, tmp_path
+):
+    monday, tuesday = (write(tmp_path / day, [red]) for day, red in (("a", 20), ("b", 40)))
+    begun = []
+
+    def meanwhile(*_):
+        if not begun:
+            begun.append(True)
+            destseg.calibrate(with_int8, tuesday, add=True)
+
+    with pytest.raises(DataError, match="something else has calibrated the model meanwhile"):
+        destseg.calibrate(with_int8, monday, add=True, on_progress=meanwhile)
+    assert len(load_bundle(with_int8).calibration.scores) == 4
+    destseg.calibrate(with_int8, monday, add=True)
+    assert len(load_bundle(with_int8).calibration.scores) == 5
+
+
+def test_what_a_killed_process_left_half_written_the_same_command_ends(
+    with_int8, runtimes, tmp_path, monkeypatch
+):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    good = write(tmp_path / "good", [20, 40])
+    with monkeypatch.context() as patched:
+        patched.setattr("destseg.inference.recalibration.save_calibration", killed)
+        with pytest.raises(KeyboardInterrupt):
+            destseg.calibrate(with_int8, good, add=True)
+    bundle = load_bundle(with_int8)
+    assert len(bundle.calibration.scores) == 3
+    assert len(load_export(bundle, "onnx-int8").calibration.scores) == 5
+    done = destseg.calibrate(with_int8, good, add=True)
+    assert {len(each.scores) for each in done.after.values()} == {5}
+    assert len(load_bundle(with_int8).calibration.scores) == 5
+
+
+def test_figures_of_the_old_threshold_are_named(brightness_model, calibrate):
+    for name in ("metrics.json", "report.html"):
+        (brightness_model / name).write_text("{}", encoding="utf-8")
+    code, _, told = calibrate(brightness_model, "--max-false-alarm-rate", 0.5)
+    assert code == 0
+    assert "metrics.json, report.html: still of the old threshold" in told
+
+
 def test_images_that_the_model_learned_from_are_refused(
     brightness_model, runtimes, tmp_path, calibrate
 ):

@@ -11,6 +11,7 @@ from PIL import Image
 
 import destseg
 from destseg.cli.main import main
+from destseg.errors import NotWrittenError
 from destseg.inference.calibration import TOLERANCE
 from destseg.monitoring.drift import Drift
 
@@ -133,6 +134,20 @@ def test_a_tie_with_the_threshold_is_neither_compared_nor_flagged(by, drift, tmp
     assert "no drift shown" not in said
     assert "flagged     0 of 1" in said
     assert lines(out)[0]["p_value"] is None
+
+
+def test_a_state_that_something_else_went_on_from_meanwhile_stays(brightness_model, tmp_path):
+    folder, state = write(tmp_path / "in", QUIET), tmp_path / "state.json"
+    begun = []
+
+    def meanwhile(*_):
+        if not begun:
+            begun.append(True)
+            destseg.drift(brightness_model, folder / "0.png", state=state)
+
+    with pytest.raises(NotWrittenError, match="something else has gone on from it meanwhile"):
+        destseg.drift(brightness_model, folder, state=state, on_progress=meanwhile)
+    assert json.loads(state.read_bytes())["images"] == 1
 
 
 def test_a_line_goes_on_from_its_state_as_if_never_interrupted(drift, tmp_path):

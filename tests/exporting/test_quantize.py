@@ -209,6 +209,24 @@ def test_other_images_than_those_of_the_training_are_split_anew(bundle, tmp_path
     assert all((data / "train/good") == path.parent for path in map(type(data), names))
 
 
+def test_calibration_images_that_are_gone_are_named_and_the_others_used(
+    bundle, data, runtimes, caplog
+):
+    own = tuple(sha256_of(data / path) for path in CALIBRATION)
+    grouped = replace(
+        bundle.calibration, image_sha256=own, groups=("a", "b", "b"), group_by="folder"
+    )
+    bundle = save_calibration(bundle, grouped)
+    gone, moved, stays = (data / path for path in CALIBRATION)
+    gone.unlink()
+    moved.rename(data / "renamed.png")  # known by its content
+    done = quantize(bundle, data, "onnx", count=3)
+    assert done.calibration.groups == ("b", "b")
+    assert set(done.calibration.image_sha256) == set(own[1:])
+    assert f"of the 3 calibration images 1 are not where they were: {CALIBRATION[0]}" in caplog.text
+    assert "from the other 2" in caplog.text
+
+
 def test_the_form_is_calibrated_by_the_groups_of_the_model(bundle, data, runtimes):
     grouped = replace(bundle.calibration, groups=("a", "b", "b"), group_by="folder")
     done = quantize(save_calibration(bundle, grouped), data, "onnx", count=4)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
+from destseg.model_folder import METRICS, QUALIFICATION, REPORT
 
 if TYPE_CHECKING:
     from destseg.inference.calibration import Calibration, GroupScores
@@ -38,6 +39,7 @@ EPILOG = """examples:
 """
 
 _SHOWN = 30
+_OF_THE_THRESHOLD = (METRICS, REPORT, QUALIFICATION)
 
 
 def run(words: list[str]) -> int:
@@ -96,6 +98,12 @@ def run(words: list[str]) -> int:
         f"the old calibration is kept as {done.kept}; "
         f"to go back: destseg calibrate {done.kept.parent} --restore {done.kept.name}"
     )
+    if stale := [name for name in _OF_THE_THRESHOLD if (done.kept.parent / name).is_file()]:
+        print(
+            f"destseg: note: {', '.join(stale)}: still of the old threshold; make anew with "
+            "destseg evaluate, report or qualify",
+            file=sys.stderr,
+        )
     return 0
 
 

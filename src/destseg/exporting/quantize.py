@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ from destseg.data.choice import evenly
 from destseg.data.contents import each_once, hashes_of
 from destseg.data.files import sha256_of_image
 from destseg.data.groups import group_names
-from destseg.data.samples import good_samples, split_calibration, test_folder, test_samples
+from destseg.data.lists import some
+from destseg.data.samples import (
+    Sample,
+    good_samples,
+    split_calibration,
+    test_folder,
+    test_samples,
+)
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.evaluation.agreement import agreement
 from destseg.evaluation.evaluate import evaluate
@@ -38,6 +46,8 @@ from destseg.inference.predictor import Predictor
 from destseg.validation import at_least, one_of, problem
 
 TIMED = 20
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -171,10 +181,15 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
     good = {contents[place]: found[place] for place in each_once(paths, contents)}
     root = Path(data) if Path(data).is_dir() else Path(data).parent
     now = bundle.calibration
-    calibration_images = [] if now is None else _where_they_lie(now, root)
+    lie = {} if now is None else _where_they_lie(now, root, good)
     groups: Sequence[str] | None = None
-    if now is not None and calibration_images:
-        names, groups, group_by = list(now.paths), now.groups, now.group_by
+    if now is not None:
+        _tell_gone(now, lie)
+    if now is not None and lie:
+        calibration_images = list(lie.values())
+        names = [now.paths[place] for place in lie]
+        groups = None if now.groups is None else [now.groups[place] for place in lie]
+        group_by = now.group_by
     else:
         settings = bundle.settings
         group_by = settings.data.group_by
@@ -208,20 +223,45 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
     return Images(ranges, judged, calibration_images, names, groups, group_by)
 
 
-def _where_they_lie(calibration: Calibration, root: Path) -> list[Path]:
-    """Return the images of a calibration, by their names in data or as given; none if any is gone.
+def _where_they_lie(
+    calibration: Calibration, root: Path, good: Mapping[str, Sample]
+) -> dict[int, Path]:
+    """Return where images of a calibration lie, by their places in it.
 
-    One of the same name with another content is another image.
+    By their names in the data or as they were given, or anywhere in the data by their content.  One
+    of the same name with another content is another image.
+
+    Args:
+        calibration: of the model.
+        root: of the data.
+        good: the images of the data by their SHA-256.
     """
-    hashes = calibration.image_sha256 or [None] * len(calibration.paths)
-    found = []
-    for name, content in zip(calibration.paths, hashes, strict=True):
+    found = {}
+    for place, (name, content) in enumerate(
+        zip(calibration.paths, calibration.contents, strict=True)
+    ):
         there = [path for path in (root / name, Path(name)) if path.is_file()]
-        same = [path for path in there if content is None or sha256_of_image(path) == content]
-        if not same:
-            return []
-        found.append(same[0])
+        same = [path for path in there if not content or sha256_of_image(path) == content]
+        if content in good:
+            same.append(good[content].path)
+        if same:
+            found[place] = same[0]
     return found
+
+
+def _tell_gone(calibration: Calibration, lie: Mapping[int, Path]) -> None:
+    gone = [path for place, path in enumerate(calibration.paths) if place not in lie]
+    if not gone:
+        return
+    instead = f"the other {len(lie)}" if lie else "others of the data"
+    _LOGGER.warning(
+        "of the %d calibration images %d are not where they were: %s. So the threshold of INT8 is "
+        "from %s; run this where the model was calibrated to have it from all",
+        len(calibration.paths),
+        len(gone),
+        some(sorted(gone)),
+        instead,
+    )
 
 
 def _calibrated(

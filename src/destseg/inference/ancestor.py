@@ -67,7 +67,9 @@ class Ancestor:
         for path in (folder / CALIBRATION, *folder.glob(KEPT)):
             try:
                 content = json.loads(path.read_bytes())
-                keys.update(content.get("image_sha256") or content["paths"])
+                paths = content["paths"]
+                hashes = content.get("image_sha256") or [""] * len(paths)
+                keys.update(known or path for known, path in zip(hashes, paths, strict=True))
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise BundleError(f"{path}: expected a calibration, got {error!r}.") from error
         said = bundle.training.get(TRAINED_ON)

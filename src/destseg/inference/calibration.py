@@ -83,7 +83,8 @@ class Calibration:
         group_by: by what images were grouped, as the setting of that name says.
         groups: of the images, in the order of ``scores``; ``None``: each is one by itself.
         consensus: of the two heads, in the maps.
-        image_sha256: of the files, in the order of ``scores``; ``None`` where it is not known.
+        image_sha256: of the files, in the order of ``scores``, ``""`` of those where it is not
+            known; ``None`` where it is known of none.
     """
 
     scores: tuple[float, ...]
@@ -187,8 +188,8 @@ class Calibration:
         groups = hashes = None
         if before.groups is not None and other.groups is not None:
             groups = before.groups + other.groups
-        if before.image_sha256 is not None and other.image_sha256 is not None:
-            hashes = before.image_sha256 + other.image_sha256
+        if before.image_sha256 is not None or other.image_sha256 is not None:
+            hashes = before.contents + other.contents
         return replace(
             other,
             **_in_order(
@@ -202,13 +203,20 @@ class Calibration:
 
     def also_in(self, other: Calibration) -> list[str]:
         """Return the other's paths of the images that are in both, by content where it is known."""
-        names, contents = {*self.paths}, {*(self.image_sha256 or ())}
-        hashes = other.image_sha256 or ("",) * len(other.paths)
+        known = {content for content in self.contents if content}
+        unknown = {
+            path for path, content in zip(self.paths, self.contents, strict=True) if not content
+        }
         return sorted(
             path
-            for path, content in zip(other.paths, hashes, strict=True)
-            if content in contents or (path in names and not (content and contents))
+            for path, content in zip(other.paths, other.contents, strict=True)
+            if content in known or path in unknown or (path in self.paths and not content)
         )
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """SHA-256 of each image's file; ``""`` where it is not known."""
+        return self.image_sha256 or ("",) * len(self.paths)
 
     @cached_property
     def threshold(self) -> float:

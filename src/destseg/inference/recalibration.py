@@ -129,7 +129,8 @@ def calibrate_forms(
         contents = require_not_learned(bundle, good)
         fitted = _fitted(hashes, open_form, good, contents, groups(settings), settings, on_progress)
         if add:
-            fitted = {name: old[name].with_more(each) for name, each in fitted.items()}
+            fitted = _added(old, fitted)
+    _require_unchanged(bundle, forms, old)
     kept = recalibrate(bundle, forms, fitted)
     return Recalibration(
         before={name or FP32: each for name, each in old.items()},
@@ -166,6 +167,37 @@ def _fitted(
         )
         for name, sha256 in hashes.items()
     }
+
+
+def _added(
+    old: Mapping[str, Calibration], more: Mapping[str, Calibration]
+) -> dict[str, Calibration]:
+    """Return the calibrations of each form with more images.
+
+    A form that has all of them, where another has not, was written before a process that added them
+    came to its end: it stays as it is.
+    """
+    done = {name for name, each in more.items() if len(old[name].also_in(each)) == len(each.paths)}
+    if len(done) == len(more):
+        done = set()
+    return {
+        name: old[name] if name in done else old[name].with_more(each)
+        for name, each in more.items()
+    }
+
+
+def _require_unchanged(
+    bundle: Bundle, forms: Mapping[str, Export], old: Mapping[str, Calibration]
+) -> None:
+    """Refuse to write over what another process has written meanwhile: its images would be lost."""
+    folders, hashes = _folders(bundle, forms), _hashes(bundle, forms)
+    for name, before in old.items():
+        if read_calibration(folders[name] / CALIBRATION, bundle, hashes[name]) != before:
+            raise DataError(
+                f"{folders[name] / CALIBRATION}: expected the calibration that was there at the "
+                "beginning, got another: something else has calibrated the model meanwhile. "
+                "Nothing is written; give the same command again."
+            )
 
 
 def _hashes(bundle: Bundle, forms: Mapping[str, Export]) -> dict[str, str]:

@@ -145,6 +145,7 @@ def check_drift(
     predictor = None if all(map(is_results, sources)) else open_predictor()
     bundle = open_bundle() if predictor is None else predictor.bundle
     assert bundle.calibration is not None, "load_bundle always gives one"
+    content = _content(state)
     before = _before(state, seed, bundle.calibration)
     items: list[Path | ImageScore] = []
     for source in sources:
@@ -166,7 +167,7 @@ def check_drift(
     )
     writes: list[tuple[Path | None, Callable[[Path], object]]] = [
         (output, lambda path: write_atomically(path, check.to_jsonl())),
-        (state, lambda path: save_state(path, after)),
+        (state, lambda path: _save_after(path, content, after)),
     ]
     for path, write in writes:
         if path is None:
@@ -188,6 +189,21 @@ def _before(state: Path | None, seed: int | None, calibration: Calibration) -> D
             "seed away, or name another file for the state"
         )
     return before
+
+
+def _content(state: Path | None) -> bytes | None:
+    """Return what lies in a file for the state; ``None`` if there is no file."""
+    return state.read_bytes() if state is not None and state.is_file() else None
+
+
+def _save_after(state: Path, content: bytes | None, after: Drift) -> None:
+    """Save a state in the place of the one that it went on from, and of no other."""
+    if _content(state) != content:
+        raise DataError(
+            f"{state}: expected the state that was there at the beginning, got another: something "
+            "else has gone on from it meanwhile. It stays; give the same images again."
+        )
+    save_state(state, after)
 
 
 def _answers(
