@@ -139,8 +139,8 @@ def run_trials(
 
 def is_hit(predictor: Predictor, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return which scores are above the threshold, in the same shape."""
-    decide = np.vectorize(predictor.calibration.is_defective, otypes=[bool])
-    return np.asarray(decide(scores))
+    called = [predictor.calibration.is_defective(score) for score in scores.ravel().tolist()]
+    return np.array(called, dtype=bool).reshape(scores.shape)
 
 
 def _made(trial: Trial, pixels: Image, inspected: NDArray[np.bool_] | None) -> Image | None:
