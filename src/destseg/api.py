@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
-from destseg.config import PresetName, Settings
+from destseg.config import PresetName, Settings, recorded_yaml
 from destseg.data.paths import AnyPath, expanded
 from destseg.errors import DataError, SettingsError, needs_extra
 from destseg.keywords import RuntimeKeywords, SettingsKeywords, shows
@@ -963,7 +963,7 @@ def _settings(
     elif settings is not None:
         base = Settings.from_yaml(expanded(settings))
     elif preset is None and fallback is not None and fallback.is_file():
-        base = Settings.from_yaml(fallback)
+        base = recorded_yaml(fallback)
     else:
         base = Settings.from_preset(preset or "fast")
     return base.replace(**changes)

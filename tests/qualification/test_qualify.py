@@ -186,9 +186,9 @@ def test_images_that_were_learned_are_refused_for_their_own_reason(model, good, 
     with pytest.raises(DataError, match=r"1\.png.* better than it is"):
         destseg.qualify(model, good, trials=1)
     (good / "1.png").rename(tmp_path / "shot.png")
-    for shot in ("a.png", "b.png"):
-        (tmp_path / "repeats/part").mkdir(parents=True, exist_ok=True)
-        shutil.copy(tmp_path / "shot.png", tmp_path / "repeats/part" / shot)
+    for shot in ("1/a.png", "1/b.png", "2/a.png", "2/b.png"):
+        (tmp_path / "repeats" / shot).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "shot.png", tmp_path / "repeats" / shot)
     with pytest.raises(DataError, match=r"a\.png.* better than it is"):
         destseg.qualify(model, good, trials=1, repeats=tmp_path / "repeats")
     (tmp_path / "data/train").mkdir(parents=True)

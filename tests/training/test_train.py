@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+import yaml
 from PIL import Image
 
+import destseg
 from conftest import write_images
+from destseg.cli.main import main
 from destseg.config import Settings
 from destseg.data.files import sha256_of
 from destseg.errors import (
@@ -27,7 +30,7 @@ from destseg.inference.predictor import load
 from destseg.training import learn as learn_module
 from destseg.training import loop
 from destseg.training import train as train_module
-from destseg.training.checkpoint import load_checkpoint
+from destseg.training.checkpoint import load_checkpoint, save_checkpoint
 from destseg.training.good_parts import GoodParts
 from destseg.training.log import TrainingLog
 from destseg.training.phases import DenoisePhase, SegmentPhase
@@ -355,6 +358,48 @@ def test_resuming_needs_no_settings_and_no_teacher_weights(
     folder = copied(interrupted, tmp_path)
     train(parts, output=folder, resume=True, quiet=True)
     assert_equal_models(folder, finished)
+
+
+def without_new_settings(folder):
+    """Make a run's records those of before there were lines and a consensus."""
+
+    def forget(values):
+        del values["model"]["consensus"], values["synthesis"]["line_probability"]
+
+    written = yaml.safe_load((folder / "settings.yaml").read_text())
+    forget(written)
+    (folder / "settings.yaml").write_text(yaml.safe_dump(written))
+    if (folder / "manifest.json").exists():
+        manifest = json.loads((folder / "manifest.json").read_text())
+        forget(manifest["settings"])
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    if (folder / STATE).exists():
+        saved = load_checkpoint(folder / STATE)
+        forget(saved.settings)
+        save_checkpoint(folder / STATE, saved)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_run_of_before_there_was_a_setting_goes_on_without_it(
+    parts, settings, tmp_path, monkeypatch, named
+):
+    before = settings.replace(line_probability=0.0, consensus=0.0)
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        at_call(patched, SegmentPhase, 2, send(signal.SIGTERM))
+        with pytest.raises(TrainingInterrupted):
+            run(parts, folder, before)
+    without_new_settings(folder)
+    # A change makes the API read settings.yaml, too.
+    changes = {"checkpoint_every": 1} if named else {}
+    predictor = destseg.train(parts, output=folder, resume=True, quiet=True, **changes)
+    assert predictor.bundle.settings == before.replace(**changes)
+    # Finished, it is the same run for the same call.
+    without_new_settings(folder)
+    again = destseg.train(parts, output=folder, resume=True, quiet=True, **changes)
+    assert again.bundle.settings == before.replace(**changes)
+    words = ["train", str(parts), "--output", str(folder), "--resume", "--quiet"]
+    assert main(words + ["--checkpoint-every", "1"] * named) == 0
 
 
 def test_the_data_set_may_have_moved(parts, settings, finished, interrupted, tmp_path):

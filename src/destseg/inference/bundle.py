@@ -16,7 +16,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 import destseg
-from destseg.config import Settings
+from destseg.config import Settings, recorded
 from destseg.data.files import write_atomically
 from destseg.data.roi import Roi
 from destseg.errors import BundleError, DataError, SettingsError
@@ -140,11 +140,6 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
     return replace(bundle, calibration=calibration)
 
 
-def _with_what_was(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model's settings with what its map was before there was a setting for it."""
-    return {**settings, "model": {"consensus": 0.0, **settings["model"]}}
-
-
 def own_files(folder: str | Path) -> list[Path]:
     """Return what makes a bundle, there or not: nothing else may be written over it."""
     folder = Path(folder)
@@ -169,7 +164,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             )
         bundle = Bundle(
             folder=folder,
-            settings=Settings.from_dict(_with_what_was(manifest["settings"])),
+            settings=recorded(manifest["settings"]),
             weights_sha256=manifest["weights_sha256"],
             calibration=None,
             training={**manifest["training"]},

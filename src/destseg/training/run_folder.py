@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from destseg.config import Settings, changed_settings
+from destseg.config import Settings, changed_settings, recorded
 from destseg.data.contents import contents_of, fingerprint
 from destseg.data.files import write_atomically
 from destseg.data.labelled import files_of
@@ -138,7 +138,7 @@ def settled(settings: Settings | None, saved: Checkpoint | None, data: str | Pat
         TrainingError: naming the settings that a resumed run cannot change.
         DataError: if the good images cannot be found.
     """
-    earlier = None if saved is None else Settings.from_dict(saved.settings)
+    earlier = None if saved is None else recorded(saved.settings)
     if settings is None and earlier is not None:
         return earlier
     settings = settled_size(settings or Settings.from_preset("fast"), data)
