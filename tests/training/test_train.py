@@ -21,6 +21,7 @@ from destseg.data.files import sha256_of
 from destseg.errors import (
     BundleError,
     DataError,
+    ImageError,
     SettingsError,
     TrainingError,
     TrainingInterrupted,
@@ -748,6 +749,35 @@ def test_calibration_images_are_never_trained_on(parts, settings, tmp_path, monk
     assert len(calibration_images) == 3
     assert not trained & calibration_images
     assert len(trained | calibration_images) == 12
+
+
+@pytest.mark.parametrize("calibrates", [False, True])
+@pytest.mark.parametrize("away", [False, True])
+def test_an_image_that_is_replaced_meanwhile_is_not_taken(
+    parts, settings, finished, tmp_path, calibrates, away
+):
+    data, folder = shutil.copytree(parts, tmp_path / "data"), tmp_path / "run"
+    names = {each.name for each in parts.iterdir()}
+    calibration = set(load(finished, device="cpu").calibration.paths)
+    chosen = sorted(calibration if calibrates else names - calibration)
+    other = write_images(tmp_path / "other", 1, seed=5) / "000.png"
+
+    def replace(done, steps):
+        for name in chosen if done == 1 else ():
+            (data / name).unlink() if away else shutil.copy(other, data / name)
+
+    uncached = settings.replace(cache_gib=0.0)
+    with pytest.raises(ImageError) as caught:
+        run(data, folder, uncached, on_progress=replace)
+    assert Path(caught.value.path).name in chosen
+    if not away:
+        assert "written or taken away since" in str(caught.value)
+    # Put back, the run goes on to what it would have been.
+    for name in chosen:
+        shutil.copy(parts / name, data / name)
+    again = not (folder / STATE).exists()
+    run(data, folder, uncached, resume=not again, overwrite=again)
+    assert_equal_models(folder, finished)
 
 
 def test_whole_groups_are_kept_from_training(parts, settings, tmp_path, monkeypatch, capfd):
