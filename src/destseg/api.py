@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
 from destseg.config import PresetName, Settings, recorded_yaml
-from destseg.data.paths import AnyPath, expanded
+from destseg.data.paths import AnyPath, expanded, require_given
 from destseg.errors import DataError, SettingsError, needs_extra
 from destseg.keywords import RuntimeKeywords, SettingsKeywords, shows
 from destseg.model_folder import REPORT, SETTINGS
@@ -1027,6 +1027,7 @@ def _name_of(data: AnyPath | Sequence[Sample], samples: Sequence[Sample]) -> Pat
 
 def _place(path: AnyPath) -> str:
     """Return a path or a URI as text: URIs are no paths."""
+    require_given(path)
     return os.path.expanduser(os.fspath(path))  # noqa: PTH111
 
 
