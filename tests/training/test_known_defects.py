@@ -574,6 +574,35 @@ def test_a_model_that_was_kept_is_not_refused_when_its_folds_go_on(
     assert told[-1][0] == told[-1][1]
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_calibration_made_between_the_folds_stays(
+    parts, settings, bad, plain, tmp_path, monkeypatch, goes_on
+):
+    box, folder = few(tmp_path, bad), tmp_path / "run"
+    options = {"defects": box, "cross_fit": 2}
+    options |= {"ancestor": plain, "accept_losses": True} if goes_on else {}
+    wanted = None if goes_on else settings.replace(cross_fit=2)
+    own = load_bundle(plain).settings.training.segment_steps if goes_on else 0
+    at_call(
+        monkeypatch,
+        SegmentPhase,
+        (own or settings.training.segment_steps) + 1,
+        send(signal.SIGTERM),
+    )
+    with pytest.raises(TrainingInterrupted):
+        run(parts, folder, wanted, **options)
+    monkeypatch.undo()
+    new = write_images(tmp_path / "new", 4, seed=8)
+    after = destseg.calibrate(folder, new).calibration
+    kept = {path.name: path.read_bytes() for path in folder.glob("calibration*.json")}
+    assert len(kept) == 2
+    predictor = run(parts, folder, wanted, **options, resume=True)
+    assert predictor.calibration == after == load_bundle(folder).calibration
+    assert {path.name: path.read_bytes() for path in folder.glob("calibration*.json")} == kept
+    known = json.loads((folder / "defects.json").read_bytes())
+    assert known["threshold"] == after.threshold
+
+
 def test_cross_fitting_can_be_asked_for_when_a_run_is_resumed(
     parts, settings, bad, tmp_path, monkeypatch
 ):

@@ -10,11 +10,19 @@ from typing import Any
 import torch
 
 import destseg
-from destseg.config import Settings
+from destseg.config import Settings, changed_settings
 from destseg.data.defects import defect_samples
 from destseg.errors import BundleError, SettingsError
+from destseg.fields import HARMLESS_WHEN_FINISHED
 from destseg.inference.ancestor import TRAINED_ON, Ancestor
-from destseg.inference.bundle import LEARNED, Bundle, load_bundle, save_bundle, save_calibration
+from destseg.inference.bundle import (
+    LEARNED,
+    Bundle,
+    load_bundle,
+    save_bundle,
+    save_calibration,
+    weights_sha256_of,
+)
 from destseg.inference.known_defects import KnownDefects, save_known_defects
 from destseg.inference.predictor import Predictor, load
 from destseg.model.destseg import DeSTSeg
@@ -54,6 +62,9 @@ from destseg.training.run_folder import (
     settled,
 )
 from destseg.training.threshold import calibrated, warnings
+
+# Settings that no calibration hangs on.
+_NOT_CALIBRATED = HARMLESS_WHEN_FINISHED | {"cross_fit"}
 
 
 def train(
@@ -201,10 +212,17 @@ def _finished(
     ancestor = learning.ancestor
     wanted = settings.training.device
     weights = weights_of(model)
+    # A run that was interrupted in its folds has been here, and may be calibrated anew since.
+    earlier = _saved_before(folder, weights_sha256_of(weights))
+    kept = earlier is not None and not changed_settings(earlier.settings, settings, _NOT_CALIBRATED)
 
     def save(where: Path) -> Bundle:
-        return save_bundle(where, settings, weights, facts, source.roi)
+        keep = kept and where == folder
+        return save_bundle(where, settings, weights, facts, source.roi, keep_calibration=keep)
 
+    if kept and ancestor is None:
+        predictor = load(save(folder).folder, backend="torch", device=wanted)
+        return predictor, measured(predictor, known)
     # Where no command takes it for a model until it is compared with its ancestor.
     place = folder if ancestor is None else folder / CANDIDATE
     predictor = calibrated(save(place), source, wanted)
@@ -212,21 +230,24 @@ def _finished(
         log.say(warning)
     if ancestor is None:
         return predictor, measured(predictor, known)
-    # A run that was interrupted in its folds has been through this.
-    accepted = accept_losses or _is_kept(folder, predictor.bundle.weights_sha256)
+    accepted = accept_losses or earlier is not None
     try:
         noted = guarded(predictor, ancestor, source, known, log, accept_losses=accepted)
-        save_calibration(save(folder), predictor.calibration)
+        saved = save(folder)
+        if not kept:
+            save_calibration(saved, predictor.calibration)
     finally:
         remove_unfinished(place)
     return load(folder, backend="torch", device=wanted), noted
 
 
-def _is_kept(folder: Path, weights_sha256: str) -> bool:
+def _saved_before(folder: Path, weights_sha256: str) -> Bundle | None:
+    """Return the model of these weights that a folder has already, if it has."""
     try:
-        return load_bundle(folder).weights_sha256 == weights_sha256
+        bundle = load_bundle(folder)
     except BundleError:  # none yet
-        return False
+        return None
+    return bundle if bundle.weights_sha256 == weights_sha256 else None
 
 
 def _facts(
