@@ -449,6 +449,8 @@ def test_arrays_of_both_depths_and_all_layouts(dtype, shape):
         (np.zeros((1, 4, 5, 3), np.uint8), r"uint8 \[1, 4, 5, 3\]"),
         (np.zeros((0, 5, 3), np.uint8), r"uint8 \[0, 5, 3\]"),
         (np.zeros((4, 0), np.uint8), r"uint8 \[4, 0\]"),
+        (np.ma.masked_equal(np.zeros((4, 5), np.uint8), 1), "masked array.*fill it first"),
+        (np.zeros((4, 5), np.uint8).view(np.matrix), "got a matrix"),
         ([[1, 2]], "got list"),
         (None, "got NoneType"),
         (Image.new("F", (3, 3)), "floating-point"),
