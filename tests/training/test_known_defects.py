@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 
@@ -548,6 +549,27 @@ def test_cross_fitting_goes_on_where_it_was(parts, settings, box, crossed, tmp_p
     assert models == expected
     assert (folder / "defects.json").read_bytes() == (whole / "defects.json").read_bytes()
     assert not (folder / "unfinished").exists()
+
+
+def test_a_signal_with_the_last_step_stops_before_the_folds(parts, settings, bad, tmp_path):
+    box, wanted = few(tmp_path, bad), settings.replace(cross_fit=2)
+    own, folder = sum(wanted.steps_of_phases().values()), tmp_path / "run"
+    fold = wanted.training.segment_steps
+
+    def stop_at(number):
+        return lambda done, _: done == number and os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TrainingInterrupted, match="phase segment; the state is saved"):
+        run(parts, folder, wanted, defects=box, on_progress=stop_at(own))
+    assert not (folder / "manifest.json").exists()
+    with pytest.raises(TrainingInterrupted, match="phase segment of fold 1; the state is saved"):
+        run(parts, folder, wanted, defects=box, resume=True, on_progress=stop_at(own + fold))
+    told = []
+    run(
+        parts, folder, wanted, defects=box, resume=True, on_progress=lambda *each: told.append(each)
+    )
+    assert told[-1] == (own + 2 * fold, own + 2 * fold)
+    assert len(told) == 2 + fold  # where it was, in both, and the second fold
 
 
 def test_a_model_that_was_kept_is_not_refused_when_its_folds_go_on(
