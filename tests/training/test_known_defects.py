@@ -693,6 +693,25 @@ def test_what_the_ancestor_learned_is_in_no_fold(parts, bad, box, of_few, tmp_pa
     assert Ancestor.open(tmp_path / "next").settings.training.cross_fit == 0
 
 
+def test_what_is_said_of_cross_fitting_what_an_ancestor_learned_is_true(
+    parts, settings, bad, tmp_path
+):
+    """Its model forgets nothing, so that to cross-fit would measure nothing."""
+    box = tmp_path / "dent"
+    for place in ("dent", "ground_truth/dent"):
+        shutil.copytree(bad / place, box / place)
+    first = run(parts, tmp_path / "first", settings, defects=box)
+    known = load_known_defects(first.bundle)
+    assert known.lines(first.calibration)[0].endswith("or train with --cross-fit 2")
+    folder = tmp_path / "next"
+    options = {"ancestor": tmp_path / "first", "cross_fit": 2, "accept_losses": True}
+    predictor = run(parts, folder, None, defects=box, **options)
+    assert "the model of --from has learned all of dent, and no model forgets" in said(folder)
+    (line,) = load_known_defects(predictor.bundle).lines(predictor.calibration)
+    assert line.endswith("or train anew, without --from, with --cross-fit 2")
+    assert line in said(folder)
+
+
 def test_folds_are_no_part_of_the_curves_and_delete_nothing_of_others(
     parts, settings, bad, tmp_path
 ):
