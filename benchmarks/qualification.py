@@ -27,13 +27,14 @@ from destseg.data.choice import evenly
 from destseg.data.images import read_image, write_image
 from destseg.data.masks import read_mask
 from destseg.data.samples import Sample, test_samples
-from destseg.qualification.detection import CONTRASTS, FamilyDetection, detect, sizes_for
+from destseg.qualification.detection import FamilyDetection, detect, sizes_for
 from destseg.qualification.drawing import FAMILIES
 from destseg.qualification.trials import measure_good
 from destseg.rate import Rate
 from provenance import commit, environment
 
 RESULTS = Path(__file__).parent / "results" / "qualification.jsonl"
+CONTRASTS = (10.0, 20.0, 40.0, 80.0)  # grey levels
 LOOKS_LIKE = {
     **{"blowhole": "pit", "break": "missing piece", "crack": "crack", "fray": "missing piece"},
     **{"uneven": "stain", "pitting": "pit", "scratch": "scratch", "contamination": "particle"},

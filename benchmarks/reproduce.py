@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import destseg
-from destseg.categories.job import JobOutcome, run_here
-from destseg.categories.plan import Category, TrainingJob, require_same_settings
+from destseg.categories.job import JobOutcome, run_job
+from destseg.categories.plan import Category, TrainingJob, require_same_runs
 from destseg.categories.ray_jobs import Resources, run_on_ray
 from destseg.categories.summary import mean_and_deviation
 from destseg.cli.flags import add_settings_flags, base_settings, settings_options
@@ -91,7 +91,7 @@ def main(words: Sequence[str] | None = None) -> int:
         for category in categories
         for seed in parsed.seeds
     ]
-    require_same_settings(jobs)
+    require_same_runs(jobs)
     missing = [job for job in jobs if not row_file(job).is_file()]
     failed = []
     for outcome in outcomes_of(missing, parsed):
@@ -134,7 +134,7 @@ def row_file(job: TrainingJob) -> Path:
 
 def outcomes_of(jobs: list[TrainingJob], parsed: argparse.Namespace) -> Iterator[JobOutcome]:
     if parsed.cpus is None and parsed.gpus is None and parsed.address is None:
-        yield from run_here(jobs)
+        yield from map(run_job, jobs)
         return
     resources = Resources(parsed.cpus or 1, parsed.gpus or 0.0, parsed.retries, parsed.address)
     with JobsShown(quiet=False) as shown:

@@ -17,6 +17,7 @@ import pytest
 import destseg
 from conftest import write_images, write_red
 from destseg import errors
+from destseg.cli.main import main
 from destseg.config import Settings, field_types, settings_fields
 from destseg.data.samples import Sample
 from destseg.inference.bundle import load_bundle, save_bundle, save_calibration
@@ -171,6 +172,37 @@ def test_paths_begin_at_home_and_numbers_may_be_numpys(home):
     assert type(done.calibration.max_false_alarm_rate) is float
     assert load_bundle(home / "model").calibration == done.calibration
     assert destseg.calibrate("~/model", restore=done.kept.name).calibration == done.before["fp32"]
+
+
+def test_an_empty_text_is_no_path(home, monkeypatch, capsys):
+    """As ``Path`` it would be the current folder, which has images and a model here."""
+    write_red(home / "part.png", 255)
+    monkeypatch.chdir(home)
+    predictor = destseg.load("model")
+    for call in (
+        lambda: destseg.load(""),
+        lambda: predictor.predict(""),
+        lambda: list(predictor.stream("")),
+        lambda: destseg.calibrate("model", ""),
+        lambda: destseg.calibrate("model", ["part.png", ""]),
+        lambda: destseg.evaluate("model", ""),
+        lambda: destseg.drift("model", ""),
+        lambda: destseg.train("", output="new"),
+        lambda: destseg.train("model", output=""),
+        lambda: destseg.watch("model", "", "results.jsonl"),
+        lambda: destseg.batch("model", "", "results"),
+    ):
+        with pytest.raises(destseg.DataError, match="expected a path, got an empty text"):
+            call()
+    for words in (
+        ["predict", "model", ""],
+        ["predict", "", "part.png"],
+        ["calibrate", "model", ""],
+    ):
+        assert main(words) == 1
+        assert "expected a path, got an empty text" in capsys.readouterr().err
+    with pytest.raises(destseg.SettingsError, match="--textures: expected"):
+        destseg.Settings.from_preset(textures="")
 
 
 def test_good_images_may_be_a_list_and_progress_is_told(home):

@@ -13,8 +13,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
-from destseg.config import PresetName, Settings
-from destseg.data.paths import AnyPath, expanded
+from destseg.config import PresetName, Settings, recorded_yaml
+from destseg.data.paths import AnyPath, expanded, require_given
 from destseg.errors import DataError, SettingsError, needs_extra
 from destseg.keywords import RuntimeKeywords, SettingsKeywords, shows
 from destseg.model_folder import REPORT, SETTINGS
@@ -497,7 +497,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model on images whose defects are known.
 
-    What cannot be read costs its row: see ``Evaluation.failures``.
+    What cannot be read costs its row: see ``Evaluation.failures``.  Images that the model learned
+    from are left out with a warning, as figures of them would flatter: see ``Evaluation.notes``.
 
     Thread safety: it may be called in several threads at once; of those that write one file,
     the last to finish wins as a whole.
@@ -512,7 +513,8 @@ def evaluate(
         **runtime: as for ``load``, where ``model`` is a folder.
 
     Raises:
-        DataError: if there are no labelled images, or an output cannot be written to.
+        DataError: if there are no labelled images, the model learned from all of them, or an output
+            cannot be written to.
         SettingsError: if an output is one of the inputs, or of no kind that is written.
         BundleError: if the model cannot be used.
         NotWrittenError: if all is measured, but a file could not be written.
@@ -529,8 +531,7 @@ def evaluate(
         require_table(rows)
     require_files(filter(None, (metrics, rows)), [*read, *_own_files(model)])
     predictor = _predictor(model, runtime)
-    done = _Counter(on_progress or _ignore, len(samples))
-    found = measuring.evaluate(predictor, samples, exact=exact, on_image=done)
+    found = measuring.evaluate(predictor, samples, exact=exact, on_progress=on_progress or _ignore)
     writes: dict[Path, Callable[[], object]] = {}
     if metrics:
         writes[metrics] = lambda: write_metrics(metrics, found)
@@ -562,7 +563,8 @@ def report(
         **runtime: as for ``load``, where ``model`` is a folder.
 
     Raises:
-        DataError: if there are no labelled images, or ``output`` cannot be written to.
+        DataError: if there are no labelled images, the model learned from all of them, or
+            ``output`` cannot be written to.
         SettingsError: if the output is one of the inputs.
         BundleError: if the model cannot be used.
         NotWrittenError: if all is measured, but the file could not be written.
@@ -576,8 +578,7 @@ def report(
     target = _folder(model) / REPORT if output is None else expanded(output)
     require_files([target], [*read, *_own_files(model)])
     predictor = _predictor(model, runtime)
-    done = _Counter(on_progress or _ignore, len(samples))
-    found, page = report_on(_name_of(data, samples), predictor, samples, done)
+    found, page = report_on(_name_of(data, samples), predictor, samples, on_progress or _ignore)
     write_each({target: lambda: write_report(target, page)}, found)
     return found
 
@@ -749,8 +750,9 @@ def qualify(
         seed=scalar(seed),
         mm_per_pixel=scalar(mm_per_pixel),
     )
+    flatters = "Images that the model was trained on would make it look better than it is."
     given = [good] if isinstance(good, str | os.PathLike) else good
-    paths = [path for each in given for path in new_good_images(expanded(each))]
+    paths = [path for each in given for path in new_good_images(expanded(each), flatters)]
     study = None if repeats is None else repeats_in(expanded(repeats))
     page = None if output is None else expanded(output)
     if page is not None and page.suffix.lower() not in (".html", ".htm"):
@@ -758,8 +760,9 @@ def qualify(
     targets = [] if page is None else [page, page.with_suffix(".json")]
     require_files(targets, [*paths, *shots_in(study or []), *_own_files(model)])
     predictor = _predictor(model, runtime)
-    once = each_once(paths, require_not_learned(predictor.bundle, paths))
+    once = each_once(paths, require_not_learned(predictor.bundle, paths, flatters))
     paths = [paths[place] for place in once]
+    require_not_learned(predictor.bundle, shots_in(study or []), flatters)
     found = measure(predictor, paths, plan, study, on_progress or _ignore)
     if page is not None:
         values = page.with_suffix(".json")
@@ -943,17 +946,6 @@ def quantize(
 # --- what they have in common
 
 
-class _Counter:
-    """Calls ``on_progress`` with one more each time it is called."""
-
-    def __init__(self, on_progress: OnProgress, total: int) -> None:
-        self._on_progress, self._total, self._done = on_progress, total, 0
-
-    def __call__(self, *_: object) -> None:
-        self._done += 1
-        self._on_progress(self._done, self._total)
-
-
 def _settings(
     settings: Settings | AnyPath | None,
     preset: str | None,
@@ -970,7 +962,7 @@ def _settings(
     elif settings is not None:
         base = Settings.from_yaml(expanded(settings))
     elif preset is None and fallback is not None and fallback.is_file():
-        base = Settings.from_yaml(fallback)
+        base = recorded_yaml(fallback)
     else:
         base = Settings.from_preset(preset or "fast")
     return base.replace(**changes)
@@ -1036,6 +1028,7 @@ def _name_of(data: AnyPath | Sequence[Sample], samples: Sequence[Sample]) -> Pat
 
 def _place(path: AnyPath) -> str:
     """Return a path or a URI as text: URIs are no paths."""
+    require_given(path)
     return os.path.expanduser(os.fspath(path))  # noqa: PTH111
 
 

@@ -55,6 +55,8 @@ __all__ = [
     "field_types",
     "flag",
     "read_yaml",
+    "recorded",
+    "recorded_yaml",
     "settings_fields",
 ]
 
@@ -210,6 +212,31 @@ def read_yaml(path: str | Path) -> Mapping[str, Any]:
     return values
 
 
+def recorded(values: Mapping[str, Any]) -> Settings:
+    """Return the settings that a run wrote down, in a bundle, a saved state or ``settings.yaml``.
+
+    A setting that there was not yet is as things were then (``BEFORE``), not as the preset has it
+    today; what a user writes has ``Settings.from_dict`` instead.
+
+    Raises:
+        SettingsError: as ``Settings.from_dict``.
+    """
+    whole = {**values}
+    for group, earlier in BEFORE.items():
+        if isinstance(given := whole.get(group, {}), Mapping):
+            whole[group] = {**earlier, **given}
+    return Settings.from_dict(whole)
+
+
+def recorded_yaml(path: str | Path) -> Settings:
+    """Read the ``settings.yaml`` that a run wrote down, as ``recorded`` reads its settings."""
+    values = read_yaml(path)
+    try:
+        return recorded(values)
+    except SettingsError as error:
+        raise SettingsError(f"{path}:\n{error}") from None
+
+
 def changed_settings(then: Settings, now: Settings, harmless: Collection[str] = ()) -> list[str]:
     """Return a line for each setting that differs, by its flag; without the harmless ones."""
     before, after = then.flat(), now.flat()
@@ -222,6 +249,9 @@ def changed_settings(then: Settings, now: Settings, harmless: Collection[str] = 
 
 RETIRED = {"surface_steps": "both heads learn in --segment-steps"}
 """Settings that there were once, and what is so now: their flags are taken and do nothing."""
+
+BEFORE = {"model": {"consensus": 0.0}, "synthesis": {"line_probability": 0.0}}
+"""Settings that there were not always, and what was so before, by group."""
 
 GROUPS = ("data", "variation", "model", "synthesis", "training", "decision")
 

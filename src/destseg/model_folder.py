@@ -25,6 +25,8 @@ FORMS = ("openvino", "onnx", "openvino-int8", "onnx-int8")
 SETTINGS = "settings.yaml"
 LOG = "log.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
+LOCK = ".training.lock"
+"""Held by the training that writes to the folder, and gone when it is done."""
 UNFINISHED = "unfinished"
 """Folder of models that are there only until a run is done."""
 CANDIDATE = f"{UNFINISHED}/candidate"

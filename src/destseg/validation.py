@@ -32,7 +32,7 @@ class Rule:
 
 
 ANY = Rule(lambda _: True, "")
-PATH = Rule(lambda _: True, "")
+PATH = Rule(bool, "a path, not an empty text", schema={"minLength": 1})
 POSITIVE = Rule(lambda value: value > 0, "a number above 0", schema={"exclusiveMinimum": 0})
 FRACTION = Rule(
     lambda value: 0 <= value <= 1, "a number in [0, 1]", schema={"minimum": 0, "maximum": 1}

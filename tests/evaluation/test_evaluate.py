@@ -2,6 +2,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from destseg.config import Settings
+from destseg.data.files import sha256_of
 from destseg.data.images import resize
 from destseg.data.roi import Roi
 from destseg.data.samples import Sample, test_samples
@@ -18,7 +20,7 @@ from destseg.errors import DataError, ImageError
 from destseg.evaluation.evaluate import evaluate, mask_of
 from destseg.evaluation.outcomes import Coverage
 from destseg.evaluation.report import make_entry
-from destseg.inference.bundle import Bundle, save_bundle, save_calibration
+from destseg.inference.bundle import LEARNED, Bundle, save_bundle, save_calibration
 from destseg.inference.calibration import Calibration
 from destseg.inference.predictor import Predictor
 from destseg.inference.scoring import image_score
@@ -194,6 +196,76 @@ def test_an_unreadable_mask_costs_the_pixels_of_its_image(predictor, data):
     assert failed.score is not None
     assert str(mask) in failed.error
     assert seen.count(True) == 1
+
+
+def knowing(predictor: Predictor, learned=(), calibrated=()) -> Predictor:
+    """The same model, that learned from some images, and whose threshold others have set."""
+    bundle = predictor.bundle
+    known = None
+    if calibrated:
+        count = len(calibrated)
+        known = Calibration.fit(
+            [0.5] * count,
+            [0.5] * count,
+            list(map(str, range(count))),
+            bundle.settings,
+            "abc",
+            image_sha256=[sha256_of(each) for each in calibrated],
+        )
+    facts = {LEARNED: [sha256_of(each) for each in learned]}
+    bundle = replace(bundle, training=facts, calibration=known or bundle.calibration)
+    return Predictor(
+        bundle, lambda x: x[..., 0].astype(np.float32) / 255, batch_size=predictor.batch_size
+    )
+
+
+def test_what_was_learned_is_left_out_whatever_it_is_called(predictor, data, tmp_path, caplog):
+    learned = [data / "test/good/001.png", data / "test/hole/002.png"]
+    rest = [sample for sample in test_samples(data) if sample.path not in learned]
+    expected = evaluate(predictor, rest)
+    places = [
+        shutil.copy(path, tmp_path / f"elsewhere-{number}.bmp")
+        for number, path in enumerate(learned)
+    ]
+    steps = []
+    figures = evaluate(
+        knowing(predictor, map(Path, places)),
+        test_samples(data),
+        on_progress=lambda *each: steps.append(each),
+    )
+    # How often the rest counts, and in which metrics, is as if the others had not been given.
+    assert told(figures) == told(expected) | {
+        "learned": [path.as_posix() for path in learned],
+        "notes": list(figures.notes),
+    }
+    (note,) = figures.notes
+    assert "left out 2 of 12 images that the model learned from" in note
+    assert all(str(path) in note for path in learned)
+    assert note in caplog.text
+    assert steps == [(number, 10) for number in range(1, 11)]
+
+
+def test_images_that_set_the_threshold_are_counted_and_told(predictor, data, caplog):
+    chosen = [data / "test/good/001.png", data / "test/good/003.png"]
+    figures = evaluate(knowing(predictor, (), chosen), test_samples(data))
+    assert (figures.coverage.images, figures.false_alarms.total) == (12, 5)
+    assert figures.calibrated == tuple(path.as_posix() for path in chosen)
+    (note,) = figures.notes
+    assert "2 of 12 images set the threshold" in note
+    assert note in caplog.text
+
+
+def test_nothing_but_what_was_learned_is_refused(predictor, data):
+    samples = test_samples(data)
+    with pytest.raises(DataError, match="got 12 of which it learned from all"):
+        evaluate(knowing(predictor, [sample.path for sample in samples]), samples)
+
+
+def test_new_images_have_no_note(predictor, data, tmp_path):
+    other = write(tmp_path / "other.png", np.zeros((9, 9, 3), np.uint8))
+    figures = evaluate(knowing(predictor, [other], [other]), test_samples(data))
+    assert (figures.notes, figures.learned, figures.calibrated) == ((), (), ())
+    assert told(figures) == told(evaluate(knowing(predictor, (), [other]), test_samples(data)))
 
 
 def test_an_unreadable_image_costs_its_row(predictor, data):

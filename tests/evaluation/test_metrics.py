@@ -124,6 +124,8 @@ def test_one_class_is_nan_without_a_warning(metric, labels):
         ([0, math.nan], [0.1, 0.2], "only 0 and 1, got nan"),
         ([0, -1], [0.1, 0.2], "only 0 and 1, got -1"),
         (["good", "bad"], [0.1, 0.2], "labels: expected an array of numbers, got dtype"),
+        ([0, 1], np.ma.array([0.1, 0.2], mask=[0, 1]), "scores: .*masked array.*fill it first"),
+        (np.array([[0, 1]]).view(np.matrix), [[0.1, 0.2]], "labels: .* got a matrix"),
         ([0, 1], [0.1, None], "scores: expected an array of numbers, got dtype object"),
         ([0, 1], [[0.1], [0.2, 0.3]], "scores: expected an array of numbers, got"),
     ],

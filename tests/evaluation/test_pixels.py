@@ -274,6 +274,8 @@ def test_bounded_refuses_values_out_of_range(value, dtype):
     ("maps", "mask", "text"),
     [
         (np.zeros((2, 3)), np.zeros((3, 2), bool), r"one shape \[h, w\], got \(2, 3\) and \(3, 2"),
+        (np.ma.array(np.zeros((2, 2))), np.zeros((2, 2), bool), "masked array.*fill it first"),
+        (np.zeros((2, 2)), np.zeros((2, 2), bool).view(np.matrix), "got a matrix"),
         (np.zeros(3), np.zeros(3, bool), r"one shape \[h, w\]"),
         (np.zeros((0, 3)), np.zeros((0, 3), bool), r"one shape \[h, w\]"),
         (np.zeros((2, 2)), np.zeros((2, 2), np.uint8), r"\(mask > 0\), got float64 and uint8"),

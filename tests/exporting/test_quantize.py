@@ -217,7 +217,7 @@ def test_calibration_images_that_are_gone_are_named_and_the_others_used(
         bundle.calibration, image_sha256=own, groups=("a", "b", "b"), group_by="folder"
     )
     bundle = save_calibration(bundle, grouped)
-    gone, moved, stays = (data / path for path in CALIBRATION)
+    gone, moved, _ = (data / path for path in CALIBRATION)
     gone.unlink()
     moved.rename(data / "renamed.png")  # known by its content
     done = quantize(bundle, data, "onnx", count=3)

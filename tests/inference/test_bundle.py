@@ -182,6 +182,7 @@ def test_a_model_of_before_there_was_a_consensus_has_none(folder):
     del calibration["consensus"]
     (folder / CALIBRATION).write_text(json.dumps(calibration), encoding="utf-8")
     assert load_bundle(folder).settings.model.consensus == 0
+    # What a user leaves out is as in the preset of today.
     assert Settings.from_dict(settings).model.consensus == 0.25
 
 

@@ -1,6 +1,8 @@
 """A whole qualification of a model whose answers can be worked out."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +10,9 @@ from PIL import Image
 
 import destseg
 from destseg.cli.main import main
+from destseg.data.files import sha256_of
+from destseg.errors import DataError
+from destseg.inference.bundle import LEARNED, load_bundle, save_calibration
 from destseg.qualification import nuisances
 from qualification.qualification_model import SIDE, off_level, save_model, write_good
 
@@ -163,3 +168,30 @@ def test_progress_ends_where_it_said(study):
     told = study[2]
     assert told[-1][0] == told[-1][1]
     assert len({total for _, total in told}) == 1
+
+
+def test_images_that_set_the_threshold_are_told(model, good):
+    bundle = load_bundle(model)
+    contents = [sha256_of(good / "1.png"), "0" * 64, "1" * 64]
+    save_calibration(bundle, replace(bundle.calibration, image_sha256=tuple(contents)))
+    found = destseg.qualify(model, good, trials=1)
+    assert any("1 of 5 good images set the threshold" in note for note in found.notes)
+    assert any("1.png" in note for note in found.notes)
+
+
+def test_images_that_were_learned_are_refused_for_their_own_reason(model, good, tmp_path):
+    manifest = json.loads((model / "manifest.json").read_text())
+    manifest["training"][LEARNED] = [sha256_of(good / "1.png")]
+    (model / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"1\.png.* better than it is"):
+        destseg.qualify(model, good, trials=1)
+    (good / "1.png").rename(tmp_path / "shot.png")
+    for shot in ("1/a.png", "1/b.png", "2/a.png", "2/b.png"):
+        (tmp_path / "repeats" / shot).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "shot.png", tmp_path / "repeats" / shot)
+    with pytest.raises(DataError, match=r"a\.png.* better than it is"):
+        destseg.qualify(model, good, trials=1, repeats=tmp_path / "repeats")
+    (tmp_path / "data/train").mkdir(parents=True)
+    good.rename(tmp_path / "data/train/good")
+    with pytest.raises(DataError, match=r"train/\. .* better than it is"):
+        destseg.qualify(model, tmp_path / "data/train/good", trials=1)

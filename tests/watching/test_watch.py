@@ -1,11 +1,13 @@
 """One second is one look; a file settles in 2 and is given up after 20."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+import destseg
 from destseg.errors import DataError, SettingsError
 from destseg.inference.result import Failure
 from destseg.watching.moving import Mover
@@ -52,6 +54,26 @@ def test_an_image_gives_what_the_predictor_says_of_it_and_what_it_was(line):
         assert abs(inspected - datetime.now(UTC)) < timedelta(minutes=1)
     assert line.said == []
     assert line.run(end=20) == rows  # after a restart nothing is new
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_watch_may_be_asked_and_closed_in_any_thread(tmp_path, kind):
+    for name in ("a.png", "b.png"):
+        drop(tmp_path / "in" / name, 20)
+    output, move = tmp_path / f"results.{kind}", tmp_path / "done"
+    watch = destseg.watch(make_predictor(), tmp_path / "in", output, move=move, settle=0)
+
+    def elsewhere(call):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(call).result(60)
+
+    first, second = (Path(elsewhere(lambda: next(watch)).path).name for _ in range(2))
+    assert {first, second} == {"a.png", "b.png"}
+    elsewhere(watch.close)
+    # Nothing is held any more.
+    again = destseg.watch(make_predictor(), tmp_path / "in", output, move=move, settle=0, once=True)
+    assert list(again) == []
+    assert len(lines_of(output)) == 2
 
 
 def test_images_that_come_later_are_seen_when_they_have_settled(line):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from destseg.config import Settings, changed_settings, read_yaml
+from destseg.config import Settings, changed_settings, read_yaml, recorded_yaml
 from destseg.data.contents import contents_of, fingerprint
 from destseg.data.folders import folders_in
 from destseg.data.lists import some
@@ -205,7 +205,7 @@ def require_same_runs(jobs: Iterable[TrainingJob]) -> None:
         harmless = HARMLESS_WHEN_FINISHED if (job.folder / MANIFEST).is_file() else HARMLESS
         then, now = (
             settled_size(settings, job.category.data)
-            for settings in (Settings.from_yaml(written), job.settings)
+            for settings in (recorded_yaml(written), job.settings)
         )
         changed = changed_settings(then, now, harmless)
         if changed:

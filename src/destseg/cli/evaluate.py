@@ -28,7 +28,8 @@ Maps and masks are compared at the model's size.
 
 Image metrics need no masks: they are of all images that can be read, pixel metrics of those that
 are good or have a mask; both numbers are shown.  Images that cannot be read are left out and named,
-and the exit code is 1.
+and the exit code is 1.  Images that the model learned from, whatever they are called, are left out
+and named too: figures of them would flatter.
 """
 
 EPILOG = """examples:
@@ -142,6 +143,7 @@ def decision_lines(evaluation: Evaluation) -> list[str]:
     """Return what the threshold made of the images, in sentences."""
     told_for = f" {evaluation.guaranteed_for}" if evaluation.guaranteed_for else ""
     return [
+        *(f"note: {note}" for note in evaluation.notes),
         f"threshold {evaluation.threshold:.4f}, fitted on calibration images to at most "
         f"{evaluation.guaranteed_false_alarm_rate:.1%} false alarms{told_for}:",
         f"  false alarms {_rate(evaluation.false_alarms)}",

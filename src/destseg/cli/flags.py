@@ -19,6 +19,7 @@ from destseg.config import (
     Settings,
     field_types,
     flag,
+    recorded_yaml,
     settings_fields,
 )
 
@@ -97,7 +98,7 @@ def base_settings(arguments: Sequence[str], fallback: Path | None = None) -> Set
         return Settings.from_yaml(found.settings)
     if found.preset:
         return Settings.from_preset(found.preset)
-    return Settings.from_yaml(fallback) if fallback and fallback.is_file() else Settings()
+    return recorded_yaml(fallback) if fallback and fallback.is_file() else Settings()
 
 
 def add_settings_flags(

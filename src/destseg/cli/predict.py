@@ -51,10 +51,11 @@ def run(words: list[str]) -> int:
     parsed = parser.parse_args(words)
 
     from destseg.cli.progress import track
+    from destseg.data.paths import expanded
     from destseg.data.sources import named_images
     from destseg.interruption import Interruption
 
-    named = list(named_images(map(Path, parsed.images)))
+    named = list(named_images(map(expanded, parsed.images)))
     _require_outputs(parsed, named)
     predictor = destseg.load(parsed.bundle, **runtime_options(parsed), batch_size=parsed.batch_size)
     failed = not_drawn = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from destseg.config import DataSettings
 from destseg.data.depth import depth_note, is_dim
+from destseg.data.files import FileState, require_same, states_of
 from destseg.data.images import read_many, read_with, resize_for_model
 from destseg.errors import DataError, ImageError
 
@@ -25,8 +26,15 @@ class GoodImages:
         paths: the readable images, in the order given.
         unreadable: those left out.
 
+    Args:
+        paths: of the images.
+        settings: how they are read.
+        on_progress: called with how many are read.
+        states: of the files when their content was looked at; ``None`` looks now.
+
     Raises:
         DataError: if images cannot be read and ``skip_unreadable`` is off; lists them all.
+        ImageError: at a later use, if an image that is read again is another file by now.
     """
 
     def __init__(
@@ -34,7 +42,10 @@ class GoodImages:
         paths: Sequence[Path],
         settings: DataSettings,
         on_progress: Callable[[int], None] = lambda _: None,
+        states: Mapping[Path, FileState | None] | None = None,
     ) -> None:
+        # Before anything is read: what is read at each use must be what was checked.
+        self._states = states_of(paths) if states is None else states
         room = settings.cache_gib * 2**30
         self._settings = settings
         self.paths: list[Path] = []
@@ -90,7 +101,9 @@ class GoodImages:
         """Return one image, uint8 RGB [h, w, 3], as ``resize_for_model`` gives it."""
         if index < len(self._cached):
             return self._cached[index]
-        return resize_for_model(read_with(self.paths[index], self._settings), self._settings)
+        image = read_with(self.paths[index], self._settings)
+        require_same(self.paths[index], self._states[self.paths[index]])
+        return resize_for_model(image, self._settings)
 
     def _for_model(
         self, path: Path, image: NDArray[np.uint8] | ImageError
@@ -98,6 +111,7 @@ class GoodImages:
         if isinstance(image, ImageError):
             return image
         try:
+            require_same(path, self._states[path])
             return resize_for_model(image, self._settings)
         except ImageError as error:
             return ImageError(path, error.reason)

@@ -7,7 +7,9 @@ import hashlib
 import os
 import secrets
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from destseg.data.paths import shown
 from destseg.errors import DataError, ImageError
@@ -38,6 +40,42 @@ def sha256_of_image(path: Path) -> str:
         raise ImageError(
             path, f"expected an image that can be read, got: {error.strerror}"
         ) from error
+
+
+class FileState(NamedTuple):
+    """What of a file changes when it is written anew: its size, and when that was."""
+
+    size: int
+    mtime_ns: int
+
+
+def state_of(path: Path) -> FileState | None:
+    """Return the state of a file; ``None`` where it cannot be looked at."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return FileState(about.st_size, about.st_mtime_ns)
+
+
+def states_of(paths: Iterable[Path]) -> dict[Path, FileState | None]:
+    """Return the states of files, to ask later whether they are still what they were."""
+    return {path: state_of(path) for path in paths}
+
+
+def require_same(path: Path, before: FileState | None) -> None:
+    """Refuse an image that was read, if it is not the file any more that was looked at before.
+
+    Raises:
+        ImageError: naming it.
+    """
+    if state_of(path) != before:
+        raise ImageError(
+            path,
+            "expected the image that was there when the run began, got a file that was written or "
+            "taken away since. Leave the images as they are while a training runs; put this one "
+            "back and go on with --resume, or begin anew with --overwrite.",
+        )
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:

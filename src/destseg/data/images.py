@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from destseg.config import DataSettings
+from destseg.data.arrays import beside_arrays
 from destseg.data.decoding import array_to_rgb, decode, pil_to_rgb
 from destseg.data.files import write_atomically
 from destseg.data.kinds import FORMATS
@@ -100,9 +101,11 @@ def as_image(image: object, *, bit_depth: int = DataSettings.bit_depth) -> NDArr
         uint8 [H, W, 3], RGB; the array itself where it is that already.
 
     Raises:
-        ImageError: another type, dtype or shape, a PIL image that cannot be decoded, or values
-            above ``bit_depth``.
+        ImageError: another type (a masked array or a matrix too), dtype or shape, a PIL image that
+            cannot be decoded, or values above ``bit_depth``.
     """
+    if (other := beside_arrays(image)) is not None:
+        raise ImageError("array", f"expected a uint8 or uint16 array, got {other}")
     if isinstance(image, np.ndarray):
         return array_to_rgb(image, bit_depth)
     if not isinstance(image, Image.Image):

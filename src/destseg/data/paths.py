@@ -14,12 +14,32 @@ import os
 from pathlib import Path
 from typing import TypeAlias
 
+from destseg.errors import DataError
+
 AnyPath: TypeAlias = str | os.PathLike[str]
 """A path as callers give it; ``~`` is the home folder."""
 
 
+def require_given(path: AnyPath) -> None:
+    """Refuse an empty text as a path: ``Path`` takes it for the current folder.
+
+    Raises:
+        DataError: if it is empty, as an unset variable of a shell is.
+    """
+    if not os.fspath(path):
+        raise DataError(
+            "expected a path, got an empty text. Give the path (a variable of the shell may be "
+            "unset), or . for the current folder."
+        )
+
+
 def expanded(path: AnyPath) -> Path:
-    """Return a path with ``~`` and ``~user`` replaced by the home folder, where there is one."""
+    """Return a path with ``~`` and ``~user`` replaced by the home folder, where there is one.
+
+    Raises:
+        DataError: if the path is empty.
+    """
+    require_given(path)
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's fails where there is none
 
 

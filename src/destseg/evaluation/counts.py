@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from destseg.data.arrays import beside_arrays
 from destseg.errors import DataError
 
 
@@ -138,6 +139,8 @@ def _checked(
 
 
 def _numbers(array: npt.ArrayLike, name: str) -> npt.NDArray[np.generic]:
+    if (other := beside_arrays(array)) is not None:
+        raise DataError(f"{name}: expected an array of numbers, got {other}")
     try:
         numbers = np.asarray(array)
     except ValueError as error:

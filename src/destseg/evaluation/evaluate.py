@@ -22,6 +22,7 @@ from destseg.errors import DataError, ImageError
 from destseg.evaluation.metrics import Curve, ImageMetrics, image_curves, image_metrics
 from destseg.evaluation.outcomes import Coverage, ImageRecord
 from destseg.evaluation.pixels import PixelCounts, PixelMetrics
+from destseg.evaluation.seen import require_some, without_learned
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure, Result
 from destseg.rate import Rate
@@ -64,6 +65,9 @@ class Evaluation:
         records: one an image, in the order given.
         curves: points of ``image_roc``, ``image_pr``, ``pixel_roc``, ``pixel_pr`` and
             ``pixel_pro``; empty where a class is absent.
+        learned: paths of images that the model learned from: they are left out of all this.
+        calibrated: paths of images that set the threshold; they are counted.
+        notes: what a reader should know first: which images these are.
     """
 
     image: ImageMetrics
@@ -77,6 +81,9 @@ class Evaluation:
     records: tuple[ImageRecord, ...]
     curves: Mapping[str, Curve]
     guaranteed_for: str = ""
+    learned: tuple[str, ...] = ()
+    calibrated: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def coverage(self) -> Coverage:
@@ -113,6 +120,9 @@ class Evaluation:
                 for each in self.defect_types
             },
             "failures": [{"path": record.path, "error": record.error} for record in self.failures],
+            "learned": list(self.learned),
+            "calibrated": list(self.calibrated),
+            "notes": list(self.notes),
         }
         plain: dict[str, Any] = _without_nan(values)
         return plain
@@ -124,6 +134,7 @@ def evaluate(
     *,
     exact: bool = True,
     on_image: OnImage | None = None,
+    on_progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Evaluation:
     """Return how well a predictor does on images whose defects are known.
 
@@ -133,21 +144,29 @@ def evaluate(
     What cannot be read costs its row: see ``Evaluation.failures``.  Files that the listing already
     shows to be unreadable are logged as a warning, all at once, before the first image.
 
+    What the model learned from, whatever it is called, is left out, and that is logged; so is which
+    images set its threshold.  Both are known by content: ``Evaluation.learned``, ``calibrated``.
+
     Args:
         predictor: the trained model.
         samples: test images with their defect type and, where there is one, their mask.
         exact: hold all maps for exact metrics; else bounded memory, metrics within 1e-4.
         on_image: called with each sample, its result and its mask at the map's size, ``None``
             where the mask is missing or unreadable; of an unreadable image with its failure.
+        on_progress: called after each image with how many are done and how many there are.
 
     Raises:
-        DataError: if there are no samples, or a label is unknown.
+        DataError: if there are no samples, a label is unknown, or the model learned from them all.
     """
     _check_labels(samples)
     _tell_unreadable(samples)
+    begun = time.perf_counter()
+    samples, seen = without_learned(predictor, samples)
+    require_some(samples, seen)
+    for note in seen.notes:
+        _log.warning("%s", note)
     counts = {name: PixelCounts.empty(exact=exact) for name in defect_types_of(samples)}
     records = []
-    begun = time.perf_counter()
     answers = predictor.stream(sample.path for sample in samples)
     for sample, answer in zip(samples, answers, strict=True):
         mask, error = _mask_for(predictor, sample, answer)
@@ -156,6 +175,7 @@ def evaluate(
         records.append(ImageRecord.of(str(sample.defect_type), answer, mask is not None, error))
         if on_image is not None:
             on_image(sample, answer, mask)
+        on_progress(len(records), len(samples))
     seconds = time.perf_counter() - begun
     together = PixelCounts.merged(counts.values())
     of_images = image_curves(*_labels_and_scores(records))
@@ -173,6 +193,9 @@ def evaluate(
         records=tuple(records),
         curves={f"image_{name}": curve for name, curve in of_images.items()}
         | {f"pixel_{name}": curve for name, curve in of_pixels.items()},
+        learned=seen.learned,
+        calibrated=seen.calibrated,
+        notes=seen.notes,
     )
 
 

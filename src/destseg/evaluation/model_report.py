@@ -29,7 +29,7 @@ def report_on(
     data: Path,
     predictor: Predictor,
     samples: Sequence[Sample],
-    on_image: Callable[[], None] = lambda: None,
+    on_progress: Callable[[int, int], object] = lambda *_: None,
 ) -> tuple[Evaluation, Report]:
     """Return how well a predictor does on labelled images, and the report that shows it.
 
@@ -37,7 +37,7 @@ def report_on(
         data: the data set, for its name.
         predictor: the trained model.
         samples: test images with their defect type and, where there is one, their mask.
-        on_image: called after each image.
+        on_progress: called after each image with how many are done and how many there are.
 
     Raises:
         DataError: as ``evaluate`` does.
@@ -53,9 +53,8 @@ def report_on(
                 image = read_image(sample.path, max_pixels=pixels, bit_depth=bit_depth)
                 drawn = mask if mask is not None and mask.any() else None
                 entries.append(make_entry(sample, answer, image, drawn))
-        on_image()
 
-    evaluation = evaluate(predictor, samples, on_image=keep)
+    evaluation = evaluate(predictor, samples, on_image=keep, on_progress=on_progress)
     return evaluation, build_report(data, predictor, evaluation, entries)
 
 
@@ -86,6 +85,7 @@ def build_report(
             "weights (SHA-256)": bundle.weights_sha256[:16],
             "threshold": calibration.set_by(),
             "measured": str(evaluation.coverage),
+            **({"note": " ".join(evaluation.notes)} if evaluation.notes else {}),
             **_known(bundle, calibration),
             **_left_out(evaluation.failures),
         },

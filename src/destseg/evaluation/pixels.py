@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from destseg.data.arrays import beside_arrays
 from destseg.errors import DataError
 from destseg.evaluation.metrics import Curve
 from destseg.evaluation.pixel_stores import BoundedStore, ExactStore, Store
@@ -266,6 +267,9 @@ class PixelCounts:
         return self.ranked().curves(points)
 
     def _checked(self, anomaly_map: npt.ArrayLike, mask: npt.ArrayLike) -> Pair:
+        for given in (anomaly_map, mask):
+            if (other := beside_arrays(given)) is not None:
+                raise DataError(f"map {self.maps}: expected a map and a mask, got {other}")
         scores, defective = np.asarray(anomaly_map), np.asarray(mask)
         if scores.ndim != 2 or scores.shape != defective.shape or not scores.size:
             raise DataError(

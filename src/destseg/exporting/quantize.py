@@ -28,6 +28,7 @@ from destseg.data.samples import (
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.evaluation.agreement import agreement
 from destseg.evaluation.evaluate import evaluate
+from destseg.evaluation.seen import without_learned
 from destseg.exporting.export import export as export_fp32
 from destseg.exporting.int8 import SCOPES, good_and_anomalous, quantized
 from destseg.fields import EACH_IMAGE
@@ -144,7 +145,8 @@ def quantize(
             }
             if test_folder(data) is not None:
                 on_step("comparing it with fp32 on the labelled images")
-                facts["labelled"] = _labelled(before, after, data, max_drop)
+                if (labelled := _labelled(before, after, data, max_drop)) is not None:
+                    facts["labelled"] = labelled
             facts["milliseconds"] = _milliseconds(before, after, made)
         return save_export(bundle, f"{to}-int8", files, facts, calibration)
     raise BundleError(
@@ -289,8 +291,11 @@ def _calibrated(
 
 def _labelled(
     before: Predictor, after: Predictor, data: str | Path, max_drop: float
-) -> dict[str, Any]:
-    samples = test_samples(data)
+) -> dict[str, Any] | None:
+    """Compare both on labelled images that nothing was learned from; ``None`` if there are none."""
+    samples, _ = without_learned(before, test_samples(data))
+    if not samples:
+        return None
     results = [evaluate(predictor, samples) for predictor in (before, after)]
     image_auroc = tuple(result.image.auroc for result in results)
     pixel_ap = tuple(result.pixel.ap for result in results)

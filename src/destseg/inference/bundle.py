@@ -16,7 +16,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 import destseg
-from destseg.config import Settings
+from destseg.config import Settings, recorded
 from destseg.data.files import write_atomically
 from destseg.data.roi import Roi
 from destseg.errors import BundleError, DataError, SettingsError
@@ -95,14 +95,17 @@ def save_bundle(
     weights: Mapping[str, NDArray[Any]],
     training: Mapping[str, Any],
     roi: Roi | None = None,
+    *,
+    keep_calibration: bool = False,
 ) -> Bundle:
     """Write manifest, weights and region; the calibration follows with ``save_calibration``.
 
     The manifest, which names the weights' hash, comes last: an interruption leaves a folder that
-    is refused, never one that mixes old and new.
+    is refused, never one that mixes old and new.  Calibrations that lie there are of other weights
+    and go, unless ``keep_calibration`` says that they are of these.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    content = safetensors.numpy.save({k: np.asarray(v, order="C") for k, v in weights.items()})
+    content = _content(weights)
     region = None if roi is None else roi.to_png()
     bundle = Bundle(
         folder=folder,
@@ -113,7 +116,7 @@ def save_bundle(
         roi_sha256=None if region is None else hashlib.sha256(region).hexdigest(),
     )
     (folder / MANIFEST).unlink(missing_ok=True)
-    for old in (folder / CALIBRATION, *folder.glob(KEPT)):
+    for old in () if keep_calibration else (folder / CALIBRATION, *folder.glob(KEPT)):
         old.unlink(missing_ok=True)
     write_atomically(folder / WEIGHTS, content)
     if region is None:
@@ -131,6 +134,15 @@ def save_bundle(
     }
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     return bundle
+
+
+def weights_sha256_of(weights: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 of the file that weights are, or would be, saved in."""
+    return hashlib.sha256(_content(weights)).hexdigest()
+
+
+def _content(weights: Mapping[str, NDArray[Any]]) -> bytes:
+    return safetensors.numpy.save({k: np.asarray(v, order="C") for k, v in weights.items()})
 
 
 def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
@@ -170,11 +182,6 @@ def read_calibration(path: Path, bundle: Bundle, weights_sha256: str) -> Calibra
     return calibration
 
 
-def _with_what_was(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model's settings with what its map was before there was a setting for it."""
-    return {**settings, "model": {"consensus": 0.0, **settings["model"]}}
-
-
 def own_files(folder: str | Path) -> list[Path]:
     """Return what makes a bundle, there or not: nothing else may be written over it."""
     folder = Path(folder)
@@ -199,7 +206,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             )
         bundle = Bundle(
             folder=folder,
-            settings=Settings.from_dict(_with_what_was(manifest["settings"])),
+            settings=recorded(manifest["settings"]),
             weights_sha256=manifest["weights_sha256"],
             calibration=None,
             training={**manifest["training"]},

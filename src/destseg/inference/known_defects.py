@@ -82,10 +82,14 @@ class KnownDefects:
         total = Rate(sum(r.count for r in missed.values()), sum(r.total for r in missed.values()))
         learned = sum(each.learned for each in self.defects)
         if not total.total:
+            # What the model has learned that it goes on from can be left out no more.
+            goes_on = any(each.found_before is not None for each in self.defects)
+            anew = "train anew, without --from, with" if goes_on else "train with"
+            new = "new " if goes_on else ""
             return [
                 f"all {learned} known defects were learned, so how many like them would be missed "
-                "is not known: give at least 4 images with masks of a type, and a part is not "
-                "learned but measured, or train with --cross-fit 2"
+                f"is not known: give at least 4 {new}images with masks of a type, and a part is "
+                f"not learned but measured, or {anew} --cross-fit 2"
             ]
         all_learned = sorted({each.defect_type for each in self.defects} - set(missed))
         lines = [f"of known defects that were not learned, missed: {_worded(total)}"]

@@ -29,6 +29,7 @@ from destseg.inference.predictor import Predictor
 from destseg.model_folder import CALIBRATION, KEPT
 
 FP32 = "fp32"
+TOO_LOW = "Images that the model was trained on would set the threshold too low."
 
 
 @dataclass(frozen=True)
@@ -210,21 +211,30 @@ def _folders(bundle: Bundle, forms: Mapping[str, Export]) -> dict[str, Path]:
     return {"": bundle.folder} | {name: form.folder for name, form in forms.items()}
 
 
-def new_good_images(source: Path) -> list[Path]:
+def new_good_images(source: Path, why: str = TOO_LOW) -> list[Path]:
     """Return the good images of a folder, list or file that a model was not trained on.
+
+    Args:
+        source: where they are.
+        why: those that it was trained on may not be.
 
     Raises:
         DataError: if there are none, some may not be good, or they were there to train on.
     """
-    _refuse_training(source, training_folder(source))
+    _refuse_training(source, training_folder(source), why)
     paths = [sample.path for sample in good_samples(source)]
     for path in paths if source.is_file() else ():
-        _refuse_training(source, training_folder(path))
+        _refuse_training(source, training_folder(path), why)
     return paths
 
 
-def require_not_learned(bundle: Bundle, good: Sequence[Path]) -> list[str]:
+def require_not_learned(bundle: Bundle, good: Sequence[Path], why: str = TOO_LOW) -> list[str]:
     """Refuse images that a model has learned from, whatever they are called; return all SHA-256.
+
+    Args:
+        bundle: the model.
+        good: the images.
+        why: such images may not be.
 
     Raises:
         DataError: naming them.
@@ -239,18 +249,17 @@ def require_not_learned(bundle: Bundle, good: Sequence[Path]) -> list[str]:
     if seen:
         raise DataError(
             f"expected good images that the model was not trained on, got {len(seen)} of "
-            f"{len(good)} that it was: {some(seen)}. They would set the threshold too low. Give "
-            "others."
+            f"{len(good)} that it was: {some(seen)}. {why} Give others."
         )
     return contents
 
 
-def _refuse_training(source: Path, trained_on: Path | None) -> None:
+def _refuse_training(source: Path, trained_on: Path | None, why: str) -> None:
     if trained_on is not None:
         raise DataError(
-            f"{source}: expected new images of good parts, got those of {trained_on}/: images "
-            "that the model was trained on would set the threshold too low. Give a folder of "
-            "others; if nothing was trained on these, give that folder another name."
+            f"{source}: expected new images of good parts, got those of {trained_on}/. "
+            f"{why} Give a folder of others; if nothing was trained on these, give that folder "
+            "another name."
         )
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from destseg.config import DataSettings
 from destseg.data.images import as_image, decode_image, read_image
 from destseg.data.lists import LIST_SUFFIXES
+from destseg.data.paths import require_given
 from destseg.data.sources import source_images
 from destseg.errors import ImageError
 
@@ -59,12 +60,14 @@ def several(images: Images) -> Iterable[ImageLike] | None:
     """Return the images that something stands for; ``None`` where it is one image itself.
 
     Raises:
-        DataError: if a folder or a list has no images, or a tensor cannot be copied.
+        DataError: if a folder or a list has no images, or a path is empty, or a tensor cannot be
+            copied.
     """
     # In this order, as to ask for a tensor or an open file takes longer than all else here.
     if isinstance(images, list | tuple):
         return images
     if isinstance(images, str | os.PathLike):
+        require_given(images)
         path = Path(_expanded(images))
         many = path.is_dir() or path.suffix.lower() in LIST_SUFFIXES
         return source_images(path) if many else None

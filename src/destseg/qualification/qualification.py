@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 from collections.abc import Callable, Sequence
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 import destseg
 from destseg.data.choice import evenly
-from destseg.data.files import sha256_of_image
+from destseg.data.files import sha256_of, sha256_of_image
 from destseg.data.images import read_with
+from destseg.data.lists import some
 from destseg.errors import DataError, SettingsError
 from destseg.inference.predictor import Predictor
 from destseg.qualification.blind_spots import BlindSpots, fields_of, find_blind_spots
@@ -249,7 +251,7 @@ def measure(
         tolerances=tolerances,
         repeatability=repeatability,
         gauge=gauge,
-        notes=tuple(_notes(predictor, good, plan, sizes, found)),
+        notes=tuple(_notes(predictor, good, chosen, plan, sizes, found)),
         failures=tuple((each.path, each.error.reason) for each in good.unreadable),
         typical=read_with(good.paths[middle], data),
     )
@@ -301,11 +303,17 @@ def _shots(plan: Plan) -> int:
 def _notes(
     predictor: Predictor,
     good: Good,
+    chosen: Sequence[Path],
     plan: Plan,
     sizes: Sequence[float],
     found: Sequence[FamilyDetection],
 ) -> list[str]:
     notes = []
+    if set_it := _that_calibrated(predictor, chosen):
+        notes.append(
+            f"{len(set_it)} of {len(chosen)} good images set the threshold, so that few of them "
+            f"can be false alarms: {some(set_it)}. To test the threshold give others."
+        )
     count = len(good.paths)
     if count < _FEW:
         notes.append(
@@ -341,6 +349,17 @@ def _notes(
             "the part too where the image shows more than the part."
         )
     return notes
+
+
+def _that_calibrated(predictor: Predictor, paths: Sequence[Path]) -> list[str]:
+    """Return those of the images, known by content, that set the threshold."""
+    known = frozenset(predictor.calibration.image_sha256 or ())
+    found = []
+    for path in paths if known else ():
+        with contextlib.suppress(OSError):  # one that cannot be read is told elsewhere
+            if sha256_of(path) in known:
+                found.append(path.name)
+    return found
 
 
 def _rises(values: Sequence[float]) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from destseg.data.drawing import levels_of
 from destseg.data.images import encode_image
 from destseg.inference.result import Failure, Result
+from destseg.serving.media import wants
 from destseg.serving.problems import Problem
 from destseg.serving.requests import Service, Visit
 from destseg.serving.schemas import Inspection, ModelList, problem_body
@@ -89,7 +90,8 @@ async def _answer(service: Service, visit: Visit, request: Request, heatmap: boo
     if isinstance(result, Failure):
         raise Problem(422, result.error.reason)
     service.telemetry.result(visit.model.name, result)
-    if "image/png" in request.headers.get("Accept", ""):
+    accept = ", ".join(request.headers.getlist("Accept"))
+    if wants(accept, "image/png", "application/json"):
         drawn = await anyio.to_thread.run_sync(_drawn, content, result)
         return Response(drawn, media_type="image/png")
     said = {

@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from destseg.errors import DestsegError, SettingsError
 from destseg.inference.predictor import ImageLike
 from destseg.serving.batching import Answer, DeadlinePassed, QueueFull
+from destseg.serving.media import type_of
 from destseg.serving.models import Model, Models
 from destseg.serving.problems import Problem, broken, hung_up, no_room, too_large, too_late
 from destseg.serving.telemetry import Telemetry
@@ -140,8 +141,7 @@ class Visit:
             Problem: 413, 422 or 504.
         """
         body = await self.body()
-        kind = self._request.headers.get("Content-Type", "")
-        if not kind.startswith("multipart/form-data"):
+        if type_of(self._request.headers.get("Content-Type", "")) != "multipart/form-data":
             if not body:
                 raise Problem(
                     422, "expected the bytes of an image or a form with the field image, got none"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,13 +72,16 @@ def read_request(body: bytes, header_length: str | None) -> InferRequest:
         size = _parameters(tensor).get("binary_data_size")
         if size is None:
             raw = None
-        elif isinstance(size, int) and 0 <= size <= len(rest):
+        elif type(size) is int and 0 <= size <= len(rest):
             raw, rest = rest[:size], rest[size:]
         else:
             raise TensorError(
                 f"binary_data_size: expected at most {len(rest)} bytes, got {size!r:.80}"
             )
-        inputs[str(tensor.get("name"))] = _values(tensor, raw)
+        name = str(tensor.get("name"))
+        if name in inputs:
+            raise TensorError(f"inputs: expected each once, got {name!r:.80} twice")
+        inputs[name] = _values(tensor, raw)
     if len(rest):
         raise TensorError(f"expected no bytes behind the last tensor, got {len(rest)}")
     wanted = _objects(said, "outputs")
@@ -135,18 +139,27 @@ def _parameters(said: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _binary(said: Mapping[str, Any], wanted: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
-    rule = bool(_parameters(said).get("binary_data_output", False))
-    asked = {str(each.get("name")): bool(_parameters(each).get("binary_data")) for each in wanted}
-    return {"": rule, **asked}
+    asked = {str(each.get("name")): _switch(each, "binary_data") for each in wanted}
+    return {"": _switch(said, "binary_data_output"), **asked}
+
+
+def _switch(said: Mapping[str, Any], name: str) -> bool:
+    value = _parameters(said).get(name)
+    if value is not None and not isinstance(value, bool):
+        raise TensorError(f"{name}: expected true or false, got {value!r:.80}")
+    return bool(value)
 
 
 def _values(tensor: Mapping[str, Any], raw: memoryview | None) -> NDArray[np.generic] | list[bytes]:
     name, kind, shape = tensor.get("name"), tensor.get("datatype"), tensor.get("shape")
-    if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise TensorError(f"{name!r:.80}: expected a shape of whole numbers, got {shape!r:.80}")
     try:
         if kind == "BYTES":
-            return _texts(tensor.get("data")) if raw is None else _strings(raw)
+            found = _texts(tensor.get("data")) if raw is None else _strings(raw)
+            if len(found) != math.prod(shape):
+                raise ValueError(f"{len(found)} of them")
+            return found
         dtype = np.dtype(DATATYPES[str(kind)])
         if raw is None:
             return _numbers(tensor.get("data"), dtype).reshape(shape)

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from destseg.config import changed_settings, recorded
 from destseg.data.defects import Defect
 from destseg.errors import TrainingError
+from destseg.fields import HARMLESS
 from destseg.inference.bundle import save_bundle
 from destseg.model.destseg import DeSTSeg
 from destseg.model_folder import CHECKPOINT, FOLD
@@ -90,5 +92,5 @@ def _state(path: Path, learning: Learning) -> Checkpoint | None:
     except TrainingError as error:  # minutes are lost, not the run
         learning.log.say(f"note: this fold begins anew: {error}")
         return None
-    own = (learning.settings.to_dict(), learning.source.sha256)
-    return saved if (saved.settings, saved.data_sha256) == own else None
+    changed = changed_settings(recorded(saved.settings), learning.settings, HARMLESS)
+    return saved if not changed and saved.data_sha256 == learning.source.sha256 else None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from destseg.config import Settings
 from destseg.data.contents import contents_of, each_once, fingerprint, name_in, root_of
 from destseg.data.decoded import GoodImages
 from destseg.data.defects import fingerprint_of
+from destseg.data.files import FileState, states_of
 from destseg.data.groups import group_names
 from destseg.data.roi import Roi
 from destseg.data.samples import Sample, good_samples, split_calibration
@@ -32,6 +33,7 @@ class GoodParts:
         roi: what of them is inspected; ``None`` is all.
         sha256: of all that the run learns from, as ``run_fingerprint`` gives it.
         contents: SHA-256 of each image to train on.
+        states: of all files when their content was looked at.
     """
 
     root: Path
@@ -41,6 +43,7 @@ class GoodParts:
     roi: Roi | None = None
     sha256: str = ""
     contents: frozenset[str] = frozenset()
+    states: Mapping[Path, FileState | None] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -64,12 +67,14 @@ class GoodParts:
         wanted = settings.data
         if shape := typical_shape([sample.path for sample in samples]):
             log.say(shrinking_note(shape, wanted), image_size=wanted.size)
+        states = states_of(sample.path for sample in samples)
         contents = contents_of(samples)
         log.say(f"checking {len(samples)} images in {data}", images=len(samples))
         images = GoodImages(
             [sample.path for sample in samples],
             wanted,
             on_progress=lambda done: log.count(done, len(samples), "checked images"),
+            states=states,
         )
         for error in images.unreadable:
             log.say(f"left out: {error}", unreadable=error.path)
@@ -126,6 +131,7 @@ class GoodParts:
             roi=roi,
             sha256=run_fingerprint(fingerprint(data, contents), defects, ancestor),
             contents=frozenset(contents[sample.path] for sample in training),
+            states=states,
         )
 
     def names(self, paths: list[Path]) -> list[str]:

@@ -97,7 +97,7 @@ class KnownParts:
 
         What the model learned that the run goes on from is not there: no model forgets it.
         """
-        kept = {each.defect_type for each in self.measured if each.mask is not None}
+        kept = self._kept()
         few: dict[str, list[Defect]] = {}
         for each in sorted(self.learned, key=lambda defect: (defect.defect_type, defect.sha256)):
             if each.defect_type not in kept and each.sha256 not in self.known_before:
@@ -112,6 +112,10 @@ class KnownParts:
         """
         ordered = [each for of_type in self.few().values() for each in of_type]
         return [fold for number in range(count) if (fold := ordered[number::count])]
+
+    def _kept(self) -> set[str]:
+        """Return the types of which some with a mask are kept from learning."""
+        return {each.defect_type for each in self.measured if each.mask is not None}
 
     def _tell(self, log: TrainingLog, folds: int) -> None:
         counts = self.counts()
@@ -135,9 +139,17 @@ class KnownParts:
                 "measure it, let the heads learn twice more: --cross-fit 2."
             )
         if folds and not few:
+            known = [name for name in counts_by_type(self.learned) if name not in self._kept()]
             log.say(
-                f"note: --cross-fit has nothing to do: it is for types with fewer than {MEASURED} "
-                "images with a mask, and no model learned any of these before."
+                "note: --cross-fit has nothing to do: "
+                + (
+                    f"the model of --from has learned all of {some(known)}, and no model forgets. "
+                    "To measure how many like them would be missed, give new ones, or train anew "
+                    "without --from."
+                    if known
+                    else f"it is for types with fewer than {MEASURED} images with a mask, and "
+                    "there are none."
+                )
             )
 
 

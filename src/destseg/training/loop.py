@@ -69,7 +69,7 @@ def run_phase(
         log: where it is reported.
         start: ``START`` or where a saved state stood.
         save: writes a state; called at intervals, before stopping for a signal, and at the end.
-        interruption: asked after each step.
+        interruption: asked after each step, and at the end.
         on_step: called with the steps that are done, after each.
 
     Raises:
@@ -147,13 +147,22 @@ def run_phase(
                         raise
                     logger.warning("training goes on, but its state could not be saved: %s", error)
             if stopped is not None:
-                raise TrainingInterrupted(
-                    stopped,
-                    f"stopped by {signal.Signals(stopped).name} after step {done} of "
-                    f"{phase.steps} of phase {phase.name}; the state is saved. "
-                    "Go on with the same command and --resume.",
-                )
+                raise _interrupted(stopped, phase, done, log)
     log.end_phase()
+    # One that came with the last step: nothing else would look at it before the model is saved,
+    # or before another hour of folds.
+    if (late := any_of_all(interruption.signal, device)) is not None:
+        save(state(phase.steps))
+        raise _interrupted(late, phase, phase.steps, log)
+
+
+def _interrupted(number: int, phase: Phase, done: int, log: TrainingLog) -> TrainingInterrupted:
+    fold = "" if log.fold is None else f" of fold {log.fold}"
+    return TrainingInterrupted(
+        number,
+        f"stopped by {signal.Signals(number).name} after step {done} of {phase.steps} of phase "
+        f"{phase.name}{fold}; the state is saved. Go on with the same command and --resume.",
+    )
 
 
 def _require_finite(phase: Phase, done: int) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from destseg.config import Settings, changed_settings
+from destseg.config import Settings, changed_settings, recorded
 from destseg.data.contents import contents_of, fingerprint
 from destseg.data.files import write_atomically
 from destseg.data.labelled import files_of
 from destseg.data.lists import some
+from destseg.data.lock import LockError, hold
 from destseg.data.outputs import require_apart, require_folder
 from destseg.data.roi import Roi, read_roi
 from destseg.data.samples import Sample, good_samples
@@ -23,6 +25,7 @@ from destseg.inference.bundle import Bundle, load_bundle
 from destseg.model_folder import (
     CALIBRATION,
     CHECKPOINT,
+    LOCK,
     MANIFEST,
     ROI,
     SETTINGS,
@@ -33,6 +36,45 @@ from destseg.model_folder import (
 )
 from destseg.training.checkpoint import Checkpoint, load_checkpoint
 from destseg.training.good_parts import GoodParts, run_fingerprint
+from destseg.training.processes import rank
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[Callable[[], None]]:
+    """Give what keeps other trainings out of a folder until the end, once it is there.
+
+    A training that was killed keeps nobody out.  Where the system has no locks, or the folder may
+    not be written to, nobody is kept out either.
+
+    Raises:
+        TrainingError: when it is called, if another training is running in the folder.
+    """
+    with contextlib.ExitStack() as stack:
+        held: list[bool] = []
+
+        def take() -> None:
+            if held or rank() != 0 or not folder.is_dir():  # of several processes one writes
+                return
+            taken = (
+                f"{folder}: expected to be the only training that writes there, got another one "
+                "that is running. Wait for its end or stop it, or choose another --output."
+            )
+            try:
+                lock = hold(folder / LOCK, taken)
+            except LockError:
+                return
+            except DataError as error:
+                raise TrainingError(str(error)) from error
+            held.append(True)
+            stack.callback(lock.close)
+            stack.callback(_remove, folder / LOCK)  # before: whoever comes next makes its own
+
+        yield take
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | None:
@@ -48,9 +90,7 @@ def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | 
     if resume:
         # The state is removed only after the calibration, the last file, is written.
         return load_checkpoint(folder / CHECKPOINT) if begun or not finished else None
-    if not left_by_training(folder):
-        _refuse_files_of_others(folder)
-    if not overwrite and (finished or begun):
+    if not overwrite and (finished or begun) and left_by_training(folder):
         what = "an unfinished run" if begun else "a trained model"
         way = "go on with --resume, or " if begun else ""
         raise TrainingError(
@@ -60,7 +100,12 @@ def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | 
     return None
 
 
-def _refuse_files_of_others(folder: Path) -> None:
+def refuse_files_of_others(folder: Path) -> None:
+    """Refuse a folder in which a new run would replace files that no training left.
+
+    Raises:
+        TrainingError: naming them.
+    """
     others = [place for place in _places(folder) if not left_by_training(place)]
     files = [place / name for place in others for name in WRITTEN_BY_TRAINING]
     # An empty file may be the log of a run that ended at once, and is no loss.
@@ -157,7 +202,7 @@ def settled(settings: Settings | None, saved: Checkpoint | None, data: str | Pat
         TrainingError: naming the settings that a resumed run cannot change.
         DataError: if the good images cannot be found.
     """
-    earlier = None if saved is None else Settings.from_dict(saved.settings)
+    earlier = None if saved is None else recorded(saved.settings)
     if settings is None and earlier is not None:
         return earlier
     settings = settled_size(settings or Settings.from_preset("fast"), data)

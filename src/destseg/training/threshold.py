@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from destseg.data.files import require_same
 from destseg.data.groups import one_day
 from destseg.inference.backends import Runtime, open_backend
 from destseg.inference.bundle import Bundle, save_calibration
@@ -15,7 +16,11 @@ from destseg.training.good_parts import GoodParts
 
 
 def calibrated(bundle: Bundle, source: GoodParts, device: str) -> Predictor:
-    """Fit the threshold with the finished predictor, so that it means what will be measured."""
+    """Fit the threshold with the finished predictor, so that it means what will be measured.
+
+    Raises:
+        ImageError: if an image cannot be read, or is another than when the run began.
+    """
     runtime = Runtime(backend="torch", device=device)
     backend = open_backend(bundle, runtime)
     paths = [sample.path for sample in source.calibration_images]
@@ -27,6 +32,8 @@ def calibrated(bundle: Bundle, source: GoodParts, device: str) -> Predictor:
         bundle.weights_sha256,
         groups=source.calibration_groups,
     )
+    for path in paths:  # what was put in its place may have been learned from
+        require_same(path, source.states[path])
     return Predictor(save_calibration(bundle, calibration), backend, runtime=runtime)
 
 

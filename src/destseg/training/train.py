@@ -10,11 +10,19 @@ from typing import Any
 import torch
 
 import destseg
-from destseg.config import Settings
+from destseg.config import Settings, changed_settings
 from destseg.data.defects import defect_samples
 from destseg.errors import BundleError, SettingsError
+from destseg.fields import HARMLESS_WHEN_FINISHED
 from destseg.inference.ancestor import TRAINED_ON, Ancestor
-from destseg.inference.bundle import LEARNED, Bundle, load_bundle, save_bundle, save_calibration
+from destseg.inference.bundle import (
+    LEARNED,
+    Bundle,
+    load_bundle,
+    save_bundle,
+    save_calibration,
+    weights_sha256_of,
+)
 from destseg.inference.known_defects import KnownDefects, save_known_defects
 from destseg.inference.predictor import Predictor, load
 from destseg.model.destseg import DeSTSeg
@@ -45,9 +53,11 @@ from destseg.training.processes import (
     world,
 )
 from destseg.training.run_folder import (
+    alone_in,
     make_folder,
     note_beginning,
     prepare_output,
+    refuse_files_of_others,
     region_of_interest,
     require_apart_from,
     require_same_images,
@@ -55,6 +65,9 @@ from destseg.training.run_folder import (
     settled,
 )
 from destseg.training.threshold import calibrated, warnings
+
+# Settings that no calibration hangs on.
+_NOT_CALIBRATED = HARMLESS_WHEN_FINISHED | {"cross_fit"}
 
 
 def train(
@@ -85,6 +98,37 @@ def train(
         accept_losses: keep the new model even if it loses a defect that the ancestor found.
     """
     folder = Path(output)
+    with alone_in(folder) as keep_others_out:
+        keep_others_out()
+        return _trained(
+            data,
+            folder,
+            settings,
+            keep_others_out,
+            resume=resume,
+            overwrite=overwrite,
+            quiet=quiet,
+            on_progress=on_progress,
+            defects=defects,
+            ancestor=ancestor,
+            accept_losses=accept_losses,
+        )
+
+
+def _trained(
+    data: str | Path,
+    folder: Path,
+    settings: Settings | None,
+    keep_others_out: Callable[[], None],
+    *,
+    resume: bool,
+    overwrite: bool,
+    quiet: bool,
+    on_progress: Callable[[int, int], object],
+    defects: Path | None,
+    ancestor: Ancestor | None,
+    accept_losses: bool,
+) -> Predictor:
     saved = prepare_output(folder, resume, overwrite)
     replaces = overwrite and left_by_training(folder)  # before this run's own log is there
     notes: list[str] = []
@@ -104,9 +148,14 @@ def train(
     require_apart_from(
         folder, data, settings, resume=saved is not None, defects=bad, ancestor=ancestor
     )
+    if not resume:
+        refuse_files_of_others(folder)
     main = rank() == 0  # of several processes the one that writes
     if main:
         make_folder(folder)
+        keep_others_out()
+        if not resume:  # another may have come and gone since it was looked at
+            prepare_output(folder, resume, overwrite)
     tensorboard = settings.training.tensorboard
     with (
         together(device),
@@ -203,10 +252,17 @@ def _finished(
     ancestor = learning.ancestor
     wanted = settings.training.device
     weights = weights_of(model)
+    # A run that was interrupted in its folds has been here, and may be calibrated anew since.
+    earlier = _saved_before(folder, weights_sha256_of(weights))
+    kept = earlier is not None and not changed_settings(earlier.settings, settings, _NOT_CALIBRATED)
 
     def save(where: Path) -> Bundle:
-        return save_bundle(where, settings, weights, facts, source.roi)
+        keep = kept and where == folder
+        return save_bundle(where, settings, weights, facts, source.roi, keep_calibration=keep)
 
+    if kept and ancestor is None:
+        predictor = load(save(folder).folder, backend="torch", device=wanted)
+        return predictor, measured(predictor, known)
     # Where no command takes it for a model until it is compared with its ancestor.
     place = folder if ancestor is None else folder / CANDIDATE
     predictor = calibrated(save(place), source, wanted)
@@ -214,21 +270,24 @@ def _finished(
         log.say(warning)
     if ancestor is None:
         return predictor, measured(predictor, known)
-    # A run that was interrupted in its folds has been through this.
-    accepted = accept_losses or _is_kept(folder, predictor.bundle.weights_sha256)
+    accepted = accept_losses or earlier is not None
     try:
         noted = guarded(predictor, ancestor, source, known, log, accept_losses=accepted)
-        save_calibration(save(folder), predictor.calibration)
+        saved = save(folder)
+        if not kept:
+            save_calibration(saved, predictor.calibration)
     finally:
         remove_unfinished(place)
     return load(folder, backend="torch", device=wanted), noted
 
 
-def _is_kept(folder: Path, weights_sha256: str) -> bool:
+def _saved_before(folder: Path, weights_sha256: str) -> Bundle | None:
+    """Return the model of these weights that a folder has already, if it has."""
     try:
-        return load_bundle(folder).weights_sha256 == weights_sha256
+        bundle = load_bundle(folder)
     except BundleError:  # none yet
-        return False
+        return None
+    return bundle if bundle.weights_sha256 == weights_sha256 else None
 
 
 def _facts(

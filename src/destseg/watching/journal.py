@@ -96,8 +96,8 @@ class Journal(abc.ABC):
 
     def close(self) -> None:
         """Let go of the file."""
-        self._close()
-        self._lock.close()
+        with contextlib.closing(self._lock):  # whatever becomes of the file
+            self._close()
 
     def _note(self, line: dict[str, Any], place: int) -> None:
         arrival = Arrival(line["file"], line["size"], line["mtime_ns"])
@@ -192,7 +192,10 @@ class Sqlite(Journal):
     """A row of the table ``results`` a result, each in a transaction of its own."""
 
     def _open(self) -> None:
-        self._database = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+        # One thread at a time uses it, but not always the same: a watch is an iterator.
+        self._database = sqlite3.connect(
+            self.path, timeout=60, isolation_level=None, check_same_thread=False
+        )
         try:
             self._prepare()
             rows = self._database.execute("SELECT id, file, size, mtime_ns, moved_to FROM results")

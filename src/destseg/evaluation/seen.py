@@ -1,0 +1,87 @@
+"""Which labelled images a model has seen before: what they say of it is too good."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from destseg.data.files import sha256_of
+from destseg.data.lists import some
+from destseg.data.samples import Sample
+from destseg.errors import DataError
+from destseg.inference.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The images among those to be measured that a model knows, by content, not by name.
+
+    Attributes:
+        learned: paths of those that it, or a model that it goes on from, learned from.
+        calibrated: paths of those that set its threshold.
+        given: how many images there are in all.
+    """
+
+    learned: tuple[str, ...]
+    calibrated: tuple[str, ...]
+    given: int
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures should know first; nothing where none was seen."""
+        notes = []
+        if self.learned:
+            notes.append(
+                f"left out {len(self.learned)} of {self.given} images that the model learned from, "
+                f"as figures of them would flatter: {some(self.learned)}. Give images that it has "
+                "not seen."
+            )
+        if self.calibrated:
+            notes.append(
+                f"{len(self.calibrated)} of {self.given} images set the threshold, so that few of "
+                f"them can be false alarms: {some(self.calibrated)}. To test the threshold give "
+                "others."
+            )
+        return tuple(notes)
+
+
+def without_learned(predictor: Predictor, samples: Sequence[Sample]) -> tuple[list[Sample], Seen]:
+    """Return the samples that a model has not learned from, and which it knows.
+
+    Files that cannot be read are kept: reading them says so.  Models of before do not say what
+    they learned; of these all are kept.
+    """
+    learned = predictor.bundle.learned_sha256
+    calibrated = frozenset(predictor.calibration.image_sha256 or ())
+    kept: list[Sample] = []
+    known: tuple[list[str], list[str]] = ([], [])
+    for sample in samples:
+        content = _content(sample) if learned or calibrated else None
+        if content in learned:
+            known[0].append(sample.path.as_posix())
+            continue
+        if content in calibrated:
+            known[1].append(sample.path.as_posix())
+        kept.append(sample)
+    return kept, Seen(tuple(known[0]), tuple(known[1]), len(samples))
+
+
+def require_some(kept: Sequence[Sample], seen: Seen) -> None:
+    """Refuse to measure a model on nothing but what it learned from.
+
+    Raises:
+        DataError: naming the images.
+    """
+    if not kept:
+        raise DataError(
+            f"expected images that the model has not learned from, got {seen.given} of which it "
+            f"learned from all: {some(seen.learned)}. Figures of them would say nothing of new "
+            "ones. Give others."
+        )
+
+
+def _content(sample: Sample) -> str | None:
+    try:
+        return sha256_of(sample.path)
+    except OSError:
+        return None
