@@ -228,7 +228,7 @@ def test_a_run_is_resumed_by_another_number_of_processes(
         @property
         def signal(self):
             Stop.asked += 1
-            return 15 if Stop.asked == 4 else None
+            return 15 if Stop.asked == 5 else None  # after three steps and the end of phase 1
 
         @signal.setter
         def signal(self, value):
