@@ -240,7 +240,7 @@ class _Images:
         try:
             if data not in self._now:
                 samples = good_samples(data, tell=lambda _: None)
-                self._now[data] = fingerprint(data, contents_of(samples))
+                self._now[data] = fingerprint(data, contents_of(each.path for each in samples))
         except DataError as error:
             return f"  {error}"
         if self._now[data] == then:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from destseg.data.files import sha256_of, sha256_of_image
@@ -49,14 +48,14 @@ def each_once(
     return list(first.values())
 
 
-def contents_of(samples: Sequence[Sample]) -> dict[Path, str]:
-    """Return the SHA-256 of each of a data set's images, or that it cannot be read."""
+def contents_of(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return the SHA-256 of each file, or that it cannot be read."""
     contents = {}
-    for sample in samples:
+    for path in paths:
         try:
-            contents[sample.path] = sha256_of(sample.path)
+            contents[path] = sha256_of(path)
         except OSError as error:
-            contents[sample.path] = f"unreadable: {error.strerror}"
+            contents[path] = f"unreadable: {error.strerror}"
     return contents
 
 
@@ -78,8 +77,8 @@ def fingerprint(data: str | Path, contents: Mapping[Path, str]) -> str:
 
 def test_fingerprint(samples: Sequence[Sample]) -> str:
     """Return the SHA-256 of labelled images: their types and contents and those of the masks."""
-    images = contents_of(samples)
-    masks = contents_of([replace(each, path=each.mask) for each in samples if each.mask])
+    images = contents_of(each.path for each in samples)
+    masks = contents_of(each.mask for each in samples if each.mask)
     lines = sorted(
         f"{each.defect_type}\0{images[each.path]}\0{masks[each.mask] if each.mask else ''}\n"
         for each in samples

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from destseg.data.files import sha256_of
+from destseg.data.contents import contents_of
 from destseg.data.lists import some
 from destseg.data.samples import Sample
 from destseg.errors import DataError
@@ -53,10 +53,11 @@ def without_learned(predictor: Predictor, samples: Sequence[Sample]) -> tuple[li
     """
     learned = predictor.bundle.learned_sha256
     calibrated = frozenset(predictor.calibration.image_sha256 or ())
+    contents = contents_of(each.path for each in samples) if learned or calibrated else {}
     kept: list[Sample] = []
     known: tuple[list[str], list[str]] = ([], [])
     for sample in samples:
-        content = _content(sample) if learned or calibrated else None
+        content = contents.get(sample.path)
         if content in learned:
             known[0].append(sample.path.as_posix())
             continue
@@ -78,10 +79,3 @@ def require_some(kept: Sequence[Sample], seen: Seen) -> None:
             f"learned from all: {some(seen.learned)}. Figures of them would say nothing of new "
             "ones. Give others."
         )
-
-
-def _content(sample: Sample) -> str | None:
-    try:
-        return sha256_of(sample.path)
-    except OSError:
-        return None

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from destseg.data.choice import evenly
-from destseg.data.contents import each_once, hashes_of
+from destseg.data.contents import each_once, hashes_of, root_of
 from destseg.data.files import sha256_of_image
 from destseg.data.groups import group_names
 from destseg.data.lists import some
@@ -181,9 +181,8 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
     paths = [sample.path for sample in found]
     contents = hashes_of(paths)
     good = {contents[place]: found[place] for place in each_once(paths, contents)}
-    root = Path(data) if Path(data).is_dir() else Path(data).parent
     now = bundle.calibration
-    lie = {} if now is None else _where_they_lie(now, root, good)
+    lie = {} if now is None else _where_they_lie(now, root_of(data), good)
     groups: Sequence[str] | None = None
     if now is not None:
         _tell_gone(now, lie)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 from collections.abc import Callable, Sequence
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 
 import destseg
 from destseg.data.choice import evenly
-from destseg.data.files import sha256_of, sha256_of_image
+from destseg.data.contents import contents_of
+from destseg.data.files import sha256_of_image
 from destseg.data.images import read_with
 from destseg.data.lists import some
 from destseg.errors import DataError, SettingsError
@@ -354,12 +354,8 @@ def _notes(
 def _that_calibrated(predictor: Predictor, paths: Sequence[Path]) -> list[str]:
     """Return those of the images, known by content, that set the threshold."""
     known = frozenset(predictor.calibration.image_sha256 or ())
-    found = []
-    for path in paths if known else ():
-        with contextlib.suppress(OSError):  # one that cannot be read is told elsewhere
-            if sha256_of(path) in known:
-                found.append(path.name)
-    return found
+    contents = contents_of(paths) if known else {}
+    return [path.name for path in paths if contents.get(path) in known]
 
 
 def _rises(values: Sequence[float]) -> bool:

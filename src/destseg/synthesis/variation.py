@@ -79,7 +79,8 @@ def taken_off(asked: VariationSettings, given: VariationSettings, images: Images
 
     That grey images get no colour takes nothing off.
     """
-    if given.white_balance < asked.white_balance and _grey(_colours(images)):
+    # Only then may they be grey, and looking at the images again takes as long as the first time.
+    if given.white_balance == 0 < asked.white_balance and _grey(_colours(images)):
         asked = dataclasses.replace(asked, white_balance=given.white_balance)
     less = [
         f"--{name.replace('_', '-')} {getattr(given, name):.2g} instead of {value:g}"

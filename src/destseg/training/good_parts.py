@@ -68,7 +68,7 @@ class GoodParts:
         if shape := typical_shape([sample.path for sample in samples]):
             log.say(shrinking_note(shape, wanted), image_size=wanted.size)
         states = states_of(sample.path for sample in samples)
-        contents = contents_of(samples)
+        contents = contents_of(sample.path for sample in samples)
         log.say(f"checking {len(samples)} images in {data}", images=len(samples))
         images = GoodImages(
             [sample.path for sample in samples],

@@ -258,7 +258,9 @@ def require_same_run(
         settings = settled_size(settings, data)
         differing += changed_settings(bundle.settings, settings, HARMLESS_WHEN_FINISHED)
     if bundle.training.get("data_sha256") != run_fingerprint(
-        fingerprint(data, contents_of(good_samples(data))), defects, ancestor
+        fingerprint(data, contents_of(each.path for each in good_samples(data))),
+        defects,
+        ancestor,
     ):
         others = "" if not defects and ancestor is None else ", or other --defects or --from"
         differing.append(
