@@ -26,6 +26,7 @@ from destseg.errors import SettingsError
 from destseg.fields import (
     SHARED,
     SIDE,
+    UNCHANGED,
     DataSettings,
     DecisionSettings,
     ImageSize,
@@ -42,6 +43,7 @@ __all__ = [
     "GROUPS",
     "PRESETS",
     "SHARED",
+    "UNCHANGED",
     "DataSettings",
     "DecisionSettings",
     "ImageSize",
@@ -250,7 +252,11 @@ def changed_settings(then: Settings, now: Settings, harmless: Collection[str] = 
 RETIRED = {"surface_steps": "both heads learn in --segment-steps"}
 """Settings that there were once, and what is so now: their flags are taken and do nothing."""
 
-BEFORE = {"model": {"consensus": 0.0}, "synthesis": {"line_probability": 0.0}}
+BEFORE: dict[str, dict[str, Any]] = {
+    "model": {"consensus": 0.0},
+    "synthesis": {"line_probability": 0.0},
+    "variation": dataclasses.asdict(UNCHANGED),
+}
 """Settings that there were not always, and what was so before, by group."""
 
 GROUPS = ("data", "variation", "model", "synthesis", "training", "decision")
@@ -260,8 +266,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "image_size": SIDE,
         "crop_size": 0,
-        "light": 0.0,
-        "white_balance": 0.0,
+        **dataclasses.asdict(UNCHANGED),
         "teacher": "resnet18.tv_in1k",
         "student": "resnet18",
         "head": "aspp",

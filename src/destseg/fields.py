@@ -236,6 +236,12 @@ class VariationSettings:
     )
 
 
+UNCHANGED = VariationSettings(
+    light=0.0, white_balance=0.0, ramp=0.0, noise=0.0, defocus=0.0, jpeg_quality=100, shift=0.0
+)
+"""Good images as they are, as in the paper."""
+
+
 @dataclass(frozen=True)
 class ModelSettings:
     """The networks: frozen teacher, denoising student, segmentation head."""

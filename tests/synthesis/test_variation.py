@@ -4,8 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from destseg.config import Settings, VariationSettings
-from destseg.synthesis.batches import UNCHANGED
+from destseg.config import UNCHANGED, Settings, VariationSettings
 from destseg.synthesis.variation import (
     Variation,
     beyond_their_own,
@@ -188,13 +187,62 @@ def test_a_grey_cameras_images_are_given_no_colour():
     assert beyond_their_own(VariationSettings(), STILL).light == 0.2
 
 
+def sharp(*sigmas):
+    """Return images whose sharpness is as different as these blurs make it."""
+    return [cv2.GaussianBlur(IMAGE, (0, 0), sigma) for sigma in sigmas]
+
+
+CAMERA = {"noise": 3.0, "defocus": 1.0, "jpeg_quality": 60}
+
+
+def test_where_some_images_are_sharp_and_some_are_not_the_camera_is_varied_less():
+    assert beyond_their_own(only(**CAMERA), [IMAGE] * 9) == only(**CAMERA)
+    assert beyond_their_own(only(**CAMERA), sharp(0.1, 2, 0.1, 2)) == UNCHANGED
+    half = beyond_their_own(only(**CAMERA), sharp(0.6, 0.7) * 5)
+    # OpenCV's Laplacian is the sum of the four neighbours, less four times the middle.
+    detail = []
+    for image in sharp(0.6, 0.7):
+        grey = np.pad(image.mean(2), 1, "reflect")
+        around = grey[2:, 1:-1] + grey[:-2, 1:-1] + grey[1:-1, 2:] + grey[1:-1, :-2]
+        detail.append(np.log(1 + (around - 4 * grey[1:-1, 1:-1]).std()))
+    left = 1 - 2 * np.std(detail) / 0.5
+    assert 0.1 < left < 0.9
+    assert (half.noise, half.defocus) == pytest.approx((3 * left, left))
+    assert half.jpeg_quality == 100 - round(40 * left)
+
+
+def test_two_standard_deviations_of_their_own_ramp_are_taken_off():
+    steep = np.linspace(-0.08, 0.08, 40)
+    right = [varied(GREY, right=by) for by in steep]
+    found = beyond_their_own(only(ramp=0.15), right)
+    assert found.ramp == pytest.approx(0.15 - 2 * np.std(steep), abs=0.003)
+    down = beyond_their_own(only(ramp=0.15), [image.transpose(1, 0, 2) for image in right])
+    assert down.ramp == pytest.approx(found.ramp)
+    assert beyond_their_own(only(ramp=0.15), [GREY] * 9).ramp == 0.15
+    assert beyond_their_own(only(ramp=0.05), [varied(GREY, right=by) for by in 2 * steep]).ramp == 0
+
+
+def test_the_place_is_varied_as_asked():
+    assert beyond_their_own(only(shift=0.02), sharp(0.1, 2)) == only(shift=0.02)
+
+
+def test_images_of_one_pixel_have_a_light():
+    pixels = [np.full((1, 1, 3), value, np.uint8) for value in (10, 90)]
+    assert beyond_their_own(ALL, pixels).light == 0
+
+
 def test_what_is_taken_off_is_told():
     asked = only(light=0.2, white_balance=0.05, ramp=0.1)
     coloured = [image + np.array([0, 20, 40], np.uint8) for image in STILL]
     assert taken_off(asked, asked, coloured) is None
     told = taken_off(asked, dataclasses.replace(asked, light=0.123, white_balance=0.0), coloured)
-    assert "--light 0.12 instead of 0.2, --white-balance 0 instead of 0.05" in told
+    assert "--light 0.123 instead of 0.2, --white-balance 0 instead of 0.05" in told
     assert "ramp" not in told
+    less = beyond_their_own(only(**CAMERA), sharp(0.1, 2, 0.1, 2))
+    told = taken_off(only(**CAMERA), less, coloured)
+    assert told.endswith(
+        "--noise 0 instead of 3, --defocus 0 instead of 1, --jpeg-quality 100 instead of 60"
+    )
 
 
 @pytest.mark.parametrize("count", range(1, 30))

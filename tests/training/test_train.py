@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from PIL import Image
 import destseg
 from conftest import write_images
 from destseg.cli.main import main
-from destseg.config import Settings
+from destseg.config import UNCHANGED, Settings
 from destseg.data.files import sha256_of
 from destseg.errors import (
     BundleError,
@@ -364,10 +365,11 @@ def test_resuming_needs_no_settings_and_no_teacher_weights(
 
 
 def without_new_settings(folder):
-    """Make a run's records those of before there were lines and a consensus."""
+    """Make a run's records those of before there were lines, a consensus and changes."""
 
     def forget(values):
         del values["model"]["consensus"], values["synthesis"]["line_probability"]
+        del values["variation"]
 
     written = yaml.safe_load((folder / "settings.yaml").read_text())
     forget(written)
@@ -386,7 +388,8 @@ def without_new_settings(folder):
 def test_a_run_of_before_there_was_a_setting_goes_on_without_it(
     parts, settings, tmp_path, monkeypatch, named
 ):
-    before = settings.replace(line_probability=0.0, consensus=0.0)
+    nothing = dataclasses.asdict(UNCHANGED)
+    before = settings.replace(line_probability=0.0, consensus=0.0, **nothing)
     folder = tmp_path / "run"
     with monkeypatch.context() as patched:
         at_call(patched, SegmentPhase, 2, send(signal.SIGTERM))

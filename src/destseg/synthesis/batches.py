@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from destseg.config import Settings, SynthesisSettings, VariationSettings
+from destseg.config import UNCHANGED, Settings, SynthesisSettings, VariationSettings
 from destseg.data.decoded import GoodImages
 from destseg.data.defects import Defect
 from destseg.data.images import padded, padded_mask
@@ -39,11 +39,6 @@ from destseg.synthesis.variation import (
 _LINES = 77  # the stream of the random numbers of lines
 _LINE_LEVELS = (8.0, 70.0)  # grey levels
 _LINE_SIGNS = (-1.0, -1.0, 1.0)  # cracks and scratches are darker more often than brighter
-
-UNCHANGED = VariationSettings(
-    light=0.0, white_balance=0.0, ramp=0.0, noise=0.0, defocus=0.0, jpeg_quality=100, shift=0.0
-)
-"""Good images as they are."""
 
 
 def batch_indices(n: int, batch_size: int, step: int, *, seed: int, phase: str) -> list[int]:

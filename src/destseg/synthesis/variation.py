@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from destseg.config import VariationSettings
+from destseg.config import UNCHANGED, VariationSettings, flag
 from destseg.data.choice import evenly
 from destseg.synthesis.textures import Images
 
 _LOOKED_AT = 64
 _GRAINS = 2**20
 _ROUNDING = 1e-9  # images that are all alike differ by this, when they are averaged
+_TWO_CAMERAS = 0.5  # good images whose sharpness varies by so much are as of several cameras
 _OFTEN = 1 / 3  # each of the camera's changes: most images have one, some all, some none
 
 
@@ -53,25 +56,64 @@ def beyond_their_own(settings: VariationSettings, images: Images) -> VariationSe
     """Return settings less what good images vary by among themselves, from which it is learned.
 
     Where the light changes from part to part already, more of it would only teach that brightness
-    means nothing (measured: magnetic tiles lose a third of their pixel AP).  What is taken off is
-    two standard deviations of the logarithm of the images' means, of all colours and of each.
+    means nothing (measured: magnetic tiles lose a third of their pixel AP), and where one image is
+    sharp and the next is not, that fine detail means nothing (a sixth).  What is taken off is two
+    standard deviations of a logarithm: for light and white balance of the images' means, of all
+    colours and of each; for the ramp of the ratio of the light at two borders; for noise, focus and
+    JPEG of the sharpness, and nothing is left of them where that is a half.
 
     Args:
         settings: what may change on the line.
         images: good parts, uint8 RGB [h, w, 3]; some of them are looked at, spread over all.
     """
-    if not settings.light and not settings.white_balance:
+    if settings == dataclasses.replace(UNCHANGED, shift=settings.shift):
         return settings
-    colours = _colours(images)
+    looks = [_look(images[k]) for k in evenly(range(len(images)), _LOOKED_AT)]
+    colours = np.array([look.colours for look in looks])
     means = np.log(colours + 1)  # + 1: black has one
     light = means.mean(1, keepdims=True)
     light_varies = 2 * float(light.std())
     colour_varies = 2 * float((means - light).std(0).max())
+    ramp_varies = 2 * float(np.std([(look.down, look.right) for look in looks], axis=0).max())
+    sharpness_varies = 2 * float(np.std([look.sharpness for look in looks]))
+    left = max(0.0, 1 - sharpness_varies / _TWO_CAMERAS)
     return dataclasses.replace(
         settings,
         light=max(0.0, settings.light - light_varies),
         white_balance=0.0 if _grey(colours) else max(0.0, settings.white_balance - colour_varies),
+        ramp=max(0.0, settings.ramp - ramp_varies),
+        noise=settings.noise * left,
+        defocus=settings.defocus * left,
+        jpeg_quality=100 - round((100 - settings.jpeg_quality) * left),
     )
+
+
+class _Look(NamedTuple):
+    """What an image is like.
+
+    Attributes:
+        colours: means of its colours, [3].
+        down, right: how much more light there is at one border than at the other, a logarithm.
+        sharpness: how strong its finest detail is, a logarithm.
+    """
+
+    colours: NDArray[np.float64]
+    down: float
+    right: float
+    sharpness: float
+
+
+def _look(image: NDArray[np.uint8]) -> _Look:
+    grey = image.mean(2, dtype=np.float32)
+    sharpness = math.log(float(cv2.Laplacian(grey, cv2.CV_32F).std()) + 1)
+    return _Look(image.mean((0, 1)), _gradient(grey), _gradient(grey.T), sharpness)
+
+
+def _gradient(grey: NDArray[np.float32]) -> float:
+    """Return the logarithm of the light at the last row as a multiple of that at the first."""
+    first, last = grey[: (len(grey) + 1) // 2], grey[len(grey) // 2 :]
+    # Between the middles of two halves lies half of the way.
+    return 2 * math.log((float(last.mean()) + 1) / (float(first.mean()) + 1))
 
 
 def taken_off(asked: VariationSettings, given: VariationSettings, images: Images) -> str | None:
@@ -83,13 +125,13 @@ def taken_off(asked: VariationSettings, given: VariationSettings, images: Images
     if given.white_balance == 0 < asked.white_balance and _grey(_colours(images)):
         asked = dataclasses.replace(asked, white_balance=given.white_balance)
     less = [
-        f"--{name.replace('_', '-')} {getattr(given, name):.2g} instead of {value:g}"
+        f"{flag(name)} {round(left, 3):g} instead of {value:g}"
         for name, value in dataclasses.asdict(asked).items()
-        if value - getattr(given, name) > _ROUNDING
+        if abs(value - (left := getattr(given, name))) > _ROUNDING
     ]
     if not less:
         return None
-    return f"the good images differ in light already, so less is varied: {', '.join(less)}"
+    return f"the good images vary by themselves already, so less is added: {', '.join(less)}"
 
 
 def _colours(images: Images) -> NDArray[np.float64]:
