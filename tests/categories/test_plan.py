@@ -10,7 +10,7 @@ from destseg.config import Settings
 from destseg.data.contents import contents_of, fingerprint
 from destseg.data.samples import good_samples
 from destseg.errors import DataError, SettingsError, TrainingError
-from destseg.training import run_folder
+from destseg.training import claim
 
 
 def names(categories):
@@ -158,7 +158,7 @@ def test_the_state_of_a_job_is_read_from_its_folder(files, state, categories, tm
 
 
 def test_the_state_that_makes_a_job_begun_is_trainings():
-    assert plan.CHECKPOINT == run_folder.CHECKPOINT
+    assert plan.CHECKPOINT == claim.CHECKPOINT
 
 
 def test_models_of_other_settings_are_not_taken_for_these(categories, tmp_path):

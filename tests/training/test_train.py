@@ -30,9 +30,9 @@ from destseg.errors import (
     WeightsError,
 )
 from destseg.inference.predictor import load
+from destseg.training import finish as finish_module
 from destseg.training import learn as learn_module
 from destseg.training import loop
-from destseg.training import train as train_module
 from destseg.training.checkpoint import load_checkpoint, save_checkpoint
 from destseg.training.good_parts import GoodParts
 from destseg.training.log import TrainingLog
@@ -327,7 +327,7 @@ def test_a_run_that_was_killed_after_the_last_step_is_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(train_module, step, kill)
+        patched.setattr(finish_module, step, kill)
         with pytest.raises(KeyboardInterrupt):
             run(parts, tmp_path / "run", settings)
     with pytest.raises(BundleError):
