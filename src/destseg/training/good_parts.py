@@ -33,6 +33,7 @@ class GoodParts:
         roi: what of them is inspected; ``None`` is all.
         sha256: of all that the run learns from, as ``run_fingerprint`` gives it.
         contents: SHA-256 of each image to train on.
+        calibration_contents: of each calibration image.
         states: of all files when their content was looked at.
     """
 
@@ -43,6 +44,7 @@ class GoodParts:
     roi: Roi | None = None
     sha256: str = ""
     contents: frozenset[str] = frozenset()
+    calibration_contents: Sequence[str] = ()
     states: Mapping[Path, FileState | None] = field(default_factory=dict)
 
     @classmethod
@@ -96,6 +98,7 @@ class GoodParts:
             roi=roi,
             sha256=run_fingerprint(fingerprint(data, contents), defects, ancestor),
             contents=frozenset(contents[sample.path] for sample in training),
+            calibration_contents=[contents[sample.path] for sample in calibration_images],
             states=states,
         )
 
