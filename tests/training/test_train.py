@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import shutil
@@ -403,6 +404,27 @@ def test_a_run_of_before_there_was_a_setting_goes_on_without_it(
     assert again.bundle.settings == before.replace(**changes)
     words = ["train", str(parts), "--output", str(folder), "--resume", "--quiet"]
     assert main(words + ["--checkpoint-every", "1"] * named) == 0
+
+
+@pytest.mark.parametrize("interrupts", [False, True])
+def test_a_preset_is_no_wish_for_what_a_run_of_before_did_not_know(
+    parts, settings, tmp_path, monkeypatch, interrupts
+):
+    """The preset's value of today was not asked for; any other is, and is another run."""
+    before = settings.replace(line_probability=0.0, consensus=0.0)
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        if interrupts:
+            at_call(patched, SegmentPhase, 2, send(signal.SIGTERM))
+        with pytest.raises(TrainingInterrupted) if interrupts else contextlib.nullcontext():
+            run(parts, folder, before)
+    assert settings.model.consensus == Settings.from_preset("fast").model.consensus != 0
+    with pytest.raises(TrainingError, match=r"--consensus: 0\.0 then, 0\.25 now"):
+        run(parts, folder, settings, resume=True)
+    without_new_settings(folder)
+    with pytest.raises(TrainingError, match=r"--consensus: 0\.0 then, 0\.5 now"):
+        run(parts, folder, settings.replace(consensus=0.5), resume=True)
+    assert run(parts, folder, settings, resume=True).bundle.settings == before
 
 
 def test_the_data_set_may_have_moved(parts, settings, finished, interrupted, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from destseg.config import Settings, changed_settings, recorded
+from destseg.config import Settings, changed_settings, gone_on_with, recorded
 from destseg.data.contents import contents_of, fingerprint
 from destseg.data.files import write_atomically
 from destseg.data.labelled import files_of
@@ -19,7 +19,7 @@ from destseg.data.shapes import settled_size
 from destseg.errors import TrainingError
 from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
 from destseg.inference.ancestor import Ancestor
-from destseg.inference.bundle import Bundle, load_bundle
+from destseg.inference.bundle import Bundle, load_bundle, recorded_in
 from destseg.model_folder import (
     CALIBRATION,
     MANIFEST,
@@ -128,8 +128,9 @@ def settled(settings: Settings | None, saved: Checkpoint | None, data: str | Pat
     if settings is None and earlier is not None:
         return earlier
     settings = settled_size(settings or Settings.from_preset("fast"), data)
-    if earlier is None:
+    if earlier is None or saved is None:
         return settings
+    settings = gone_on_with(settings, saved.settings)
     differing = changed_settings(earlier, settings, HARMLESS)
     if differing:
         raise TrainingError(
@@ -177,7 +178,7 @@ def require_same_run(
     bundle = load_bundle(folder)
     differing = []
     if settings is not None:
-        settings = settled_size(settings, data)
+        settings = gone_on_with(settled_size(settings, data), recorded_in(folder))
         differing += changed_settings(bundle.settings, settings, HARMLESS_WHEN_FINISHED)
     if bundle.training.get("data_sha256") != run_fingerprint(
         fingerprint(data, contents_of(each.path for each in good_samples(data))),
