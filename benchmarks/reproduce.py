@@ -2,7 +2,8 @@
 
     python benchmarks/reproduce.py mvtec ROOT --output DIR --seeds 0 1 2 [flags of destseg train]
 
-Every run has its own folder; a finished one is not run again, an interrupted one goes on.  The
+Every run has its own folder; a finished one is not run again, an interrupted one goes on.  One of
+other training images is refused, and where the test images are others it is measured anew.  The
 final weights are evaluated; nothing is chosen on the test images.  Runs are jobs as those of
 ``destseg train-many``: one after another in this process, or side by side with --cpus or --gpus.
 """
@@ -18,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import destseg
-from destseg.categories.job import JobOutcome, run_job
-from destseg.categories.plan import Category, TrainingJob, require_same_runs
+from destseg.categories.job import JobOutcome, measured_on_others, run_job
+from destseg.categories.plan import Category, TrainingJob, measure_anew, require_same_runs
 from destseg.categories.ray_jobs import Resources, run_on_ray
 from destseg.categories.summary import mean_and_deviation
 from destseg.cli.flags import add_settings_flags, base_settings, settings_options
@@ -92,6 +93,10 @@ def main(words: Sequence[str] | None = None) -> int:
         for seed in parsed.seeds
     ]
     require_same_runs(jobs)
+    stale = [job for job in jobs if measured_on_others(job)]
+    measure_anew(stale)
+    for job in stale:
+        row_file(job).unlink(missing_ok=True)
     missing = [job for job in jobs if not row_file(job).is_file()]
     failed = []
     for outcome in outcomes_of(missing, parsed):

@@ -198,6 +198,9 @@ def test_an_empty_text_is_no_path(home, monkeypatch, capsys):
         ["predict", "model", ""],
         ["predict", "", "part.png"],
         ["calibrate", "model", ""],
+        ["predict", "model", "part.png", "--output", ""],
+        ["predict", "model", "part.png", "--overlays", ""],
+        ["serve", "model", "--certificate", "", "--key", ""],
     ):
         assert main(words) == 1
         assert "expected a path, got an empty text" in capsys.readouterr().err

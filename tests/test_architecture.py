@@ -206,8 +206,8 @@ def test_training_uses_inference_only_for_finished_models():
         if part_of(path) == "training"
         and any(own_part(module) in ("inference", "torch_") for _, module in imports(path))
     }
-    finished = {"train", "run_folder", "guard", "threshold", "cross_fit"}
-    gone_on_from = {"good_parts", "known_parts", "learn"}
+    finished = {"train", "finish", "run_folder", "guard", "threshold", "cross_fit"}
+    gone_on_from = {"request", "good_parts", "known_parts", "learn"}
     assert users == {f"training/{name}.py" for name in finished | gone_on_from}
 
 

@@ -56,6 +56,7 @@ __all__ = [
     "changed_settings",
     "field_types",
     "flag",
+    "gone_on_with",
     "read_yaml",
     "recorded",
     "recorded_yaml",
@@ -237,6 +238,26 @@ def recorded_yaml(path: str | Path) -> Settings:
         return recorded(values)
     except SettingsError as error:
         raise SettingsError(f"{path}:\n{error}") from None
+
+
+def gone_on_with(settings: Settings, then: Mapping[str, Any]) -> Settings:
+    """Return settings for going on with a run, by what it wrote down.
+
+    A setting that there was not yet is as things were then, where what is asked for is no more than
+    the preset of today: who asks for a preset, or for nothing, need not know of it.
+
+    Args:
+        settings: that are asked for.
+        then: what the run wrote down, as ``recorded`` takes it.
+    """
+    asked, default = settings.flat(), Settings.from_preset(settings.preset).flat()
+    then_so = {
+        name: value
+        for group, earlier in BEFORE.items()
+        for name, value in earlier.items()
+        if name not in then.get(group, {}) and asked[name] == default[name]
+    }
+    return settings.replace(**then_so)
 
 
 def changed_settings(then: Settings, now: Settings, harmless: Collection[str] = ()) -> list[str]:

@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+import yaml
 
 import destseg
 from destseg.categories import plan
@@ -10,7 +11,7 @@ from destseg.config import Settings
 from destseg.data.contents import contents_of, fingerprint
 from destseg.data.samples import good_samples
 from destseg.errors import DataError, SettingsError, TrainingError
-from destseg.training import run_folder
+from destseg.training import claim
 
 
 def names(categories):
@@ -158,7 +159,7 @@ def test_the_state_of_a_job_is_read_from_its_folder(files, state, categories, tm
 
 
 def test_the_state_that_makes_a_job_begun_is_trainings():
-    assert plan.CHECKPOINT == run_folder.CHECKPOINT
+    assert plan.CHECKPOINT == claim.CHECKPOINT
 
 
 def test_models_of_other_settings_are_not_taken_for_these(categories, tmp_path):
@@ -173,6 +174,17 @@ def test_models_of_other_settings_are_not_taken_for_these(categories, tmp_path):
     assert "--batch-size: 4 then, 8 now" in told
     assert "--lr-head: 1 then, 0.002 now" in told
     assert "--overwrite" in told
+
+
+def test_a_preset_is_no_wish_for_what_a_model_of_before_did_not_know(categories, tmp_path):
+    job, *_ = jobs_in(categories, tmp_path)
+    leave(job, "manifest.json", "result.json", settings=job.settings.replace(consensus=0.0))
+    with pytest.raises(TrainingError, match="--consensus"):
+        plan.require_same_runs([job])
+    written = yaml.safe_load((job.folder / "settings.yaml").read_text())
+    del written["model"]["consensus"]
+    (job.folder / "settings.yaml").write_text(yaml.safe_dump(written))
+    plan.require_same_runs([job])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from PIL import Image
 import destseg
 from destseg.cli.main import main
 from destseg.data.files import sha256_of
-from destseg.errors import DataError
+from destseg.errors import DataError, ImageError
 from destseg.inference.bundle import load_bundle
 from destseg.inference.calibration import TOLERANCE
 from destseg.inference.exports import load_export, save_export
@@ -584,6 +584,23 @@ def test_what_something_else_calibrated_meanwhile_is_not_written_over(
     assert len(load_bundle(with_int8).calibration.scores) == 4
     destseg.calibrate(with_int8, monday, add=True)
     assert len(load_bundle(with_int8).calibration.scores) == 5
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_an_image_that_is_replaced_meanwhile_sets_no_threshold(
+    number, with_int8, runtimes, tmp_path
+):
+    good = write(tmp_path / "good", [20, 40, 60])
+    replaced, before = good / f"{number}.png", files(with_int8)
+
+    def meanwhile(done, _):
+        if done == 1:
+            Image.fromarray(np.full((9, 9, 3), 70, np.uint8)).save(replaced)
+
+    with pytest.raises(ImageError, match=r"written or taken away since.*calibrate") as caught:
+        destseg.calibrate(with_int8, good, on_progress=meanwhile)
+    assert caught.value.path == str(replaced)
+    assert files(with_int8) == before
 
 
 def test_what_a_killed_process_left_half_written_the_same_command_ends(

@@ -150,6 +150,22 @@ def test_a_state_that_something_else_went_on_from_meanwhile_stays(brightness_mod
     assert json.loads(state.read_bytes())["images"] == 1
 
 
+def test_what_is_gone_on_from_and_what_is_compared_with_at_the_end_are_one_read(
+    drift, tmp_path, monkeypatch
+):
+    folder, state, read = write(tmp_path / "in", [20] * 3), tmp_path / "line.json", Path.read_bytes
+    assert drift(folder, "--state", state)[0] == 0
+    reads = []
+
+    def counted(self):
+        reads.append(self)
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    assert drift(folder, "--state", state)[0] == 0
+    assert reads.count(state) == 2  # before the work, and before it is written
+
+
 def test_a_line_goes_on_from_its_state_as_if_never_interrupted(drift, tmp_path):
     folder = write(tmp_path / "in", [*QUIET, *SHIFTED])
     names = [folder / f"{i}.png" for i in range(len(QUIET) + len(SHIFTED))]

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from destseg.cli.main import main
+from destseg.data.files import sha256_of
 
 
 @pytest.fixture
@@ -59,6 +60,27 @@ def test_bounded_and_another_output(brightness_model, data, tmp_path, capsys):
     assert main([*words, "--output", str(tmp_path / "deep" / "figures.json")]) == 0
     assert json.loads((tmp_path / "deep" / "figures.json").read_text())["images"] == 10
     assert not (brightness_model / "metrics.json").exists()
+
+
+def test_images_that_set_the_threshold_are_told_once(brightness_model, data, capsys):
+    path = brightness_model / "calibration.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    own = sha256_of(data / "test/good/3.png")
+    path.write_text(json.dumps({**values, "image_sha256": [own, "0" * 64, "1" * 64]}))
+    assert main(["evaluate", str(brightness_model), str(data)]) == 0
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("1 of 10 images set the threshold") == 1
+    written = json.loads((brightness_model / "metrics.json").read_text(encoding="utf-8"))
+    assert "1 of 10 images set the threshold" in written["notes"][0]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report", "qualify"])
+def test_an_empty_output_is_not_the_default(command, brightness_model, data, capsys):
+    assert main([command, str(brightness_model), str(data), "--output", ""]) == 1
+    assert "expected a path, got an empty text" in capsys.readouterr().err
+    assert {path.name for path in brightness_model.iterdir()} == {
+        *("manifest.json", "weights.safetensors", "calibration.json")
+    }
 
 
 def test_errors_are_told(brightness_model, data, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Mostly with runtimes of a few lines: fp32 sees every deviation from grey, INT8 may be blind."""
 
 import functools
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -297,6 +298,42 @@ def test_too_few_good_images_beside_the_calibration_ones(count, bundle, data, ru
     assert quantize(bundle, data, "onnx").facts["synthetic"]["image_auroc"] == (1, 1)
 
 
+def test_each_image_is_hashed_once(labelled, bundle, runtimes, monkeypatch):
+    kinds, _ = runtimes
+    kinds["all"] = blind  # a second scope has a calibration of its own
+    of_calibration = [labelled / "train/good" / path for path in CALIBRATION]
+    names = [path.relative_to(labelled).as_posix() for path in of_calibration]
+    known = replace(
+        bundle.calibration, paths=tuple(names), image_sha256=tuple(map(sha256_of, of_calibration))
+    )
+    hashed, digest = [], hashlib.file_digest
+
+    def counted(file, kind):
+        hashed.append(Path(file.name))
+        return digest(file, kind)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    done = quantize(save_calibration(bundle, known), labelled, "onnx", count=4)
+    assert done.facts["scope"] == SCOPES[1].text
+    assert done.calibration.image_sha256 == known.image_sha256
+    images = [*labelled.glob("train/*/*.png"), *labelled.glob("test/*/*.png")]
+    assert sorted(path for path in hashed if path.suffix == ".png") == sorted(images)
+
+
+def test_an_image_that_is_replaced_meanwhile_sets_no_threshold(bundle, data, runtimes):
+    before = files(bundle.folder)
+
+    def replace_one(step):
+        if step.startswith("comparing"):
+            Image.fromarray(np.full((64, 64, 3), 50, np.uint8)).save(data / CALIBRATION[1])
+
+    with pytest.raises(ImageError, match="written or taken away since") as caught:
+        quantize(bundle, data, "onnx", count=4, on_step=replace_one)
+    assert caught.value.path == str(data / CALIBRATION[1])
+    assert "--resume" not in str(caught.value)
+    assert files(bundle.folder) == before
+
+
 # --- how much of the network
 
 
@@ -385,27 +422,54 @@ def test_labelled_images_are_measured(labelled, bundle, runtimes):
     }
 
 
-def test_a_loss_on_labelled_images_is_refused(labelled, bundle, runtimes, monkeypatch):
-    kinds, asked = runtimes
-    kinds.update(dict.fromkeys(kinds, blind))
+@pytest.fixture
+def agreeing(monkeypatch):
+    """On synthetic anomalies every scope is as good as fp32."""
     agreed = Agreement((1.0, 1.0), (1.0, 1.0), 1.0, 0.0, 0.0)
     monkeypatch.setattr(module, "agreement", lambda *_: agreed)
+
+
+def test_a_loss_on_labelled_images_is_refused_when_no_scope_is_left(
+    labelled, bundle, runtimes, agreeing
+):
+    kinds, asked = runtimes
+    kinds.update(dict.fromkeys(kinds, blind))
     before = files(bundle.folder)
-    with pytest.raises(BundleError, match=r"image AUROC 1\.0000 -> 0\.5000, pixel AP"):
+    with pytest.raises(BundleError, match="whatever stays in fp32") as caught:
         quantize(bundle, labelled, "onnx", count=4)
-    # They choose nothing: no other scope is tried to please them.
-    assert [name for name, _, _ in asked] == ["all"]
+    assert [name for name, _, _ in asked] == [scope.name for scope in SCOPES]
+    for scope in SCOPES:
+        assert (
+            f"{scope.text}: image AUROC 1.0000 -> 1.0000, pixel AP 1.0000 -> 1.0000; on the "
+            "labelled images image AUROC 1.0000 -> 0.5000, pixel AP 1.0000 -> "
+        ) in str(caught.value)
     assert files(bundle.folder) == before
 
 
-def test_a_metric_that_labels_do_not_give_hides_no_other(labelled, bundle, runtimes, monkeypatch):
+def test_after_a_loss_on_labelled_images_less_is_quantised(labelled, bundle, runtimes, agreeing):
+    kinds, asked = runtimes
+    kinds["all"] = blind
+    done = quantize(bundle, labelled, "onnx", count=4)
+    assert [name for name, _, _ in asked] == ["all", "convolutions"]
+    assert done.model.read_text() == "convolutions"
+    assert [one["labelled"]["image_auroc"] for one in done.facts["tried"]] == [(1, 0.5), (1, 1)]
+    assert done.facts["labelled"]["image_auroc"] == (1, 1)
+
+
+def test_of_one_scope_alone_no_other_is_tried(labelled, bundle, runtimes, agreeing):
+    kinds, asked = runtimes
+    kinds["all"] = blind
+    with pytest.raises(BundleError, match="--scope auto tries"):
+        quantize(bundle, labelled, "onnx", scope="all", count=4)
+    assert [name for name, _, _ in asked] == ["all"]
+
+
+def test_a_metric_that_labels_do_not_give_hides_no_other(labelled, bundle, runtimes, agreeing):
     for path in (labelled / "test" / "good").iterdir():
         path.unlink()
     (labelled / "test" / "good").rmdir()
     kinds, _ = runtimes
     kinds.update(dict.fromkeys(kinds, blind))
-    agreed = Agreement((1.0, 1.0), (1.0, 1.0), 1.0, 0.0, 0.0)
-    monkeypatch.setattr(module, "agreement", lambda *_: agreed)
     # Without good ones there is no image AUROC, but the pixels are told apart no more: 1/16.
     with pytest.raises(BundleError, match=r"image AUROC nan -> nan, pixel AP 1\.0000 -> 0\.0625"):
         quantize(bundle, labelled, "onnx", count=4)

@@ -8,8 +8,8 @@ import time
 
 from destseg.cli.main import main
 from destseg.errors import DataError
+from destseg.training import finish as finish_module
 from destseg.training import learn as learn_module
-from destseg.training import train as train_module
 from destseg.training.good_parts import GoodParts
 from destseg.training.phases import SegmentPhase
 
@@ -50,7 +50,7 @@ def break_it(fault):
     if fault == "state" and RANK == "0":
         learn_module.save_checkpoint = fill_disk
     if fault == "bundle" and RANK == "0":
-        train_module.save_bundle = fill_disk
+        finish_module.save_bundle = fill_disk
     if fault == "nan" and RANK == "1":
         at_step(2, lambda loss: loss * float("nan"))
     if fault == "killed" and RANK == "1":

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import os
@@ -31,9 +32,9 @@ from destseg.errors import (
     WeightsError,
 )
 from destseg.inference.predictor import load
+from destseg.training import finish as finish_module
 from destseg.training import learn as learn_module
 from destseg.training import loop
-from destseg.training import train as train_module
 from destseg.training.checkpoint import load_checkpoint, save_checkpoint
 from destseg.training.good_parts import GoodParts
 from destseg.training.log import TrainingLog
@@ -328,7 +329,7 @@ def test_a_run_that_was_killed_after_the_last_step_is_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(train_module, step, kill)
+        patched.setattr(finish_module, step, kill)
         with pytest.raises(KeyboardInterrupt):
             run(parts, tmp_path / "run", settings)
     with pytest.raises(BundleError):
@@ -406,6 +407,27 @@ def test_a_run_of_before_there_was_a_setting_goes_on_without_it(
     assert again.bundle.settings == before.replace(**changes)
     words = ["train", str(parts), "--output", str(folder), "--resume", "--quiet"]
     assert main(words + ["--checkpoint-every", "1"] * named) == 0
+
+
+@pytest.mark.parametrize("interrupts", [False, True])
+def test_a_preset_is_no_wish_for_what_a_run_of_before_did_not_know(
+    parts, settings, tmp_path, monkeypatch, interrupts
+):
+    """The preset's value of today was not asked for; any other is, and is another run."""
+    before = settings.replace(line_probability=0.0, consensus=0.0)
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        if interrupts:
+            at_call(patched, SegmentPhase, 2, send(signal.SIGTERM))
+        with pytest.raises(TrainingInterrupted) if interrupts else contextlib.nullcontext():
+            run(parts, folder, before)
+    assert settings.model.consensus == Settings.from_preset("fast").model.consensus != 0
+    with pytest.raises(TrainingError, match=r"--consensus: 0\.0 then, 0\.25 now"):
+        run(parts, folder, settings, resume=True)
+    without_new_settings(folder)
+    with pytest.raises(TrainingError, match=r"--consensus: 0\.0 then, 0\.5 now"):
+        run(parts, folder, settings.replace(consensus=0.5), resume=True)
+    assert run(parts, folder, settings, resume=True).bundle.settings == before
 
 
 def test_the_data_set_may_have_moved(parts, settings, finished, interrupted, tmp_path):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from destseg.config import Settings, changed_settings, read_yaml, recorded_yaml
+from destseg.config import Settings, changed_settings, gone_on_with, read_yaml, recorded_yaml
 from destseg.data.contents import contents_of, fingerprint
 from destseg.data.folders import folders_in
 from destseg.data.lists import some
@@ -203,10 +203,9 @@ def require_same_runs(jobs: Iterable[TrainingJob]) -> None:
         if job.state == "new" or not written.is_file():
             continue
         harmless = HARMLESS_WHEN_FINISHED if (job.folder / MANIFEST).is_file() else HARMLESS
-        then, now = (
-            settled_size(settings, job.category.data)
-            for settings in (recorded_yaml(written), job.settings)
-        )
+        then = settled_size(recorded_yaml(written), job.category.data)
+        asked = gone_on_with(job.settings, read_yaml(written))
+        now = settled_size(asked, job.category.data)
         changed = changed_settings(then, now, harmless)
         if changed:
             problems.append("\n".join([f"{job.folder} ({job.state}):", *changed]))

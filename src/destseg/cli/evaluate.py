@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
-from destseg.cli.writing import finished, tell
+from destseg.cli.writing import finished, place_of, tell
 from destseg.model_folder import METRICS
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run(words: list[str]) -> int:
 
     from destseg.cli.progress import progress_bar
 
-    output = Path(parsed.output or Path(parsed.bundle) / METRICS)
+    output = place_of(parsed.output, Path(parsed.bundle) / METRICS)
     with progress_bar() as show:
         evaluation, not_written = finished(
             lambda: destseg.evaluate(
@@ -140,10 +140,12 @@ def _table(what: str, columns: list[str]) -> Table:
 
 
 def decision_lines(evaluation: Evaluation) -> list[str]:
-    """Return what the threshold made of the images, in sentences."""
+    """Return what the threshold made of the images, in sentences.
+
+    Which images these are was told before the first of them, as a warning.
+    """
     told_for = f" {evaluation.guaranteed_for}" if evaluation.guaranteed_for else ""
     return [
-        *(f"note: {note}" for note in evaluation.notes),
         f"threshold {evaluation.threshold:.4f}, fitted on calibration images to at most "
         f"{evaluation.guaranteed_false_alarm_rate:.1%} false alarms{told_for}:",
         f"  false alarms {_rate(evaluation.false_alarms)}",

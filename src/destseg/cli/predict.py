@@ -56,10 +56,13 @@ def run(words: list[str]) -> int:
     from destseg.interruption import Interruption
 
     named = list(named_images(map(expanded, parsed.images)))
-    _require_outputs(parsed, named)
+    output, overlays = (
+        None if place is None else expanded(place) for place in (parsed.output, parsed.overlays)
+    )
+    _require_outputs(parsed, output, overlays, named)
     predictor = destseg.load(parsed.bundle, **runtime_options(parsed), batch_size=parsed.batch_size)
     failed = not_drawn = 0
-    with _destination(parsed.output) as add, Interruption().watch() as interruption:
+    with _destination(output) as add, Interruption().watch() as interruption:
         answers = predictor.stream(path for path, _ in named)
         inspected = zip(named, track(answers, len(named)), strict=True)
         for number, ((_, name), answer) in enumerate(inspected, 1):
@@ -67,9 +70,8 @@ def run(words: list[str]) -> int:
             if isinstance(answer, destseg.Failure):
                 failed += 1
                 print(f"destseg: {answer.error}", file=sys.stderr)
-            elif parsed.overlays:
-                target = Path(parsed.overlays) / name
-                not_drawn += not _draw(answer, target)
+            elif overlays is not None:
+                not_drawn += not _draw(answer, overlays / name)
             if interruption.signal is not None and number < len(named):
                 raise SystemExit(128 + interruption.signal)
     if failed:
@@ -79,19 +81,24 @@ def run(words: list[str]) -> int:
     return 1 if failed or not_drawn else 0
 
 
-def _require_outputs(parsed: argparse.Namespace, named: list[tuple[Path, str]]) -> None:
+def _require_outputs(
+    parsed: argparse.Namespace,
+    output: Path | None,
+    overlays: Path | None,
+    named: list[tuple[Path, str]],
+) -> None:
     """Refuse outputs that would replace what is read, or that cannot be written."""
     from destseg.data.outputs import require_apart, require_file, require_folder
     from destseg.inference.bundle import own_files
 
-    results = [Path(parsed.output)] if parsed.output else []
-    drawings = [Path(parsed.overlays) / name for _, name in named] if parsed.overlays else []
+    results = [] if output is None else [output]
+    drawings = [] if overlays is None else [overlays / name for _, name in named]
     read = [*map(Path, parsed.images), *(path for path, _ in named), *own_files(parsed.bundle)]
     require_apart([*results, *drawings], read)
     for path in results:
         require_file(path)
-    if parsed.overlays:
-        require_folder(Path(parsed.overlays))
+    if overlays is not None:
+        require_folder(overlays)
 
 
 def _draw(answer: destseg.Result, target: Path) -> bool:
@@ -105,7 +112,7 @@ def _draw(answer: destseg.Result, target: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _destination(output: str | None) -> Iterator[Callable[[str], object]]:
+def _destination(output: Path | None) -> Iterator[Callable[[str], object]]:
     """Give what writes a line: to standard output, or to a file that appears when it is complete.
 
     What was written until a failure or a signal is kept under another name, which is told.
@@ -115,7 +122,7 @@ def _destination(output: str | None) -> Iterator[Callable[[str], object]]:
         return
     from destseg.data.files import LinesFile
 
-    lines = LinesFile(Path(output))
+    lines = LinesFile(output)
     try:
         yield lines.add
         lines.finish()

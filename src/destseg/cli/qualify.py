@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
-from destseg.cli.writing import finished, tell
+from destseg.cli.writing import finished, place_of, tell
 from destseg.model_folder import QUALIFICATION
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def run(words: list[str]) -> int:
 
     from destseg.cli.progress import Pace
 
-    output = Path(parsed.output or Path(parsed.bundle) / QUALIFICATION)
+    output = place_of(parsed.output, Path(parsed.bundle) / QUALIFICATION)
     with Pace() as pace:
 
         def show(done: int, total: int) -> None:

@@ -47,7 +47,7 @@ def run(words: list[str]) -> int:
         default="auto",
         help="what is quantised: all but the first stage and the last convolution; "
         "convolutions: residual sums stay in fp32 too; head: decoder and head alone; auto: the "
-        "first of them that is accurate enough on synthetic anomalies (default: auto)",
+        "first of them that is accurate enough (default: auto)",
     )
     parser.add_argument(
         "--images",

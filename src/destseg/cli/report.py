@@ -6,6 +6,7 @@ from pathlib import Path
 
 import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
+from destseg.cli.writing import place_of
 from destseg.model_folder import REPORT
 
 DESCRIPTION = """Write one HTML file with all images, heatmaps, curves and a threshold to move.
@@ -37,7 +38,7 @@ def run(words: list[str]) -> int:
     from destseg.cli.evaluate import told_failures
     from destseg.cli.progress import progress_bar
 
-    output = Path(parsed.output or Path(parsed.bundle) / REPORT)
+    output = place_of(parsed.output, Path(parsed.bundle) / REPORT)
     with progress_bar() as show:
         evaluation = destseg.report(
             parsed.bundle, parsed.data, output, on_progress=show, **runtime_options(parsed)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
+from destseg.data.paths import require_given
 from destseg.errors import DestsegError, SettingsError, needs_extra
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def run(words: list[str]) -> int:
         raise SettingsError(f"--port: expected a number from 0 to 65535, got {parsed.port}")
     if (parsed.certificate is None) != (parsed.key is None):
         raise SettingsError("--certificate and --key: expected both or neither, got one")
+    for path in (parsed.certificate, parsed.key):
+        if path is not None:
+            require_given(path)  # else it would serve without TLS
     token = os.environ.get(TOKEN)
     with needs_extra("serve", "serving over HTTP"):
         import uvicorn
@@ -196,7 +200,7 @@ def _announce(
     host, port = listening.getsockname()[:2]
     for model in app.state.service.models:
         print(f"destseg: {model.name}: {model.predictor.backend_name}", file=sys.stderr)
-    scheme = "https" if parsed.certificate else "http"
+    scheme = "http" if parsed.certificate is None else "https"
     shown = f"[{host}]" if ":" in host else host
     if token is None and not (host.startswith("127.") or host == "::1"):
         print(

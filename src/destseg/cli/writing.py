@@ -7,9 +7,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from destseg.data.paths import expanded
 from destseg.errors import DataError, NotWrittenError
 
 Value = TypeVar("Value")
+
+
+def place_of(given: str | None, default: Path) -> Path:
+    """Return where a file is to be written: where a flag says, or without it by default.
+
+    Raises:
+        DataError: if the flag names an empty text, as an unset variable of a shell is.
+    """
+    return default if given is None else expanded(given)
 
 
 def finished(work: Callable[[], Value]) -> tuple[Value, Mapping[Path, DataError]]:

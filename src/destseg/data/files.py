@@ -63,8 +63,19 @@ def states_of(paths: Iterable[Path]) -> dict[Path, FileState | None]:
     return {path: state_of(path) for path in paths}
 
 
-def require_same(path: Path, before: FileState | None) -> None:
+_LEAVE_TRAINING = (
+    "Leave the images as they are while a training runs; put this one back and go on with "
+    "--resume, or begin anew with --overwrite."
+)
+
+
+def require_same(path: Path, before: FileState | None, advice: str = _LEAVE_TRAINING) -> None:
     """Refuse an image that was read, if it is not the file any more that was looked at before.
+
+    Args:
+        path: of the image.
+        before: its state then.
+        advice: what to do about it; for a training, where nothing is said.
 
     Raises:
         ImageError: naming it.
@@ -73,8 +84,7 @@ def require_same(path: Path, before: FileState | None) -> None:
         raise ImageError(
             path,
             "expected the image that was there when the run began, got a file that was written or "
-            "taken away since. Leave the images as they are while a training runs; put this one "
-            "back and go on with --resume, or begin anew with --overwrite.",
+            f"taken away since. {advice}",
         )
 
 

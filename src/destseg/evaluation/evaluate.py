@@ -22,7 +22,7 @@ from destseg.errors import DataError, ImageError
 from destseg.evaluation.metrics import Curve, ImageMetrics, image_curves, image_metrics
 from destseg.evaluation.outcomes import Coverage, ImageRecord
 from destseg.evaluation.pixels import PixelCounts, PixelMetrics
-from destseg.evaluation.seen import require_some, without_learned
+from destseg.evaluation.seen import Seen, require_some, without_learned
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure, Result
 from destseg.rate import Rate
@@ -135,6 +135,7 @@ def evaluate(
     exact: bool = True,
     on_image: OnImage | None = None,
     on_progress: Callable[[int, int], object] = lambda *_: None,
+    seen: Seen | None = None,
 ) -> Evaluation:
     """Return how well a predictor does on images whose defects are known.
 
@@ -154,6 +155,8 @@ def evaluate(
         on_image: called with each sample, its result and its mask at the map's size, ``None``
             where the mask is missing or unreadable; of an unreadable image with its failure.
         on_progress: called after each image with how many are done and how many there are.
+        seen: which of them the model knows, where the caller has looked already and left out those
+            that it learned from; ``None`` looks.
 
     Raises:
         DataError: if there are no samples, a label is unknown, or the model learned from them all.
@@ -161,10 +164,11 @@ def evaluate(
     _check_labels(samples)
     _tell_unreadable(samples)
     begun = time.perf_counter()
-    samples, seen = without_learned(predictor, samples)
-    require_some(samples, seen)
-    for note in seen.notes:
-        _log.warning("%s", note)
+    if seen is None:
+        samples, seen = without_learned(predictor, samples)
+        require_some(samples, seen)
+        for note in seen.notes:
+            _log.warning("%s", note)
     counts = {name: PixelCounts.empty(exact=exact) for name in defect_types_of(samples)}
     records = []
     answers = predictor.stream(sample.path for sample in samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import tempfile
 import time
@@ -14,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from destseg.data.choice import evenly
-from destseg.data.contents import each_once, hashes_of, root_of
-from destseg.data.files import sha256_of_image
+from destseg.data.contents import each_once, root_of
+from destseg.data.files import FileState, require_same, sha256_of_image, state_of
 from destseg.data.groups import group_names
 from destseg.data.lists import some
 from destseg.data.samples import (
@@ -27,8 +28,8 @@ from destseg.data.samples import (
 )
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.evaluation.agreement import agreement
-from destseg.evaluation.evaluate import evaluate
-from destseg.evaluation.seen import without_learned
+from destseg.evaluation.evaluate import Evaluation, evaluate
+from destseg.evaluation.seen import Seen, without_learned
 from destseg.exporting.export import export as export_fp32
 from destseg.exporting.int8 import SCOPES, good_and_anomalous, quantized
 from destseg.fields import EACH_IMAGE
@@ -48,6 +49,12 @@ from destseg.validation import at_least, one_of, problem
 
 TIMED = 20
 
+_METRICS = ("image_auroc", "pixel_ap")
+
+_LEAVE = (
+    "Leave the images as they are while a model is quantised. Nothing is written; give the same "
+    "command again."
+)
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -62,6 +69,8 @@ class Images:
         judged: those on which INT8 is compared with fp32.
         calibration_images: those that fit the threshold.
         names: of the calibration images.
+        contents: SHA-256 of each of them.
+        states: of their files before that was taken.
         groups: of them, and by what; ``None`` where each counts by itself.
     """
 
@@ -69,6 +78,8 @@ class Images:
     judged: list[Path]
     calibration_images: list[Path]
     names: list[str]
+    contents: list[str]
+    states: Mapping[Path, FileState | None]
     groups: Sequence[str] | None = None
     group_by: str = EACH_IMAGE
 
@@ -87,13 +98,13 @@ def quantize(
     """Write a bundle's model in INT8 into the bundle, if it stays accurate enough.
 
     As much of the network as possible is quantised: scopes are tried in the order of
-    ``int8.SCOPES`` until image AUROC and pixel AP on good images and synthetic anomalies are within
-    ``max_drop`` of fp32's.  Labelled images choose nothing; they only measure the result.
+    ``int8.SCOPES`` until image AUROC and pixel AP are within ``max_drop`` of fp32's: on good images
+    and synthetic anomalies, and on the labelled images, where there are some.
 
     Args:
         bundle: the trained model.
-        data: good images as for training; a data set with labelled test images is measured on
-            them too.
+        data: good images as for training; of a data set with labelled test images these count
+            too.
         to: ``onnx`` or ``openvino``; exported in fp32 first where that is missing.
         max_drop: largest loss of image AUROC and of pixel AP that is accepted, as a fraction.
         scope: the name of one of ``int8.SCOPES``, or ``auto`` for the first that is accurate
@@ -106,6 +117,7 @@ def quantize(
     Raises:
         SettingsError: if ``count`` is below 2, ``max_drop`` below 0, or the scope unknown.
         BundleError: if every scope loses more; the bundle is left as it was.
+        ImageError: if an image cannot be read, or a calibration image is replaced meanwhile.
         DataError: if there are too few good images, or the bundle cannot be written to; known
             before the work.
         MissingExtraError: if the extras ``export`` or that of the runtime are not installed.
@@ -120,7 +132,8 @@ def quantize(
     made, _ = good_and_anomalous(images.ranges, bundle.settings, seed=0)
     checked, masks = good_and_anomalous(images.judged, bundle.settings, seed=1)
     before = Predictor(bundle, open_backend(bundle, Runtime(to, "cpu")))
-    tried = []
+    labelled = functools.cache(lambda: _Labelled.of(before, data))  # of fp32 once
+    tried: list[dict[str, Any]] = []
     for each in SCOPES:
         if scope not in ("auto", each.name):
             continue
@@ -145,16 +158,25 @@ def quantize(
             }
             if test_folder(data) is not None:
                 on_step("comparing it with fp32 on the labelled images")
-                if (labelled := _labelled(before, after, data, max_drop)) is not None:
-                    facts["labelled"] = labelled
+                if (new := labelled()) is not None:
+                    measured = facts["labelled"] = new.measured(after)
+                    pairs = tried[-1]["labelled"] = {name: measured[name] for name in _METRICS}
+                    # One by one: a metric that labels do not give is NaN and would hide the other.
+                    if any(fp32 - int8 > max_drop for fp32, int8 in pairs.values()):
+                        continue
             facts["milliseconds"] = _milliseconds(before, after, made)
+        for path, state in images.states.items():  # else it would have another image's hash
+            require_same(path, state, _LEAVE)
         return save_export(bundle, f"{to}-int8", files, facts, calibration)
+    less = scope not in ("auto", SCOPES[-1].name)
+    way = " --scope auto tries to quantise less." if less else ""
     raise BundleError(
         f"{bundle.folder}: INT8 for {to} loses more than --max-drop {max_drop:g} of image AUROC "
-        "or pixel AP on good images and synthetic anomalies, whatever stays in fp32:\n"
+        "or pixel AP on good images and synthetic anomalies, or on the labelled images, whatever "
+        "stays in fp32:\n"
         + "\n".join(f"  {_told(one)}" for one in tried)
-        + "\nNothing was written. Stay with fp32, accept a larger --max-drop, or for a processor "
-        "with VNNI try --vnni."
+        + f"\nNothing was written.{way} Stay with fp32, accept a larger --max-drop, or for a "
+        "processor with VNNI try --vnni."
     )
 
 
@@ -179,10 +201,11 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
     """Keep the images apart that fit the threshold, as training did where they are the same."""
     found = good_samples(data)
     paths = [sample.path for sample in found]
-    contents = hashes_of(paths)
+    content_of = _Contents()
+    contents = [content_of(path) for path in paths]
     good = {contents[place]: found[place] for place in each_once(paths, contents)}
     now = bundle.calibration
-    lie = {} if now is None else _where_they_lie(now, root_of(data), good)
+    lie = {} if now is None else _where_they_lie(now, root_of(data), good, content_of)
     groups: Sequence[str] | None = None
     if now is not None:
         _tell_gone(now, lie)
@@ -209,7 +232,8 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
         if of_all is not None:
             of = {sample.path: group for sample, group in zip(new, of_all, strict=True)}
             groups = [of[path] for path in calibration_images]
-    apart = set(hashes_of(calibration_images))
+    own = [content_of(path) for path in calibration_images]
+    apart = set(own)
     others = [sample.path for content, sample in good.items() if content not in apart]
     if len(others) < 4 or not calibration_images:
         raise DataError(
@@ -221,11 +245,29 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
     # What gave the ranges fits them best: it would say too little of the loss on other images.
     measured = set(ranges)
     judged = evenly([path for path in others if path not in measured], 2 * count)
-    return Images(ranges, judged, calibration_images, names, groups, group_by)
+    states = {path: content_of.states[path] for path in calibration_images}
+    return Images(ranges, judged, calibration_images, names, own, states, groups, group_by)
+
+
+class _Contents:
+    """The SHA-256 of images, each read once, and the states of their files before that."""
+
+    def __init__(self) -> None:
+        self.states: dict[Path, FileState | None] = {}
+        self._known: dict[Path, str] = {}
+
+    def __call__(self, path: Path) -> str:
+        if path not in self._known:
+            self.states[path] = state_of(path)
+            self._known[path] = sha256_of_image(path)
+        return self._known[path]
 
 
 def _where_they_lie(
-    calibration: Calibration, root: Path, good: Mapping[str, Sample]
+    calibration: Calibration,
+    root: Path,
+    good: Mapping[str, Sample],
+    content_of: Callable[[Path], str],
 ) -> dict[int, Path]:
     """Return where images of a calibration lie, by their places in it.
 
@@ -236,13 +278,14 @@ def _where_they_lie(
         calibration: of the model.
         root: of the data.
         good: the images of the data by their SHA-256.
+        content_of: gives the SHA-256 of an image.
     """
     found = {}
     for place, (name, content) in enumerate(
         zip(calibration.paths, calibration.contents, strict=True)
     ):
         there = [path for path in (root / name, Path(name)) if path.is_file()]
-        same = [path for path in there if not content or sha256_of_image(path) == content]
+        same = [path for path in there if not content or content_of(path) == content]
         if content in good:
             same.append(good[content].path)
         if same:
@@ -283,36 +326,39 @@ def _calibrated(
         settings,
         form.sha256,
         groups=images.groups,
+        image_sha256=images.contents,
     )
     calibrated = replace(bundle, calibration=calibration)
     return Predictor(calibrated, backend), calibration
 
 
-def _labelled(
-    before: Predictor, after: Predictor, data: str | Path, max_drop: float
-) -> dict[str, Any] | None:
-    """Compare both on labelled images that nothing was learned from; ``None`` if there are none."""
-    samples, _ = without_learned(before, test_samples(data))
-    if not samples:
-        return None
-    results = [evaluate(predictor, samples) for predictor in (before, after)]
-    image_auroc = tuple(result.image.auroc for result in results)
-    pixel_ap = tuple(result.pixel.ap for result in results)
-    # One by one: a metric that the labels do not give is NaN and would hide the other.
-    if any(fp32 - int8 > max_drop for fp32, int8 in (image_auroc, pixel_ap)):
-        raise BundleError(
-            f"{data}: expected INT8 to lose at most --max-drop {max_drop:g} on the labelled "
-            f"images, got image AUROC {image_auroc[0]:.4f} -> {image_auroc[1]:.4f}, pixel AP "
-            f"{pixel_ap[0]:.4f} -> {pixel_ap[1]:.4f}. Nothing was written: stay with fp32, "
-            "quantise less (--scope head), or accept a larger --max-drop."
-        )
-    coverage = results[0].coverage
-    return {
-        "images": coverage.given,
-        "coverage": vars(coverage),
-        "image_auroc": image_auroc,
-        "pixel_ap": pixel_ap,
-    }
+@dataclass(frozen=True)
+class _Labelled:
+    """Labelled images that nothing was learned from, and what fp32 makes of them."""
+
+    samples: Sequence[Sample]
+    seen: Seen
+    fp32: Evaluation
+
+    @classmethod
+    def of(cls, predictor: Predictor, data: str | Path) -> _Labelled | None:
+        """Measure fp32 on the labelled images of a data set; ``None`` if there are no new ones."""
+        samples, seen = without_learned(predictor, test_samples(data))
+        for note in seen.notes:
+            _LOGGER.warning("%s", note)
+        if not samples:
+            return None
+        return cls(samples, seen, evaluate(predictor, samples, seen=seen))
+
+    def measured(self, after: Predictor) -> dict[str, Any]:
+        """Return how many images there are, and the metrics of fp32 and INT8 on them."""
+        before, quantised = self.fp32, evaluate(after, self.samples, seen=self.seen)
+        return {
+            "images": before.coverage.given,
+            "coverage": vars(before.coverage),
+            "image_auroc": (before.image.auroc, quantised.image.auroc),
+            "pixel_ap": (before.pixel.ap, quantised.pixel.ap),
+        }
 
 
 def _milliseconds(
@@ -329,8 +375,14 @@ def _milliseconds(
 
 
 def _told(tried: dict[str, Any]) -> str:
-    image, pixel = tried["image_auroc"], tried["pixel_ap"]
+    told = f"{tried['scope']}: {_dropped(tried)}"
+    if "labelled" in tried:
+        told += f"; on the labelled images {_dropped(tried['labelled'])}"
+    return told
+
+
+def _dropped(metrics: Mapping[str, Any]) -> str:
+    image, pixel = (metrics[name] for name in _METRICS)
     return (
-        f"{tried['scope']}: image AUROC {image[0]:.4f} -> {image[1]:.4f}, pixel AP "
-        f"{pixel[0]:.4f} -> {pixel[1]:.4f}"
+        f"image AUROC {image[0]:.4f} -> {image[1]:.4f}, pixel AP {pixel[0]:.4f} -> {pixel[1]:.4f}"
     )

@@ -222,6 +222,16 @@ def load_bundle(folder: str | Path) -> Bundle:
     return replace(bundle, calibration=calibration)
 
 
+def recorded_in(folder: Path) -> Mapping[str, Any]:
+    """Return the settings of a bundle that ``load_bundle`` takes, as its training wrote them down.
+
+    Raises:
+        BundleError: if the manifest is missing or damaged.
+    """
+    settings: Mapping[str, Any] = _read_manifest(folder)["settings"]
+    return settings
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise BundleError(f"expected the folder of a trained model, got {folder}: no such folder")

@@ -15,7 +15,7 @@ from destseg.errors import DataError, NotWrittenError, SettingsError
 from destseg.inference.bundle import Bundle, own_files
 from destseg.inference.calibration import Calibration
 from destseg.inference.predictor import Measurement, Predictor
-from destseg.monitoring.drift import Drift, DriftStep, load_state, save_state
+from destseg.monitoring.drift import Drift, DriftStep, no_state, parse_state, save_state
 from destseg.monitoring.martingale import alarm_level
 from destseg.monitoring.recorded import ImageScore, is_results, read_results
 from destseg.validation import ANY, problem
@@ -146,7 +146,7 @@ def check_drift(
     bundle = open_bundle() if predictor is None else predictor.bundle
     assert bundle.calibration is not None, "load_bundle always gives one"
     content = _content(state)
-    before = _before(state, seed, bundle.calibration)
+    before = _before(state, content, seed, bundle.calibration)
     items: list[Path | ImageScore] = []
     for source in sources:
         items += read_results(source, bundle) if is_results(source) else found[source]
@@ -179,10 +179,13 @@ def check_drift(
     return check
 
 
-def _before(state: Path | None, seed: int | None, calibration: Calibration) -> Drift:
-    if state is None or not state.exists():
+def _before(
+    state: Path | None, content: bytes | None, seed: int | None, calibration: Calibration
+) -> Drift:
+    """Return the state in a file, which has been read, or a new one."""
+    if state is None or content is None:
         return Drift.start(calibration, seed or 0)
-    before = load_state(state, calibration)
+    before = parse_state(content, state, calibration)
     if seed not in (None, before.seed):
         raise SettingsError(
             f"--seed: expected {before.seed}, with which {state} was begun, got {seed}; leave the "
@@ -193,7 +196,12 @@ def _before(state: Path | None, seed: int | None, calibration: Calibration) -> D
 
 def _content(state: Path | None) -> bytes | None:
     """Return what lies in a file for the state; ``None`` if there is no file."""
-    return state.read_bytes() if state is not None and state.is_file() else None
+    if state is None or not state.is_file():
+        return None
+    try:
+        return state.read_bytes()
+    except OSError as error:
+        raise no_state(state, error) from error
 
 
 def _save_after(state: Path, content: bytes | None, after: Drift) -> None:

@@ -213,12 +213,27 @@ def load_state(path: str | Path, calibration: Calibration) -> Drift:
             threshold.
     """
     try:
-        drift = Drift.from_dict(json.loads(Path(path).read_bytes()))
-    except (OSError, ValueError, DataError) as error:
-        raise DataError(
-            f"{path}: expected a state that destseg drift wrote, got: {error}. Name another file "
-            "with --state, or remove this one to start anew."
-        ) from error
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise no_state(path, error) from error
+    return parse_state(content, path, calibration)
+
+
+def parse_state(content: bytes, path: str | Path, calibration: Calibration) -> Drift:
+    """Return the state that a file has, as ``load_state`` reads it.
+
+    Args:
+        content: of the file.
+        path: of it, for the error.
+        calibration: that it has to belong to.
+
+    Raises:
+        DataError: as ``load_state``.
+    """
+    try:
+        drift = Drift.from_dict(json.loads(content))
+    except (ValueError, DataError) as error:
+        raise no_state(path, error) from error
     ours = {"weights_sha256": calibration.weights_sha256, "threshold": calibration.threshold}
     wrong = [
         f"  {name}: the state has {getattr(drift, name)}, the model {value}"
@@ -232,6 +247,14 @@ def load_state(path: str | Path, calibration: Calibration) -> Drift:
             "the model that it was made with."
         )
     return drift
+
+
+def no_state(path: str | Path, error: Exception) -> DataError:
+    """Return the error of a file that has no state, or cannot be read."""
+    return DataError(
+        f"{path}: expected a state that destseg drift wrote, got: {error}. Name another file "
+        "with --state, or remove this one to start anew."
+    )
 
 
 def _uniform(seed: int, number: int) -> float:

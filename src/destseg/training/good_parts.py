@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from destseg.config import Settings
+from destseg.config import DataSettings, Settings
 from destseg.data.contents import contents_of, each_once, fingerprint, name_in, root_of
 from destseg.data.decoded import GoodImages
 from destseg.data.defects import fingerprint_of
@@ -33,6 +33,7 @@ class GoodParts:
         roi: what of them is inspected; ``None`` is all.
         sha256: of all that the run learns from, as ``run_fingerprint`` gives it.
         contents: SHA-256 of each image to train on.
+        calibration_contents: of each calibration image.
         states: of all files when their content was looked at.
     """
 
@@ -43,6 +44,7 @@ class GoodParts:
     roi: Roi | None = None
     sha256: str = ""
     contents: frozenset[str] = frozenset()
+    calibration_contents: Sequence[str] = ()
     states: Mapping[Path, FileState | None] = field(default_factory=dict)
 
     @classmethod
@@ -70,48 +72,13 @@ class GoodParts:
         states = states_of(sample.path for sample in samples)
         contents = contents_of(sample.path for sample in samples)
         log.say(f"checking {len(samples)} images in {data}", images=len(samples))
-        images = GoodImages(
-            [sample.path for sample in samples],
-            wanted,
-            on_progress=lambda done: log.count(done, len(samples), "checked images"),
-            states=states,
-        )
-        for error in images.unreadable:
-            log.say(f"left out: {error}", unreadable=error.path)
-        readable = set(images.paths)
-        samples = [sample for sample in samples if sample.path in readable]
-        # Of an image and its copy one could be trained on, and the other set the threshold.
-        paths = [sample.path for sample in samples]
-        once = each_once(
-            paths, [contents[each] for each in paths], lambda it: log.say(f"note: {it}")
-        )
-        samples = [samples[place] for place in once]
+        images = _decoded([sample.path for sample in samples], wanted, states, log)
+        samples = _readable_once(samples, images, contents, log)
         groups = group_names([(Path(data), [sample.path for sample in samples])], wanted)
-        if ancestor is None:
-            training, calibration_images = split_calibration(
-                samples,
-                fraction=wanted.calibration_fraction,
-                minimum=wanted.calibration_minimum,
-                seed=settings.training.seed,
-                groups=groups,
-            )
-        else:
-            training, calibration_images = _split_again(
-                data, samples, contents, settings, ancestor, log, groups
-            )
-        if groups and not calibration_images:
-            raise DataError(
-                f"{data}: expected good images of at least 2 groups (--group-by "
-                f"{wanted.group_by}), got one: {groups[0]}. Add images of another, or train "
-                "without --group-by."
-            )
-        batch = settings.training.batch_size
-        if len(training) < batch or not calibration_images:
-            raise DataError(
-                f"{data}: expected at least {batch} good images to train on (one batch) beside "
-                f"the calibration images, got {len(training)} and {len(calibration_images)} of "
-                f"those, out of {len(samples)}. Add good images, or lower --batch-size."
-            )
+        training, calibration_images = _split(
+            data, samples, contents, settings, ancestor, log, groups
+        )
+        _require_enough(data, training, calibration_images, settings, groups)
         chosen, divided = None, ""
         if groups is not None:
             of = {each.path: group for each, group in zip(samples, groups, strict=True)}
@@ -131,12 +98,89 @@ class GoodParts:
             roi=roi,
             sha256=run_fingerprint(fingerprint(data, contents), defects, ancestor),
             contents=frozenset(contents[sample.path] for sample in training),
+            calibration_contents=[contents[sample.path] for sample in calibration_images],
             states=states,
         )
 
     def names(self, paths: list[Path]) -> list[str]:
         """Return paths relative to the data set where they lie in it."""
         return [name_in(self.root, path) for path in paths]
+
+
+def _decoded(
+    paths: Sequence[Path],
+    wanted: DataSettings,
+    states: Mapping[Path, FileState | None],
+    log: TrainingLog,
+) -> GoodImages:
+    """Decode images, telling how far that is and which cannot be."""
+    images = GoodImages(
+        paths,
+        wanted,
+        on_progress=lambda done: log.count(done, len(paths), "checked images"),
+        states=states,
+    )
+    for error in images.unreadable:
+        log.say(f"left out: {error}", unreadable=error.path)
+    return images
+
+
+def _readable_once(
+    samples: Sequence[Sample], images: GoodImages, contents: Mapping[Path, str], log: TrainingLog
+) -> list[Sample]:
+    """Return the images that were decoded, without copies.
+
+    Of an image and its copy one could be trained on, and the other set the threshold.
+    """
+    readable = set(images.paths)
+    read = [sample for sample in samples if sample.path in readable]
+    paths = [sample.path for sample in read]
+    once = each_once(paths, [contents[each] for each in paths], lambda it: log.say(f"note: {it}"))
+    return [read[place] for place in once]
+
+
+def _split(
+    data: str | Path,
+    samples: list[Sample],
+    contents: Mapping[Path, str],
+    settings: Settings,
+    ancestor: Ancestor | None,
+    log: TrainingLog,
+    groups: list[str] | None,
+) -> tuple[list[Sample], list[Sample]]:
+    """Return (training, calibration)."""
+    if ancestor is not None:
+        return _split_again(data, samples, contents, settings, ancestor, log, groups)
+    return split_calibration(
+        samples,
+        fraction=settings.data.calibration_fraction,
+        minimum=settings.data.calibration_minimum,
+        seed=settings.training.seed,
+        groups=groups,
+    )
+
+
+def _require_enough(
+    data: str | Path,
+    training: Sequence[Sample],
+    calibration_images: Sequence[Sample],
+    settings: Settings,
+    groups: Sequence[str] | None,
+) -> None:
+    if groups and not calibration_images:
+        raise DataError(
+            f"{data}: expected good images of at least 2 groups (--group-by "
+            f"{settings.data.group_by}), got one: {groups[0]}. Add images of another, or train "
+            "without --group-by."
+        )
+    batch = settings.training.batch_size
+    if len(training) < batch or not calibration_images:
+        raise DataError(
+            f"{data}: expected at least {batch} good images to train on (one batch) beside "
+            f"the calibration images, got {len(training)} and {len(calibration_images)} of "
+            f"those, out of {len(training) + len(calibration_images)}. Add good images, or lower "
+            "--batch-size."
+        )
 
 
 def _split_again(

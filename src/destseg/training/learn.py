@@ -25,9 +25,10 @@ from destseg.synthesis.batches import Batches
 from destseg.training.checkpoint import Checkpoint, save_checkpoint
 from destseg.training.good_parts import GoodParts
 from destseg.training.log import TrainingLog
-from destseg.training.loop import START, Progress, run_phase
+from destseg.training.loop import run_phase
 from destseg.training.phases import phases_to_learn
 from destseg.training.processes import rank, share_of, synchronized_norms, world
+from destseg.training.step import START, Progress
 
 _HEADS = ("head.", "surface.")
 
@@ -176,21 +177,8 @@ class Learning:
                     self.on_progress(earlier + saved.step, self.steps)
 
                 def save(progress: Progress, name: str = phase.name) -> None:
-                    if rank() != 0:
-                        return
-                    state = Checkpoint(
-                        phase=name,
-                        step=progress.step,
-                        settings=self.settings.to_dict(),
-                        images=self.source.names(self.source.training.paths),
-                        teacher=self.teacher,
-                        model=model.state_dict(),
-                        optimizer=progress.optimizer,
-                        scaler=progress.scaler,
-                        seconds=before + time.monotonic() - begun,
-                        data_sha256=self.source.sha256,
-                    )
-                    save_checkpoint(folder / CHECKPOINT, state)
+                    seconds = before + time.monotonic() - begun
+                    self._save(folder, model, name, progress, seconds)
 
                 def tell(step: int, earlier: int = earlier) -> None:
                     self.on_progress(earlier + step, self.steps)
@@ -211,6 +199,26 @@ class Learning:
         if self.ancestor is not None:
             _keep_a_share(model, self.ancestor)
         return before + time.monotonic() - begun
+
+    def _save(
+        self, folder: Path, model: DeSTSeg, phase: str, progress: Progress, seconds: float
+    ) -> None:
+        """Save all that the run goes on from; of several processes one does."""
+        if rank() != 0:
+            return
+        state = Checkpoint(
+            phase=phase,
+            step=progress.step,
+            settings=self.settings.to_dict(),
+            images=self.source.names(self.source.training.paths),
+            teacher=self.teacher,
+            model=model.state_dict(),
+            optimizer=progress.optimizer,
+            scaler=progress.scaler,
+            seconds=seconds,
+            data_sha256=self.source.sha256,
+        )
+        save_checkpoint(folder / CHECKPOINT, state)
 
 
 def _keep_a_share(model: DeSTSeg, ancestor: Ancestor) -> None:

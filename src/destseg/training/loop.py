@@ -1,15 +1,12 @@
-"""One loop for all phases: steps, log, saved states, signals."""
+"""One loop for all phases: step after step, and between two of them log, saved states, signals."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,32 +16,18 @@ from destseg.errors import DataError, TrainingError, TrainingInterrupted
 from destseg.interruption import Interruption
 from destseg.synthesis.batches import Batches
 from destseg.training.ahead import prepared
-from destseg.training.checkpoint import optimizer_tensors, restore_optimizer
-from destseg.training.determinism import seed_default, step_seed
 from destseg.training.log import TrainingLog
-from destseg.training.phases import Phase, build_optimizer, freeze_all_but, rate_factor
-from destseg.training.processes import WholeBatchNorm, any_of_all, mean_of_all, shared, world
+from destseg.training.phases import Phase
+from destseg.training.processes import any_of_all, mean_of_all, world
+from destseg.training.step import Progress, Steps
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a phase is: steps done, and the state that goes on from there."""
-
-    step: int
-    optimizer: Mapping[str, Tensor]
-    scaler: Mapping[str, float]
 
 
 ADVICE = (
     "A state that was saved before is kept. Lower the learning rate (--lr-student, --lr-head), or "
     "use --precision fp32 or bf16."
 )
-
-_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-START = Progress(step=0, optimizer={}, scaler={})
 
 
 def run_phase(
@@ -76,56 +59,22 @@ def run_phase(
         TrainingError: if the loss is not finite; the last saved state is a good one.
         TrainingInterrupted: after a signal, the state saved.
     """
-    freeze_all_but(phase)
-    optimizer = build_optimizer(phase, settings)
-    rates = [group["lr"] for group in optimizer.param_groups]
-    restore_optimizer(optimizer, start.optimizer)
-    module = shared(phase, device)
-    half = _HALF.get(settings.precision)
-    precision = functools.partial(torch.autocast, device.type, half, enabled=half is not None)
-    on_cpus = world() > 1 and device.type != "cuda"
-    norms = WholeBatchNorm if on_cpus else contextlib.nullcontext
-    # Without fp16 it does nothing, and has no state.
-    scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
-    if scaler.is_enabled() and start.scaler:
-        scaler.load_state_dict(dict(start.scaler))
-
-    def state(step: int) -> Progress:
-        optimized = optimizer_tensors(optimizer)
-        return Progress(step=step, optimizer=optimized, scaler=dict(scaler.state_dict()))
-
+    steps = Steps(phase, settings, device, start)
     log.start_phase(phase.name, start.step, phase.steps)
     losses: list[Tensor] = []
     since = time.monotonic()
-    steps = range(start.step, phase.steps)
-    with prepared(phase, batches, steps, device, precision) as stream:
+    left = range(start.step, phase.steps)
+    with prepared(phase, batches, left, device, steps.precision) as stream:
         for step, inputs in enumerate(stream, start.step):
-            factor = rate_factor(step, phase.steps, settings)
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
-            seed_default(step_seed(settings.seed, phase.name, step), device)
-            with precision(), norms():
-                loss = module(*inputs).float()
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad()
-            losses.append(loss.detach())
-
+            losses.append(steps.take(step, inputs))
             done = step + 1
             saves = done % settings.checkpoint_every == 0 or done == phase.steps
             reports = done % settings.log_every == 0 or saves
-            stopped = interruption.signal
-            if world() > 1:
-                # A signal may reach one of several, at any step; they stop where all of them ask,
-                # on a GPU more seldom, as it waits for the device.
-                asks = reports or loss.device.type == "cpu"
-                stopped = any_of_all(stopped, loss.device) if asks else None
-            stops = stopped is not None
+            stopped = _asked_to_stop(interruption, device, reports=reports)
             log.advance(done)
             on_step(done)
             # Looking at a loss waits for the device: only where something hangs on it.
-            if reports or stops:
+            if reports or stopped is not None:
                 mean = _finite_mean(losses, phase.name, done)
                 passed = time.monotonic() - since
                 log.report(
@@ -135,15 +84,15 @@ def run_phase(
                     loss=mean,
                     rate=len(losses) * settings.batch_size / passed,
                     batch=settings.batch_size,
-                    lr=rates[0] * factor,
+                    lr=steps.rate(step),
                 )
                 losses, since = [], time.monotonic()
-            if saves or stops:
+            if saves or stopped is not None:
                 _require_finite(phase, done)
                 try:
-                    save(state(done))
+                    save(steps.state(done))
                 except DataError as error:
-                    if stops:
+                    if stopped is not None:
                         raise
                     logger.warning("training goes on, but its state could not be saved: %s", error)
             if stopped is not None:
@@ -152,8 +101,23 @@ def run_phase(
     # One that came with the last step: nothing else would look at it before the model is saved,
     # or before another hour of folds.
     if (late := any_of_all(interruption.signal, device)) is not None:
-        save(state(phase.steps))
+        save(steps.state(phase.steps))
         raise _interrupted(late, phase, phase.steps, log)
+
+
+def _asked_to_stop(
+    interruption: Interruption, device: torch.device, *, reports: bool
+) -> int | None:
+    """Return the signal that came, if one has, the same in all processes.
+
+    It may reach one of several, at any step.  They stop where all of them ask, on a GPU only where
+    they report, as it waits for the device.
+    """
+    if world() == 1:
+        return interruption.signal
+    if not (reports or device.type == "cpu"):
+        return None
+    return any_of_all(interruption.signal, device)
 
 
 def _interrupted(number: int, phase: Phase, done: int, log: TrainingLog) -> TrainingInterrupted:

@@ -1,31 +1,27 @@
-"""The folder of a run: what lies there, and whether a new or resumed run may go on in it."""
+"""Whether a run fits its folder: the files that lie there, and what an earlier run wrote down."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from destseg.config import Settings, changed_settings, recorded
+from destseg.config import Settings, changed_settings, gone_on_with, recorded
 from destseg.data.contents import contents_of, fingerprint
 from destseg.data.files import write_atomically
 from destseg.data.labelled import files_of
 from destseg.data.lists import some
-from destseg.data.lock import LockError, hold
-from destseg.data.outputs import require_apart, require_folder
+from destseg.data.outputs import require_apart
 from destseg.data.roi import Roi, read_roi
 from destseg.data.samples import Sample, good_samples
 from destseg.data.shapes import settled_size
-from destseg.errors import DataError, SettingsError, TrainingError
+from destseg.errors import TrainingError
 from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
 from destseg.inference.ancestor import Ancestor
-from destseg.inference.bundle import Bundle, load_bundle
+from destseg.inference.bundle import Bundle, load_bundle, recorded_in
 from destseg.model_folder import (
     CALIBRATION,
-    CHECKPOINT,
-    LOCK,
     MANIFEST,
     ROI,
     SETTINGS,
@@ -34,70 +30,8 @@ from destseg.model_folder import (
     left_by_training,
     unfinished_models,
 )
-from destseg.training.checkpoint import Checkpoint, load_checkpoint
+from destseg.training.checkpoint import Checkpoint
 from destseg.training.good_parts import GoodParts, run_fingerprint
-from destseg.training.processes import rank
-
-
-@contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[Callable[[], None]]:
-    """Give what keeps other trainings out of a folder until the end, once it is there.
-
-    A training that was killed keeps nobody out.  Where the system has no locks, or the folder may
-    not be written to, nobody is kept out either.
-
-    Raises:
-        TrainingError: when it is called, if another training is running in the folder.
-    """
-    with contextlib.ExitStack() as stack:
-        held: list[bool] = []
-
-        def take() -> None:
-            if held or rank() != 0 or not folder.is_dir():  # of several processes one writes
-                return
-            taken = (
-                f"{folder}: expected to be the only training that writes there, got another one "
-                "that is running. Wait for its end or stop it, or choose another --output."
-            )
-            try:
-                lock = hold(folder / LOCK, taken)
-            except LockError:
-                return
-            except DataError as error:
-                raise TrainingError(str(error)) from error
-            held.append(True)
-            stack.callback(lock.close)
-            stack.callback(_remove, folder / LOCK)  # before: whoever comes next makes its own
-
-        yield take
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
-
-
-def prepare_output(folder: Path, resume: bool, overwrite: bool) -> Checkpoint | None:
-    """Return the saved state to go on from, or ``None`` to begin (or to load what is finished).
-
-    Raises:
-        TrainingError: if the folder is taken, or there is nothing to resume.
-        SettingsError: if both are asked for.
-    """
-    if resume and overwrite:
-        raise SettingsError("--resume and --overwrite: expected one of them, got both")
-    finished, begun = (folder / MANIFEST).exists(), (folder / CHECKPOINT).exists()
-    if resume:
-        # The state is removed only after the calibration, the last file, is written.
-        return load_checkpoint(folder / CHECKPOINT) if begun or not finished else None
-    if not overwrite and (finished or begun) and left_by_training(folder):
-        what = "an unfinished run" if begun else "a trained model"
-        way = "go on with --resume, or " if begun else ""
-        raise TrainingError(
-            f"{folder}: expected a new or empty folder, got {what}. To keep it choose another "
-            f"--output; {way}replace it with --overwrite."
-        )
-    return None
 
 
 def refuse_files_of_others(folder: Path) -> None:
@@ -119,18 +53,6 @@ def refuse_files_of_others(folder: Path) -> None:
 
 def _places(folder: Path) -> list[Path]:
     return [folder, *unfinished_models(folder)]
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of a run where there is none, and see that it can be written to.
-
-    Raises:
-        TrainingError: if it cannot.
-    """
-    try:
-        require_folder(folder)
-    except DataError as error:
-        raise TrainingError(str(error)) from error
 
 
 def require_apart_from(
@@ -206,8 +128,9 @@ def settled(settings: Settings | None, saved: Checkpoint | None, data: str | Pat
     if settings is None and earlier is not None:
         return earlier
     settings = settled_size(settings or Settings.from_preset("fast"), data)
-    if earlier is None:
+    if earlier is None or saved is None:
         return settings
+    settings = gone_on_with(settings, saved.settings)
     differing = changed_settings(earlier, settings, HARMLESS)
     if differing:
         raise TrainingError(
@@ -255,7 +178,7 @@ def require_same_run(
     bundle = load_bundle(folder)
     differing = []
     if settings is not None:
-        settings = settled_size(settings, data)
+        settings = gone_on_with(settled_size(settings, data), recorded_in(folder))
         differing += changed_settings(bundle.settings, settings, HARMLESS_WHEN_FINISHED)
     if bundle.training.get("data_sha256") != run_fingerprint(
         fingerprint(data, contents_of(each.path for each in good_samples(data))),

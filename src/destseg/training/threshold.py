@@ -31,6 +31,7 @@ def calibrated(bundle: Bundle, source: GoodParts, device: str) -> Predictor:
         bundle.settings,
         bundle.weights_sha256,
         groups=source.calibration_groups,
+        image_sha256=source.calibration_contents,
     )
     for path in paths:  # what was put in its place may have been learned from
         require_same(path, source.states[path])
