@@ -187,8 +187,8 @@ class DataSettings:
 class VariationSettings:
     """Changes that are no defect: good images meet them in training, so that they raise no alarm.
 
-    Of light and white balance training adds what the good images do not vary by among themselves.
-    The others cost faint defects (benchmarks/NOTES.md), so they are off unless asked for.
+    Training adds what the good images do not vary by among themselves, the place aside.  Noise costs
+    faint defects and broad ones (benchmarks/NOTES.md), so it is off unless asked for.
     """
 
     light: float = setting(
@@ -204,34 +204,32 @@ class VariationSettings:
         between(0, 1),
     )
     ramp: float = setting(
-        0.0,
-        "How much more light there may be at one border than at the other, as a fraction: 0.15 "
-        "where a lamp may move. Faint defects are then found less well.",
+        0.2,
+        "How much more light there may be at one border than at the other, as a fraction. 0 if a "
+        "shade across the whole part shows a defect.",
         between(0, 1),
     )
     noise: float = setting(
         0.0,
         "Largest noise of the camera, as its standard deviation in grey levels (of 255) at "
-        "image-size; 3 for a camera that is short of light. Faint defects are then found less "
-        "well.",
+        "image-size; 3 for a camera that is short of light. Defects are then outlined less well.",
         between(0, 50),
     )
     defocus: float = setting(
-        0.0,
+        1.0,
         "Largest blur of a camera out of focus, as the sigma of a Gaussian in pixels of "
-        "image-size; 1 where the focus varies. Faint defects are then found less well.",
+        "image-size. 0 if a blurred surface is a defect.",
         between(0, 20),
     )
     jpeg_quality: int = setting(
-        100,
-        "Lowest quality at which images may be stored as JPEG: 60 where they may come compressed. "
-        "Faint defects are then found less well.",
+        60,
+        "Lowest quality at which images may be stored as JPEG. 100 if none ever is.",
         between(1, 100),
     )
     shift: float = setting(
-        0.0,
+        0.02,
         "How far a part may lie from its place, and how much larger or smaller it may appear, as "
-        "a fraction of the image: 0.02 where a holder has play.",
+        "a fraction of the image. 0 if a part a little out of place is a defect.",
         between(0, 0.5),
     )
 
