@@ -1,6 +1,7 @@
 """At which size images are seen: against a search by hand, and files that lie on their side."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -143,6 +144,19 @@ def test_it_is_said_what_becomes_of_small_defects():
     assert "--image-size 320x832 (4.0 times the computing" in note
     assert "smaller" not in shrinking_note((160, 416), data)
     assert "tiles of 64x64" in shrinking_note((500, 500), DataSettings(image_size=64, tile=True))
+
+
+def test_of_padded_images_it_is_said_what_becomes_of_them_and_not_of_the_padding():
+    data = DataSettings(image_size=256, fit="pad")
+    seen = resize_for_model(np.zeros((400, 3200, 3), np.uint8), data).shape[:2]
+    assert seen == (32, 256)
+    note = shrinking_note((400, 3200), data)
+    assert "are seen at 32x256, padded to 256x256: 12.5 times smaller" in note
+    assert "a defect of 10 pixels becomes 1." in note
+    larger = re.search(r"--image-size (\d+)x(\d+) \((.+) times the computing", note)
+    assert math.isclose(int(larger[1]) / int(larger[2]), 400 / 3200, rel_tol=0.1)
+    assert float(larger[3]) == round(int(larger[1]) * int(larger[2]) / 256**2, 1)
+    assert "padded" not in shrinking_note((500, 500), data)
 
 
 # Images of other shapes
