@@ -29,6 +29,9 @@ from destseg.validation import (
 EACH_IMAGE = "image"
 """``group_by`` where every image counts by itself."""
 
+BY_FOLDER = "folder"
+"""``group_by`` where the images of a folder count together."""
+
 SHARED = "shared"
 """The student without an encoder of its own."""
 

@@ -464,6 +464,24 @@ def test_one_day_alone_is_told_once_and_in_plain_words(brightness_model, calibra
     )
 
 
+def test_a_day_of_several_cameras_is_added_by_a_list(brightness_model, calibrate, tmp_path):
+    """Given by itself its folder is called cam, like that of any other day."""
+    days = tmp_path / "days"
+    for number, day in enumerate(("mon", "tue")):
+        write(days / day / "cam", [51 + number, 60 + number])
+    assert calibrate(brightness_model, days, "--group-by", "folder")[0] == 0
+    write(days / "wed" / "cam", [70, 80])
+    for source in (days / "wed", days / "wed" / "cam"):
+        code, _, err = calibrate(brightness_model, source, "--add")
+        assert code == 1
+        assert "got cam, which may be mon/cam in it" in err
+    (days / "wed.txt").write_text("wed/cam/0.png\nwed/cam/1.png\n")
+    code, out, _ = calibrate(brightness_model, days / "wed.txt", "--add")
+    assert code == 0
+    assert "from 6 good images of 3 groups" in out
+    assert "wed/cam" in out
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

@@ -1,12 +1,14 @@
 """At which size images are seen: against a search by hand, and files that lie on their side."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from destseg.config import DataSettings, Settings
 from destseg.data.images import padded, read_image, resize, resize_for_model
@@ -50,6 +52,32 @@ def test_no_other_size_is_nearer(height, width):
 
 def test_a_larger_area_is_kept_to():
     assert size_of(500, 1250, area=4 * 256**2) == (320, 800)
+
+
+@pytest.mark.parametrize("behind_the_pixels", [False, True])
+def test_the_shape_of_a_png_that_lies_on_its_side_is_upright(tmp_path, behind_the_pixels):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = write(tmp_path / "turned.png", 40, 100, exif=exif)
+    if behind_the_pixels:
+        move_exif_behind_the_pixels(path)
+    assert typical_shape([path]) == (100, 40) == read_image(path).shape[:2]
+
+
+def move_exif_behind_the_pixels(path):
+    content, place, chunks = path.read_bytes(), 8, []
+    while place < len(content):
+        length = 12 + int.from_bytes(content[place : place + 4], "big")
+        chunks.append(content[place : place + length])
+        place += length
+    chunks.insert(-1, chunks.pop(next(k for k, each in enumerate(chunks) if each[4:8] == b"eXIf")))
+    path.write_bytes(content[:8] + b"".join(chunks))
+
+
+def test_no_pixels_are_decoded_to_learn_a_shape(tmp_path, monkeypatch):
+    path = write(tmp_path / "1.png", 40, 100)
+    monkeypatch.setattr(PngImageFile, "load", lambda _: pytest.fail("decoded"))
+    assert typical_shape([path]) == (40, 100)
 
 
 def test_the_typical_shape_is_that_of_most_images(tmp_path):
@@ -116,6 +144,19 @@ def test_it_is_said_what_becomes_of_small_defects():
     assert "--image-size 320x832 (4.0 times the computing" in note
     assert "smaller" not in shrinking_note((160, 416), data)
     assert "tiles of 64x64" in shrinking_note((500, 500), DataSettings(image_size=64, tile=True))
+
+
+def test_of_padded_images_it_is_said_what_becomes_of_them_and_not_of_the_padding():
+    data = DataSettings(image_size=256, fit="pad")
+    seen = resize_for_model(np.zeros((400, 3200, 3), np.uint8), data).shape[:2]
+    assert seen == (32, 256)
+    note = shrinking_note((400, 3200), data)
+    assert "are seen at 32x256, padded to 256x256: 12.5 times smaller" in note
+    assert "a defect of 10 pixels becomes 1." in note
+    larger = re.search(r"--image-size (\d+)x(\d+) \((.+) times the computing", note)
+    assert math.isclose(int(larger[1]) / int(larger[2]), 400 / 3200, rel_tol=0.1)
+    assert float(larger[3]) == round(int(larger[1]) * int(larger[2]) / 256**2, 1)
+    assert "padded" not in shrinking_note((500, 500), data)
 
 
 # Images of other shapes

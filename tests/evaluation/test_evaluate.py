@@ -97,6 +97,26 @@ def test_the_figures_are_scikit_learns_on_maps_and_masks_made_by_hand(predictor,
     assert told(reordered) == told(figures)
 
 
+def test_masks_of_which_nothing_is_left_are_told(predictor, data, caplog):
+    """A defect of a pixel in 300 is less than half of one of the map's."""
+    samples = test_samples(data)
+    assert evaluate(predictor, samples).notes == ()
+    mask = np.zeros((300, 300), np.uint8)
+    mask[100, 100] = 255
+    write(data / "ground_truth/hole/001_mask.png", mask)
+    write(data / "test/hole/001.png", np.full((300, 300, 3), 9, np.uint8))
+    figures = evaluate(predictor, samples)
+    (note,) = figures.notes
+    assert note.startswith("1 of 7 masks mark nothing at the size of the maps, so in the pixel")
+    assert f": {data / 'test/hole/001.png'}. A larger --image-size" in note
+    assert note in caplog.text
+    assert figures.coverage.with_mask == 12
+    predictor._roi = Roi(np.eye(2, dtype=bool)[::-1])  # nothing above on the left
+    predictor.bundle = replace(predictor.bundle, roi_sha256="abc")
+    (note,) = evaluate(predictor, samples).notes
+    assert "masks mark nothing at the size of the maps in the region of interest" in note
+
+
 def test_masks_of_0_and_1_mean_the_same_as_0_and_255(predictor, data, tmp_path):
     before = told(evaluate(predictor, test_samples(data)))
     for path in (data / "ground_truth").rglob("*.png"):

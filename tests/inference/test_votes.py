@@ -335,3 +335,25 @@ def test_what_cannot_be_added_is_refused():
         first.with_more(other)
     with pytest.raises(SettingsError, match=r"--group-by: expected 'folder', .* got 'image'"):
         first.with_more(renamed(fitted([0.3], None), "new/"))
+
+
+@pytest.mark.parametrize(
+    ("before", "more"), [("mon/cam", "cam"), ("cam", "mon/cam"), ("lots/mon/cam", "mon/cam")]
+)
+def test_a_folder_that_may_be_there_under_another_name_gets_no_second_vote(before, more):
+    """As seen from days/ it is mon/cam, and given by itself cam."""
+
+    def called(name, scores, group_by="folder"):
+        some = dataclasses.replace(
+            fitted(scores, [0] * len(scores)), groups=(name,) * len(scores), group_by=group_by
+        )
+        return renamed(some, f"{name}/")
+
+    first = called(before, [0.1, 0.2])
+    with pytest.raises(DataError, match=rf"--group-by folder: .* got {more}, .* be {before} in it"):
+        first.with_more(called(more, [0.3, 0.4]))
+    assert len(first.with_more(renamed(called(before, [0.3]), "new/")).by_group()) == 1
+    assert len(first.with_more(called("tue/cam2", [0.3])).by_group()) == 2
+    # What a column or a pattern says is a name, and no path.
+    lots = called(before, [0.1], "column:lot").with_more(called(more, [0.3], "column:lot"))
+    assert len(lots.by_group()) == 2

@@ -113,7 +113,7 @@ def read_shape(file: IO[bytes], name: Path) -> tuple[int, int]:
         (width, height), orientation = (tags[256], tags[257]), tags.get(_EXIF_ORIENTATION, 1)
     else:
         with _header(reader, file, name) as image:
-            (width, height), orientation = image.size, _orientation(image)
+            (width, height), orientation = image.size, _orientation(lambda: _exif_of_header(image))
     return (width, height) if orientation in _ON_ITS_SIDE else (height, width)
 
 
@@ -123,9 +123,7 @@ def read_time(file: IO[bytes], name: Path) -> str | None:
     That is ``YYYY:MM:DD hh:mm:ss`` in the camera's own time; nothing is decoded.
     """
     with _header(_reader(file, name), file, name) as image:
-        if isinstance(image, PngImageFile) and "exif" not in image.info:
-            return None  # PIL would decode the pixels to look behind them
-        value = image.getexif().get_ifd(_EXIF_IFD).get(_EXIF_TIME)
+        value = _exif_of_header(image).get_ifd(_EXIF_IFD).get(_EXIF_TIME)
     return value if isinstance(value, str) else None
 
 
@@ -316,9 +314,39 @@ def is_signed(image: Image.Image) -> bool:
     return isinstance(image, TiffImageFile) and max(image.tag_v2.get(339, (1,))) == _SIGNED
 
 
-def _orientation(image: Image.Image) -> object:
+def _exif_of_header(image: ImageFile) -> Image.Exif:
+    """Return the EXIF data of an open image whose pixels are not read, and are not for this.
+
+    To look for it behind the pixels of a PNG, PIL would decode them, however many there are.
+    """
+    if not isinstance(image, PngImageFile) or "exif" in image.info:
+        return image.getexif()
+    assert image.fp is not None, "it is open"
+    for kind, length in _png_chunks(image.fp):
+        if kind == b"eXIf":
+            image.info["exif"] = b"Exif\0\0" + image.fp.read(length)
+            break
+    return Image.Image.getexif(image)
+
+
+def _png_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Yield the name and length of each chunk of a PNG; the file is then where its data begin."""
+    start = 8  # behind the magic number
+    while len(head := _read_at(file, start, 8)) == 8:
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        yield kind, length
+        start += 12 + length
+
+
+def _read_at(file: IO[bytes], place: int, length: int) -> bytes:
+    file.seek(place)
+    return file.read(length)
+
+
+def _orientation(exif: Callable[[], Image.Exif]) -> object:
+    """Return what the EXIF data that a call gives say of orientation; 1 is upright."""
     try:
-        return image.getexif().get(_EXIF_ORIENTATION, 1)
+        return exif().get(_EXIF_ORIENTATION, 1)
     except Exception as error:
         if is_ours(error):
             raise
@@ -327,7 +355,7 @@ def _orientation(image: Image.Image) -> object:
 
 
 def _upright(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
-    orientation = _orientation(image)
+    orientation = _orientation(image.getexif)
     if orientation in _ON_ITS_SIDE:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

@@ -21,7 +21,7 @@ from destseg.data.lists import read_table, some
 from destseg.data.names import is_good, is_train
 from destseg.data.opening import open_image
 from destseg.errors import DataError, ImageError
-from destseg.fields import EACH_IMAGE
+from destseg.fields import BY_FOLDER, EACH_IMAGE
 
 _DAY = re.compile(r"(\d{4}):(\d\d):(\d\d) ")
 _OTHER = "Mend that, or group by something else (--group-by)."
@@ -58,7 +58,7 @@ def group_names(
         return _known(paths, lambda path: _matched(pattern, path), f"a name that has {what!r}")
     named = []
     for source, found in sources:
-        if how == "folder":
+        if how == BY_FOLDER:
             named += [_folder(path, source) for path in found]
         else:
             named += _known(found, _cell_of(source, what), f"a cell in the column {what!r}")

@@ -151,8 +151,7 @@ def resize_for_model(image: NDArray[np.uint8], settings: DataSettings) -> NDArra
     height, width = settings.size
     if not settings.tile:
         if settings.fit == "pad":
-            scale = min(height / image.shape[0], width / image.shape[1])
-            height, width = (max(1, round(scale * side)) for side in image.shape[:2])
+            height, width = size_within((image.shape[0], image.shape[1]), settings.size)
         return resize(image, (height, width))
     side = height
     height, width = size_for_tiles(image.shape[0], image.shape[1], side)
@@ -164,6 +163,13 @@ def resize_for_model(image: NDArray[np.uint8], settings: DataSettings) -> NDArra
             "more than --max-pixels; lower --image-size or train without --tile",
         )
     return resize(image, (height, width))
+
+
+def size_within(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest (height, width) of an image's own shape within a size."""
+    scale = min(size[0] / shape[0], size[1] / shape[1])
+    height, width = (max(1, round(scale * side)) for side in shape)
+    return height, width
 
 
 def padded(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

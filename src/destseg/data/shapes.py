@@ -10,6 +10,7 @@ from pathlib import Path
 from destseg.config import DataSettings, Settings
 from destseg.data.choice import evenly
 from destseg.data.decoding import read_shape
+from destseg.data.images import size_within
 from destseg.data.opening import open_image
 from destseg.data.samples import good_samples
 from destseg.errors import ImageError
@@ -77,8 +78,11 @@ def shrinking_note(shape: tuple[int, int], settings: DataSettings) -> str:
     """
     if settings.tile:
         return f"images of {_text(shape)} are cut into tiles of {_text(settings.size)}"
-    seen = f"images of {_text(shape)} pixels (height x width) are seen at {_text(settings.size)}"
-    smaller = math.sqrt(math.prod(shape) / math.prod(settings.size))
+    size = size_within(shape, settings.size) if settings.fit == "pad" else settings.size
+    seen = f"images of {_text(shape)} pixels (height x width) are seen at {_text(size)}"
+    if size != settings.size:
+        seen += f", padded to {_text(settings.size)}"
+    smaller = math.sqrt(math.prod(shape) / math.prod(size))
     if smaller < _NOTED:
         return seen
     larger = size_of(*shape, area=round(math.prod(shape) / max(1.0, smaller / 2) ** 2))

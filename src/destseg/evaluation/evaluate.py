@@ -67,7 +67,8 @@ class Evaluation:
             ``pixel_pro``; empty where a class is absent.
         learned: paths of images that the model learned from: they are left out of all this.
         calibrated: paths of images that set the threshold; they are counted.
-        notes: what a reader should know first: which images these are.
+        notes: what a reader should know first: which images these are, and masks of which nothing
+            is left at the maps' size.
     """
 
     image: ImageMetrics
@@ -170,17 +171,23 @@ def evaluate(
         for note in seen.notes:
             _log.warning("%s", note)
     counts = {name: PixelCounts.empty(exact=exact) for name in defect_types_of(samples)}
-    records = []
+    records, vanished = [], []
     answers = predictor.stream(sample.path for sample in samples)
     for sample, answer in zip(samples, answers, strict=True):
         mask, error = _mask_for(predictor, sample, answer)
         if isinstance(answer, Result) and mask is not None:
             counts[str(sample.defect_type)].add(answer.anomaly_map, mask)
+            if sample.is_defective and not mask.any():
+                vanished.append(str(sample.path))
         records.append(ImageRecord.of(str(sample.defect_type), answer, mask is not None, error))
         if on_image is not None:
             on_image(sample, answer, mask)
         on_progress(len(records), len(samples))
     seconds = time.perf_counter() - begun
+    notes = seen.notes
+    if vanished:
+        notes += (_vanished_note(vanished, samples, bool(predictor.bundle.roi_sha256)),)
+        _log.warning("%s", notes[-1])
     together = PixelCounts.merged(counts.values())
     of_images = image_curves(*_labels_and_scores(records))
     of_pixels = together.curves()
@@ -199,7 +206,7 @@ def evaluate(
         | {f"pixel_{name}": curve for name, curve in of_pixels.items()},
         learned=seen.learned,
         calibrated=seen.calibrated,
-        notes=seen.notes,
+        notes=notes,
     )
 
 
@@ -211,6 +218,16 @@ def _tell_unreadable(samples: Sequence[Sample]) -> None:
             len(errors),
             some(errors),
         )
+
+
+def _vanished_note(vanished: Sequence[str], samples: Sequence[Sample], inside: bool) -> str:
+    masks = sum(sample.mask is not None for sample in samples if sample.is_defective)
+    return (
+        f"{len(vanished)} of {masks} masks mark nothing at the size of the maps"
+        + (" in the region of interest" if inside else "")
+        + ", so in the pixel metrics their defects count as good surface: "
+        f"{some(vanished)}. A larger --image-size, or --tile, keeps smaller defects."
+    )
 
 
 def _mask_for(

@@ -14,7 +14,7 @@ from typing import Any
 from destseg.config import ImageSize, Settings
 from destseg.data.lists import some
 from destseg.errors import BundleError, DataError, SettingsError
-from destseg.fields import EACH_IMAGE
+from destseg.fields import BY_FOLDER, EACH_IMAGE
 from destseg.inference import calibration_words as words
 from destseg.inference.order_statistics import allowed_above, chance_of_flagged, rate_bound
 from destseg.inference.votes import Votes
@@ -170,7 +170,7 @@ class Calibration:
 
         Raises:
             SettingsError: if both have groups, by different things.
-            DataError: if an image is in both.
+            DataError: if an image is in both, or it is not known whether a folder is.
         """
         before = self
         if self.groups is None and other.groups is not None:
@@ -187,6 +187,8 @@ class Calibration:
             )
         groups = hashes = None
         if before.groups is not None and other.groups is not None:
+            if other.group_by == BY_FOLDER:
+                _require_told_apart(before.groups, other.groups)
             groups = before.groups + other.groups
         if before.image_sha256 is not None or other.image_sha256 is not None:
             hashes = before.contents + other.contents
@@ -462,6 +464,20 @@ class Calibration:
                 "threshold would mean nothing:\n" + "\n".join(wrong) + "\nTrain anew or copy the "
                 "bundle again."
             )
+
+
+def _require_told_apart(before: Sequence[str], more: Sequence[str]) -> None:
+    """Refuse folders that may be one under two names, as seen from two places: two votes for it."""
+    known = sorted({*before})
+    for name in sorted({*more}.difference(before)):
+        for there in known:
+            if there.endswith(f"/{name}") or name.endswith(f"/{there}"):
+                raise DataError(
+                    "--group-by folder: expected folders of which it is known whether they are in "
+                    f"the calibration yet, got {name}, which may be {there} in it. Give a list of "
+                    "the images (.txt) that lies in the folder that was given before: then they "
+                    "are called as they were. Or calibrate anew without --add."
+                )
 
 
 def _tie(score: float) -> float:
