@@ -135,7 +135,8 @@ class DataSettings:
     )
     quarter_turns: bool = setting(
         False,
-        "Also rotate good images by 90, 180 or 270 degrees, for parts that lie any way round.",
+        "Also rotate good images by 90, 180 or 270 degrees, for parts that lie any way round; "
+        "where training does not see squares, by 180 alone.",
     )
     cache_gib: float = setting(
         4.0,
@@ -190,8 +191,8 @@ class DataSettings:
 class VariationSettings:
     """Changes that are no defect: good images meet them in training, so that they raise no alarm.
 
-    Training adds what the good images do not vary by among themselves, the place aside.  Noise costs
-    faint defects and broad ones (benchmarks/NOTES.md), so it is off unless asked for.
+    Training adds what the good images do not vary by among themselves, the place aside.  Noise
+    costs accuracy where there is none (benchmarks/NOTES.md), so it is off unless asked for.
     """
 
     light: float = setting(

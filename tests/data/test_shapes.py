@@ -12,7 +12,13 @@ from PIL.PngImagePlugin import PngImageFile
 
 from destseg.config import DataSettings, Settings
 from destseg.data.images import padded, read_image, resize, resize_for_model
-from destseg.data.shapes import settled_size, shrinking_note, size_of, typical_shape
+from destseg.data.shapes import (
+    settled_size,
+    shrinking_note,
+    size_of,
+    turning_note,
+    typical_shape,
+)
 from destseg.errors import DataError
 
 
@@ -183,3 +189,15 @@ def test_a_padded_image_keeps_its_shape_and_its_pixels(height, width):
 def test_a_stretched_image_fills_the_size():
     image = np.zeros((50, 50, 3), np.uint8)
     assert resize_for_model(image, DataSettings(image_size=(64, 96))).shape == (64, 96, 3)
+
+
+def test_a_quarter_turn_that_is_not_made_is_told():
+    def told(**options):
+        return turning_note(DataSettings(quarter_turns=True, **options))
+
+    assert "160x416" in told(image_size=(160, 416))
+    assert "--image-size 256 --fit pad" in told(image_size=(160, 416))
+    assert "128x512" in told(image_size=(128, 800))  # of crops
+    assert told(image_size=256) is None
+    assert told(image_size=(320, 800)) is None  # crops of 256 x 256
+    assert turning_note(DataSettings(image_size=(160, 416))) is None

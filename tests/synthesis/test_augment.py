@@ -74,6 +74,21 @@ def test_quarter_turns_come_on_top_of_the_rotation():
     assert min(counts.values()) > 60
 
 
+@pytest.mark.parametrize(("size", "crop"), [((24, 40), None), ((60, 90), (40, 24))])
+def test_what_is_no_square_is_turned_by_180_degrees_alone(size, crop):
+    image = noise(*size)
+    seen = Counter()
+    for view in views(size, 40, quarter_turns=True, crop=crop):
+        straight = image[view.y : view.y + view.height, view.x : view.x + view.width]
+        errors = [
+            np.abs(show(image, view).astype(int) - each).max()
+            for each in (straight, straight[::-1, ::-1])
+        ]
+        assert min(errors) <= 1  # nothing is pushed out, nothing is grey
+        seen[int(np.argmin(errors))] += 1
+    assert set(seen) == {0, 1}
+
+
 @pytest.mark.parametrize("rotation", [ASKEW, ANY_WAY])
 def test_new_corners_are_grey_114(rotation):
     white = np.full((101, 101, 3), 255, np.uint8)

@@ -94,6 +94,19 @@ def shrinking_note(shape: tuple[int, int], settings: DataSettings) -> str:
     )
 
 
+def turning_note(settings: DataSettings) -> str | None:
+    """Return what quarter turns are not made, in a line; ``None`` where nothing is to be said."""
+    height, width = settings.crop or settings.size
+    if not settings.quarter_turns or height == width:
+        return None
+    side = round(math.sqrt(math.prod(settings.size)) / STRIDE) * STRIDE
+    return (
+        f"--quarter-turns: training sees {_text((height, width))} pixels (height x width), which "
+        "are turned by 180 degrees alone: a quarter turn would push most of them out of the "
+        f"frame. If parts do lie like that: --image-size {side} --fit pad"
+    )
+
+
 def _text(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 

@@ -51,7 +51,8 @@ def draw_view(
         size: (height, width) of the image.
         generator: where all random numbers come from.
         rotation: largest angle in degrees, either way (section 4.1 of the paper: per category).
-        quarter_turns: whether it is also turned by a multiple of 90 degrees.
+        quarter_turns: whether it is also turned by a multiple of 90 degrees; of 180 where what is
+            shown is no square, most of which a quarter turn would push out of the frame.
         shift: how far it is moved, and how much larger or smaller it is seen, at most, as a
             fraction of its sides; crops lie anywhere and are neither.
         crop: (height, width) of a random window to show, at most the image's; ``None`` is the
@@ -69,7 +70,8 @@ def draw_view(
         height, width = crop
     degrees = 0.0
     if quarter_turns:
-        degrees = 90.0 * int(generator.integers(4))
+        ways = 4 if height == width else 2
+        degrees = 360.0 / ways * int(generator.integers(ways))
     if rotation:
         degrees += float(generator.uniform(-rotation, rotation))
     if not shift or crop is not None:

@@ -15,7 +15,7 @@ from destseg.data.files import FileState, states_of
 from destseg.data.groups import group_names
 from destseg.data.roi import Roi
 from destseg.data.samples import Sample, good_samples, split_calibration
-from destseg.data.shapes import shrinking_note, typical_shape
+from destseg.data.shapes import shrinking_note, turning_note, typical_shape
 from destseg.errors import DataError
 from destseg.inference.ancestor import Ancestor, Seen, split_like
 from destseg.training.log import TrainingLog
@@ -69,6 +69,8 @@ class GoodParts:
         wanted = settings.data
         if shape := typical_shape([sample.path for sample in samples]):
             log.say(shrinking_note(shape, wanted), image_size=wanted.size)
+        if note := turning_note(wanted):
+            log.say(note)
         states = states_of(sample.path for sample in samples)
         contents = contents_of(sample.path for sample in samples)
         log.say(f"checking {len(samples)} images in {data}", images=len(samples))
