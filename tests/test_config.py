@@ -81,7 +81,7 @@ OTHER: dict[str, Any] = {
     "quarter_turns": True,
     "light": 0.1,
     "white_balance": 0.1,
-    "ramp": 0.2,
+    "ramp": 0.1,
     "noise": 1.0,
     "defocus": 0.5,
     "jpeg_quality": 80,

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from destseg.config import DataSettings, SynthesisSettings, VariationSettings
+from destseg.config import UNCHANGED, DataSettings, SynthesisSettings
 from destseg.data.decoded import GoodImages
 from destseg.data.roi import Roi
 from destseg.errors import DataError
@@ -276,8 +277,7 @@ def test_what_is_shown_without_an_anomaly_stays_good(parts, phase, instead):
 
 
 def camera(**changes):
-    still = {"light": 0.0, "white_balance": 0.0, "jpeg_quality": 100, "noise": 0.0}
-    return VariationSettings(**{**still, **changes})
+    return dataclasses.replace(UNCHANGED, **changes)
 
 
 @pytest.mark.parametrize("phase", ["denoise", "segment"])
@@ -311,7 +311,7 @@ def test_a_blurred_image_has_blurred_anomalies(parts):
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_shares_of_a_batch_have_the_cameras_changes_of_the_whole(parts, processes):
-    options = {"batch_size": 6, "variation": VariationSettings(noise=3.0, jpeg_quality=60)}
+    options = {"batch_size": 6, "variation": camera(noise=3.0, jpeg_quality=60)}
     whole = batches(parts, **options).make("segment", 5)
     size = 6 // processes
     made = [

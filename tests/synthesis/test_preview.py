@@ -1,7 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from destseg.config import UNCHANGED
 from destseg.errors import DataError
 from destseg.synthesis.preview import preview
 
@@ -19,7 +22,7 @@ def cells(sheet):
 
 @pytest.fixture
 def settings(tiny_settings):
-    still = {"rotation": 0, "quarter_turns": False, "light": 0, "white_balance": 0}
+    still = {"rotation": 0, "quarter_turns": False, **dataclasses.asdict(UNCHANGED)}
     return tiny_settings.replace(image_size=256, **still)
 
 
