@@ -147,7 +147,7 @@ def decision_lines(evaluation: Evaluation) -> list[str]:
     told_for = f" {evaluation.guaranteed_for}" if evaluation.guaranteed_for else ""
     return [
         f"threshold {evaluation.threshold:.4f}, fitted on calibration images to at most "
-        f"{evaluation.guaranteed_false_alarm_rate:.1%} false alarms{told_for}:",
+        f"{evaluation.guaranteed_false_alarm_rate:.2%} false alarms{told_for}:",
         f"  false alarms {_rate(evaluation.false_alarms)}",
         f"  missed       {_rate(evaluation.misses)}",
         f"{evaluation.coverage}",
