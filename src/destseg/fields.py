@@ -191,8 +191,8 @@ class DataSettings:
 class VariationSettings:
     """Changes that are no defect: good images meet them in training, so that they raise no alarm.
 
-    Training adds what the good images do not vary by among themselves, the place aside.  Noise
-    costs accuracy where there is none (benchmarks/NOTES.md), so it is off unless asked for.
+    Training adds what the good images do not vary by among themselves.  Noise costs accuracy where
+    there is none (benchmarks/NOTES.md), so it is off unless asked for.
     """
 
     light: float = setting(

@@ -192,10 +192,10 @@ def sharp(*sigmas):
     return [cv2.GaussianBlur(IMAGE, (0, 0), sigma) for sigma in sigmas]
 
 
-CAMERA = {"noise": 3.0, "defocus": 1.0, "jpeg_quality": 60}
+CAMERA = {"noise": 3.0, "defocus": 1.0, "jpeg_quality": 60, "shift": 0.02}
 
 
-def test_where_some_images_are_sharp_and_some_are_not_the_camera_is_varied_less():
+def test_where_some_images_are_sharp_and_some_are_not_camera_and_place_are_varied_less():
     assert beyond_their_own(only(**CAMERA), [IMAGE] * 9) == only(**CAMERA)
     assert beyond_their_own(only(**CAMERA), sharp(0.1, 2, 0.1, 2)) == UNCHANGED
     half = beyond_their_own(only(**CAMERA), sharp(0.6, 0.7) * 5)
@@ -207,7 +207,7 @@ def test_where_some_images_are_sharp_and_some_are_not_the_camera_is_varied_less(
         detail.append(np.log(1 + (around - 4 * grey[1:-1, 1:-1]).std()))
     left = 1 - 2 * np.std(detail) / 0.5
     assert 0.1 < left < 0.9
-    assert (half.noise, half.defocus) == pytest.approx((3 * left, left))
+    assert (half.noise, half.defocus, half.shift) == pytest.approx((3 * left, left, 0.02 * left))
     assert half.jpeg_quality == 100 - round(40 * left)
 
 
@@ -220,10 +220,6 @@ def test_two_standard_deviations_of_their_own_ramp_are_taken_off():
     assert down.ramp == pytest.approx(found.ramp)
     assert beyond_their_own(only(ramp=0.15), [GREY] * 9).ramp == 0.15
     assert beyond_their_own(only(ramp=0.05), [varied(GREY, right=by) for by in 2 * steep]).ramp == 0
-
-
-def test_the_place_is_varied_as_asked():
-    assert beyond_their_own(only(shift=0.02), sharp(0.1, 2)) == only(shift=0.02)
 
 
 def test_images_of_one_pixel_have_a_light():
@@ -241,7 +237,8 @@ def test_what_is_taken_off_is_told():
     less = beyond_their_own(only(**CAMERA), sharp(0.1, 2, 0.1, 2))
     told = taken_off(only(**CAMERA), less, coloured)
     assert told.endswith(
-        "--noise 0 instead of 3, --defocus 0 instead of 1, --jpeg-quality 100 instead of 60"
+        "--noise 0 instead of 3, --defocus 0 instead of 1, --jpeg-quality 100 instead of 60, "
+        "--shift 0 instead of 0.02"
     )
 
 
