@@ -521,7 +521,7 @@ def test_every_command_says_what_a_guarantee_by_groups_is_about(
     write(tmp_path / "set/test/good", [51, 52])
     write(tmp_path / "set/test/dent", [200, 210])
     for words, told in (
-        (["evaluate", brightness_model, tmp_path / "set"], "to at most 50.0% false alarms {}:"),
+        (["evaluate", brightness_model, tmp_path / "set"], "to at most 50.00% false alarms {}:"),
         (["drift", brightness_model, good], "at most 50.00% are expected ({})"),
     ):
         capsys.readouterr()

@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from destseg.cli.main import main
+from destseg.config import UNCHANGED, flag
 from destseg.data.images import read_image, resize
 
 CELL, GAP, HEADING = 256, 8, 32
@@ -38,6 +41,7 @@ def test_the_sheet_has_a_row_for_each_image(count, preview, capsys):
 
 
 def test_a_row_shows_a_good_image_and_preview_only_where_the_mask_is(preview, parts):
+    unchanged = dataclasses.asdict(UNCHANGED).items()
     _, sheet = preview(
         *(
             "--count",
@@ -49,10 +53,7 @@ def test_a_row_shows_a_good_image_and_preview_only_where_the_mask_is(preview, pa
             "pixels",
             "--cutpaste-probability",
             "0",
-            "--light",
-            "0",
-            "--white-balance",
-            "0",
+            *(word for name, value in unchanged for word in (flag(name), str(value))),
         )
     )
     known = [resize(read_image(path), (CELL, CELL)) for path in parts.glob("*.png")]

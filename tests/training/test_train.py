@@ -414,7 +414,8 @@ def test_a_preset_is_no_wish_for_what_a_run_of_before_did_not_know(
     parts, settings, tmp_path, monkeypatch, interrupts
 ):
     """The preset's value of today was not asked for; any other is, and is another run."""
-    before = settings.replace(line_probability=0.0, consensus=0.0)
+    nothing = dataclasses.asdict(UNCHANGED)
+    before = settings.replace(line_probability=0.0, consensus=0.0, **nothing)
     folder = tmp_path / "run"
     with monkeypatch.context() as patched:
         if interrupts:
