@@ -365,6 +365,12 @@ def test_resuming_needs_no_settings_and_no_teacher_weights(
     assert_equal_models(folder, finished)
 
 
+def without_what_is_new(settings):
+    """Return the settings of a run of before there were lines, a consensus and changes."""
+    nothing = dataclasses.asdict(UNCHANGED)
+    return settings.replace(line_probability=0.0, consensus=0.0, **nothing)
+
+
 def without_new_settings(folder):
     """Make a run's records those of before there were lines, a consensus and changes."""
 
@@ -389,8 +395,7 @@ def without_new_settings(folder):
 def test_a_run_of_before_there_was_a_setting_goes_on_without_it(
     parts, settings, tmp_path, monkeypatch, named
 ):
-    nothing = dataclasses.asdict(UNCHANGED)
-    before = settings.replace(line_probability=0.0, consensus=0.0, **nothing)
+    before = without_what_is_new(settings)
     folder = tmp_path / "run"
     with monkeypatch.context() as patched:
         at_call(patched, SegmentPhase, 2, send(signal.SIGTERM))
@@ -414,8 +419,7 @@ def test_a_preset_is_no_wish_for_what_a_run_of_before_did_not_know(
     parts, settings, tmp_path, monkeypatch, interrupts
 ):
     """The preset's value of today was not asked for; any other is, and is another run."""
-    nothing = dataclasses.asdict(UNCHANGED)
-    before = settings.replace(line_probability=0.0, consensus=0.0, **nothing)
+    before = without_what_is_new(settings)
     folder = tmp_path / "run"
     with monkeypatch.context() as patched:
         if interrupts:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,6 +86,24 @@ def require_same(path: Path, before: FileState | None, advice: str = _LEAVE_TRAI
             "expected the image that was there when the run began, got a file that was written or "
             f"taken away since. {advice}",
         )
+
+
+def require_all_same(before: Mapping[Path, FileState | None], done: str) -> None:
+    """Refuse images that are not what they were, before what was learned from them is written.
+
+    Args:
+        before: their states then.
+        done: what is done to the model, such as "calibrated".
+
+    Raises:
+        ImageError: naming the first.
+    """
+    advice = (
+        f"Leave the images as they are while a model is {done}. Nothing is written; give the same "
+        "command again."
+    )
+    for path, state in before.items():
+        require_same(path, state, advice)
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from destseg.data.choice import evenly
 from destseg.data.contents import each_once, root_of
-from destseg.data.files import FileState, require_same, sha256_of_image, state_of
+from destseg.data.files import FileState, require_all_same, sha256_of_image, state_of
 from destseg.data.groups import group_names
 from destseg.data.lists import some
 from destseg.data.samples import (
@@ -51,10 +51,6 @@ TIMED = 20
 
 _METRICS = ("image_auroc", "pixel_ap")
 
-_LEAVE = (
-    "Leave the images as they are while a model is quantised. Nothing is written; give the same "
-    "command again."
-)
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -165,8 +161,7 @@ def quantize(
                     if any(fp32 - int8 > max_drop for fp32, int8 in pairs.values()):
                         continue
             facts["milliseconds"] = _milliseconds(before, after, made)
-        for path, state in images.states.items():  # else it would have another image's hash
-            require_same(path, state, _LEAVE)
+        require_all_same(images.states, "quantised")  # else it would have another image's hash
         return save_export(bundle, f"{to}-int8", files, facts, calibration)
     less = scope not in ("auto", SCOPES[-1].name)
     way = " --scope auto tries to quantise less." if less else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from destseg.config import Settings
 from destseg.data.contents import each_once, hashes_of
-from destseg.data.files import require_same, states_of, write_atomically
+from destseg.data.files import require_all_same, states_of, write_atomically
 from destseg.data.good_images import training_folder
 from destseg.data.lists import some
 from destseg.data.outputs import require_folder
@@ -29,10 +29,6 @@ from destseg.inference.predictor import Predictor
 from destseg.model_folder import CALIBRATION, KEPT
 
 FP32 = "fp32"
-_LEAVE = (
-    "Leave the images as they are while a model is calibrated. Nothing is written; give the same "
-    "command again."
-)
 TOO_LOW = "Images that the model was trained on would set the threshold too low."
 
 
@@ -134,8 +130,7 @@ def calibrate_forms(
         states = states_of(good)
         contents = require_not_learned(bundle, good)
         fitted = _fitted(hashes, open_form, good, contents, groups(settings), settings, on_progress)
-        for path in good:  # else the record would have another image's hash
-            require_same(path, states[path], _LEAVE)
+        require_all_same(states, "calibrated")  # else the record would have another image's hash
         if add:
             fitted = _added(old, fitted)
     _require_unchanged(bundle, forms, old)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,7 +70,7 @@ def beyond_their_own(settings: VariationSettings, images: Images) -> VariationSe
     """
     if settings == UNCHANGED:
         return settings
-    looks = [_look(images[k]) for k in evenly(range(len(images)), _LOOKED_AT)]
+    looks = [_look(image) for image in _some(images)]
     colours = np.array([look.colours for look in looks])
     means = np.log(colours + 1)  # + 1: black has one
     light = means.mean(1, keepdims=True)
@@ -137,9 +138,13 @@ def taken_off(asked: VariationSettings, given: VariationSettings, images: Images
 
 
 def _colours(images: Images) -> NDArray[np.float64]:
-    """Return the mean colours of some images, spread over all: [n, 3]."""
-    looked_at = (images[k] for k in evenly(range(len(images)), _LOOKED_AT))
-    return np.array([image.mean((0, 1)) for image in looked_at])
+    """Return the mean colours of some images: [n, 3]."""
+    return np.array([image.mean((0, 1)) for image in _some(images)])
+
+
+def _some(images: Images) -> Iterator[NDArray[np.uint8]]:
+    """Yield those that are looked at, spread over all."""
+    return (images[k] for k in evenly(range(len(images)), _LOOKED_AT))
 
 
 def _grey(colours: NDArray[np.float64]) -> bool:
