@@ -79,6 +79,7 @@ OTHER: dict[str, Any] = {
     "skip_unreadable": True,
     "rotation": 10.0,
     "quarter_turns": True,
+    "interpolation": "bilinear",
     "light": 0.1,
     "white_balance": 0.1,
     "ramp": 0.1,
@@ -136,6 +137,7 @@ OTHER: dict[str, Any] = {
     "tensorboard": True,
     "score_fraction": 0.1,
     "confidence": 0.9,
+    "room": 0.25,
     "max_false_alarm_rate": 0.05,
 }
 
@@ -451,6 +453,7 @@ pairs = st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair)))
             "teacher_weights": st.none() | st.text(min_size=1, max_size=20),
             "rotation": st.floats(0, 180),
             "quarter_turns": st.booleans(),
+            "interpolation": st.sampled_from(["lanczos", "bilinear"]),
             "tensorboard": st.booleans(),
         },
     ),

@@ -785,6 +785,7 @@ def calibrate(
     group_by: str | None = None,
     max_false_alarm_rate: float | None = None,
     confidence: float | None = None,
+    room: float | None = None,
     restore: str | None = None,
     on_progress: OnProgress | None = None,
     **runtime: Unpack[RuntimeKeywords],
@@ -806,6 +807,7 @@ def calibrate(
         max_false_alarm_rate: fraction of good parts that may be called defective; ``None`` keeps
             it.
         confidence: with which that rate is to hold, in [0, 1), 0 in the mean; ``None`` keeps it.
+        room: how far the threshold rises towards synthetic anomalies, in [0, 1]; ``None`` keeps it.
         restore: name of a kept calibration to go back to, alone.
         on_progress: called after each image, with those of all forms.
         **runtime: as for ``load``, where ``model`` is a folder; quantised forms run on the CPU, and
@@ -815,8 +817,9 @@ def calibrate(
         DataError: if good images are missing or are those of the training, if there is nothing to
             change, or the folder cannot be written to; if an image's group is not known, or it is
             there already.
-        SettingsError: if the rate or the confidence is out of its range, ``restore`` is not
-            alone, or ``group_by`` is none or another one than that which is added to.
+        SettingsError: if the rate, the confidence or the room is out of its range or there can be
+            no room, ``restore`` is not alone, or ``group_by`` is none or another one than that
+            which is added to.
         BundleError: if the model or a kept calibration cannot be used.
         MissingExtraError: if nothing is installed that can run the model.
     """
@@ -854,6 +857,7 @@ def calibrate(
         add=add,
         max_false_alarm_rate=scalar(max_false_alarm_rate),
         confidence=scalar(confidence),
+        room=scalar(room),
         restore=restore,
         on_progress=on_progress or _ignore,
     )

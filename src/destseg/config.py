@@ -30,6 +30,7 @@ from destseg.fields import (
     DataSettings,
     DecisionSettings,
     ImageSize,
+    Interpolation,
     ModelSettings,
     SynthesisSettings,
     TrainingSettings,
@@ -47,6 +48,7 @@ __all__ = [
     "DataSettings",
     "DecisionSettings",
     "ImageSize",
+    "Interpolation",
     "ModelSettings",
     "PresetName",
     "Settings",
@@ -274,6 +276,8 @@ RETIRED = {"surface_steps": "both heads learn in --segment-steps"}
 """Settings that there were once, and what is so now: their flags are taken and do nothing."""
 
 BEFORE: dict[str, dict[str, Any]] = {
+    "data": {"interpolation": "bilinear"},
+    "decision": {"room": 0.0},
     "model": {"consensus": 0.0},
     "synthesis": {"line_probability": 0.0},
     "variation": dataclasses.asdict(UNCHANGED),
@@ -287,6 +291,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "image_size": SIDE,
         "crop_size": 0,
+        "interpolation": "bilinear",
         **dataclasses.asdict(UNCHANGED),
         "teacher": "resnet18.tv_in1k",
         "student": "resnet18",

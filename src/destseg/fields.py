@@ -38,6 +38,9 @@ SHARED = "shared"
 ImageSize: TypeAlias = int | tuple[int, int] | Literal["auto"]
 """A side, (height, width), or ``auto``: the shape of the images."""
 
+Interpolation: TypeAlias = Literal["lanczos", "bilinear"]
+"""How images are interpolated between their pixels."""
+
 STRIDE = 32
 """What the sides of images are multiples of: the coarsest stride of the networks."""
 
@@ -53,6 +56,7 @@ HARMLESS = {
     "cross_fit",
     "log_every",
     "confidence",
+    "room",
     "max_false_alarm_rate",
     "max_pixels",
     "skip_unreadable",
@@ -63,6 +67,7 @@ HARMLESS = {
 # The same of a finished model, whose calibration and known defects are bound to these too.
 HARMLESS_WHEN_FINISHED = HARMLESS - {
     "confidence",
+    "room",
     "cross_fit",
     "max_false_alarm_rate",
     "tile_overlap",
@@ -137,6 +142,11 @@ class DataSettings:
         False,
         "Also rotate good images by 90, 180 or 270 degrees, for parts that lie any way round; "
         "where training does not see squares, by 180 alone.",
+    )
+    interpolation: Interpolation = setting(
+        "lanczos",
+        "How good images are interpolated where training turns or moves them: lanczos keeps their "
+        "fine detail as inspection sees it, bilinear loses some of it.",
     )
     cache_gib: float = setting(
         4.0,
@@ -434,4 +444,11 @@ class DecisionSettings:
         "Let that rate hold with this confidence over the choice of calibration images (0.95 takes "
         "59 of them for 5 %, 299 for 1 %); 0: in the mean over all choices.",
         BELOW_1,
+    )
+    room: float = setting(
+        0.5,
+        "How far the threshold rises from the calibration images towards synthetic anomalies, "
+        "where these score higher (19 of 20 of them): 0 not at all, 0.5 half of the way, 1 all of "
+        "it. Good parts of another day have that room; defects that score in it are missed.",
+        FRACTION,
     )

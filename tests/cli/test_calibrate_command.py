@@ -16,9 +16,9 @@ import destseg
 from destseg.cli.main import main
 from destseg.data.files import sha256_of
 from destseg.errors import DataError, ImageError
-from destseg.inference.bundle import load_bundle
+from destseg.inference.bundle import load_bundle, save_calibration
 from destseg.inference.calibration import TOLERANCE
-from destseg.inference.exports import load_export, save_export
+from destseg.inference.exports import load_export, save_export, save_export_calibration
 from destseg.inference.predictor import load
 
 
@@ -223,6 +223,65 @@ def test_a_quantised_form_gets_the_new_rate_too(with_int8, calibrate):
     form = load_export(bundle, "onnx-int8")
     assert form.calibration.scores == (0.05, 0.1, 0.15)
     assert form.calibration.max_false_alarm_rate == 0.5
+
+
+# --- room
+
+
+@pytest.fixture
+def with_room(with_int8):
+    """The model, and its INT8 form, that know what synthetic anomalies score; without room yet."""
+    bundle = load_bundle(with_int8)
+    save_calibration(bundle, replace(bundle.calibration, room=0.0, anomalies=(0.7, 0.9)))
+    form = load_export(bundle, "onnx-int8")
+    save_export_calibration(form, replace(form.calibration, room=0.0, anomalies=(0.35, 0.45)))
+    return with_int8
+
+
+def test_room_alone_raises_the_threshold_of_every_form(with_room, calibrate):
+    code, out, err = calibrate(with_room, "--room", "0.5")
+    assert (code, err) == (0, "")
+    assert [line for line in split(out)[0] if "threshold" in line] == [
+        "threshold 0.5000 (was 0.3001), at most 25.00% false alarms in the mean, "
+        "63.16% with 95% confidence, from 3 good images",
+        "onnx-int8: threshold 0.2500 (was 0.1501), at most 25.00% false alarms in the mean, "
+        "63.16% with 95% confidence, from 3 good images",
+    ]
+    assert out.count("raised from 0.3001 towards synthetic anomalies (--room 0.5)") == 1
+    grey = np.full((64, 64, 3), round(0.4 * 255), np.uint8)
+    result = load(with_room, backend="torch").predict(grey)
+    assert (result.is_defective, result.p_value) == (False, 0.5)
+    assert calibrate(with_room, "--room", "0")[0] == 0
+    assert load(with_room, backend="torch").predict(grey).is_defective
+
+
+@pytest.mark.parametrize("words", [[], ["--add"]])
+def test_new_images_keep_the_room_and_what_anomalies_score(words, with_room, calibrate, tmp_path):
+    assert calibrate(with_room, "--room", "1")[0] == 0
+    code, *_ = calibrate(with_room, write(tmp_path / "good", [51, 102, 153]), *words)
+    assert code == 0
+    bundle = load_bundle(with_room)
+    for each, score in ((bundle, 0.7), (load_export(bundle, "onnx-int8"), 0.35)):
+        assert each.calibration.room == 1
+        assert each.calibration.threshold == pytest.approx(score)
+
+
+def test_there_is_no_room_where_nobody_knows_what_anomalies_score(with_int8, calibrate):
+    before = files(with_int8)
+    code, out, err = calibrate(with_int8, "--room", "0.5")
+    assert (code, out) == (2, "")
+    assert "--room: expected 0 for" in err
+    assert "train anew" in err
+    assert files(with_int8) == before
+
+
+@pytest.mark.parametrize("room", ["-0.1", "1.5", "nan"])
+def test_room_out_of_range_is_refused(room, with_room, calibrate):
+    before = files(with_room)
+    code, _, err = calibrate(with_room, "--room", room)
+    assert code != 0
+    assert "--room: expected a " in err
+    assert files(with_room) == before
 
 
 def test_the_device_asked_for_is_not_that_of_a_quantised_form(

@@ -113,6 +113,14 @@ def test_the_form_has_its_own_threshold_bound_to_its_own_files(bundle, data, run
     assert find_exports(bundle) == ["onnx", "onnx-int8"]
 
 
+def test_the_form_has_the_room_of_the_model(bundle, data, runtimes):
+    roomy = replace(bundle.calibration, room=0.25, anomalies=(0.5, 0.75))
+    done = quantize(save_calibration(bundle, roomy), data, "onnx", count=4)
+    assert (done.calibration.room, done.calibration.anomalies) == (0.25, (0.5, 0.75))
+    limit = done.calibration.scores[-1] + TOLERANCE
+    assert done.calibration.threshold == pytest.approx(limit + 0.25 * (0.5 - limit))
+
+
 def test_what_was_measured_is_recorded(bundle, data, runtimes):
     steps = []
     done = quantize(bundle, data, "onnx", count=4, max_drop=0.5, vnni=True, on_step=steps.append)

@@ -473,3 +473,70 @@ def test_a_confidence_raises_the_threshold_and_is_said():
 def test_a_confidence_out_of_its_range_is_refused(confidence):
     with pytest.raises(SettingsError, match=r"--confidence: expected a number in \[0, 1\)"):
         fitted([0.1, 0.2]).with_rate(0.1, confidence)
+
+
+# --- room above the calibration images
+
+
+def with_room(scores, room, anomalies, rate=0.01):
+    return dataclasses.replace(fitted(scores, rate), room=room, anomalies=(anomalies, anomalies))
+
+
+@given(
+    scores=scores_with_ties,
+    room=st.floats(0, 1),
+    anomalies=st.floats(0, 1),
+    rate=st.sampled_from(RATES).map(float),
+    score=close,
+)
+def test_room_raises_the_threshold_alone_and_decision_and_p_value_still_agree(
+    scores, room, anomalies, rate, score
+):
+    without, with_it = fitted(scores, rate), with_room(scores, room, anomalies, rate)
+    assert with_it.good_limit == without.threshold
+    top = max(without.threshold, anomalies)
+    assert without.threshold <= with_it.threshold <= top + 1e-12
+    assert with_it.threshold == pytest.approx(
+        without.threshold + room * (top - without.threshold), abs=1e-12
+    )
+    guaranteed = with_it.guaranteed_false_alarm_rate
+    assert guaranteed == without.guaranteed_false_alarm_rate
+    assert with_it.is_defective(score) == (with_it.p_value(score) <= guaranteed)
+    assert with_it.p_value(score) >= without.p_value(score)  # so the guarantee still holds
+    if not without.is_defective(score) or with_it.is_defective(score):
+        assert with_it.p_value(score) == without.p_value(score)
+
+
+def test_half_of_the_way_from_the_good_images_to_the_anomalies():
+    calibration = with_room([0.1, 0.2, 0.3], 0.5, 0.7)
+    assert calibration.threshold == pytest.approx(0.5, abs=TOLERANCE)
+    assert calibration.pixel_threshold == pytest.approx(0.5, abs=TOLERANCE)
+    assert not calibration.is_defective(0.4)
+    assert calibration.is_defective(0.6)
+    assert "raised from 0.3001" in calibration.set_by()
+    assert "--room" not in with_room([0.1, 0.2, 0.3], 0.0, 0.7).set_by()
+
+
+def test_there_is_no_room_where_anomalies_score_as_good_images_do():
+    assert with_room([0.1, 0.9], 1.0, 0.5).threshold == fitted([0.1, 0.9]).threshold
+
+
+def test_room_is_kept_with_a_calibration():
+    calibration = with_room([0.1, 0.2], 0.5, 0.7)
+    assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
+    assert calibration.with_rate(0.5).room == 0.5
+    assert calibration.with_rate(0.5, room=0.25).room == 0.25
+
+
+def test_a_calibration_of_before_has_no_room():
+    values = fitted([0.1, 0.2]).to_dict()
+    del values["room"]
+    assert "anomalies" not in values
+    assert Calibration.from_dict(values).threshold == values["threshold"] + 0
+    assert Calibration.from_dict(values).room == 0
+
+
+@pytest.mark.parametrize("room", [-0.1, 1.1, float("nan")])
+def test_room_is_a_fraction(room):
+    with pytest.raises(SettingsError, match="--room"):
+        with_room([0.1], room, 0.5)

@@ -32,6 +32,7 @@ from destseg.errors import (
     WeightsError,
 )
 from destseg.inference.predictor import load
+from destseg.synthesis.whole import with_anomalies
 from destseg.training import finish as finish_module
 from destseg.training import learn as learn_module
 from destseg.training import loop
@@ -91,6 +92,19 @@ def test_a_run_leaves_a_model_that_loads(parts, settings, finished):
     assert predictor.calibration.image_size == 64
     assert len(predictor.calibration.scores) == 3  # of 12, calibration_minimum
     assert 0 < len(set(predictor.calibration.paths) & {p.name for p in parts.iterdir()}) == 3
+
+
+def test_the_threshold_rises_half_of_the_way_to_synthetic_anomalies(parts, settings, finished):
+    predictor = load(finished, device="cpu")
+    calibration = predictor.calibration
+    images = [np.array(Image.open(parts / name)) for name in calibration.paths]
+    results = predictor.predict(list(with_anomalies(images, settings, None, count=400, seed=9)))
+    score, peak = calibration.anomalies  # of others, drawn in the same way
+    assert 0.90 <= np.mean([each.score >= score for each in results]) <= 1
+    assert 0.90 <= np.mean([each.anomaly_map.max() >= peak for each in results]) <= 1
+    assert calibration.room == 0.5
+    limit = max(calibration.scores) + 1e-4
+    assert calibration.threshold == pytest.approx(limit + 0.5 * max(0, score - limit))
 
 
 def test_the_settings_that_were_used_are_written(settings, finished):

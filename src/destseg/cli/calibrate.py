@@ -71,6 +71,13 @@ def run(words: list[str]) -> int:
         "it was)",
     )
     parser.add_argument(
+        "--room",
+        type=float,
+        metavar="R",
+        help="how far the threshold rises from good images towards synthetic anomalies, 0 (not at "
+        "all) to 1 (all the way; default: as it was)",
+    )
+    parser.add_argument(
         "--restore", metavar="FILE", help="go back to a calibration that was kept, by its name"
     )
     add_runtime_flags(parser)
@@ -86,6 +93,7 @@ def run(words: list[str]) -> int:
             group_by=parsed.group_by,
             max_false_alarm_rate=parsed.max_false_alarm_rate,
             confidence=parsed.confidence,
+            room=parsed.room,
             restore=parsed.restore,
             on_progress=show,
             **runtime_options(parsed),

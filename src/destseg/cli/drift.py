@@ -137,9 +137,12 @@ def _summary(check: DriftCheck) -> Iterator[str]:
         f"martingale  {_power(after.jumper.log10_capital)} now; highest {_power(after.highest)}, "
         f"{at}; alarm at {1 / rate:.6g}"
     )
+    room = ""
+    if check.beyond > check.flagged:
+        room = f", {check.beyond} above the calibration images"
     yield (
-        f"flagged     {check.flagged} of {len(check.steps)} in this run are above the threshold; "
-        f"of good parts at most {check.guaranteed_false_alarm_rate:.2%} are expected"
+        f"flagged     {check.flagged} of {len(check.steps)} in this run are above the threshold"
+        f"{room}; of good parts at most {check.guaranteed_false_alarm_rate:.2%} are expected"
         + (f" ({check.guaranteed_for})" if check.guaranteed_for else "")
     )
     if check.chance_of_flagged is not None and check.chance_of_flagged < _RARE:

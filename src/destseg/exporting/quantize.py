@@ -312,7 +312,9 @@ def _calibrated(
     settings = bundle.settings.replace(group_by=images.group_by)
     if (now := bundle.calibration) is not None:  # what was asked for since the training
         settings = settings.replace(
-            max_false_alarm_rate=now.max_false_alarm_rate, confidence=now.confidence
+            max_false_alarm_rate=now.max_false_alarm_rate,
+            confidence=now.confidence,
+            room=now.room,
         )
     calibration = fit_calibration(
         Predictor(bundle, backend),
@@ -323,6 +325,8 @@ def _calibrated(
         groups=images.groups,
         image_sha256=images.contents,
     )
+    if now is not None:  # those of the model that it was made from
+        calibration = replace(calibration, anomalies=now.anomalies)
     calibrated = replace(bundle, calibration=calibration)
     return Predictor(calibrated, backend), calibration
 

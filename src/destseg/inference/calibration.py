@@ -85,6 +85,10 @@ class Calibration:
         consensus: of the two heads, in the maps.
         image_sha256: of the files, in the order of ``scores``, ``""`` of those where it is not
             known; ``None`` where it is known of none.
+        room: how far the thresholds rise from the calibration images towards the anomalies, in
+            [0, 1].
+        anomalies: the score, and the highest map value, that 19 of 20 synthetic anomalies on the
+            first calibration images reach; ``None``: not known, and the thresholds do not rise.
     """
 
     scores: tuple[float, ...]
@@ -104,6 +108,8 @@ class Calibration:
     groups: tuple[str, ...] | None = None
     consensus: float = 0.0
     image_sha256: tuple[str, ...] | None = None
+    room: float = 0.0
+    anomalies: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.scores) == len(self.peaks) == len(self.paths) > 0:
@@ -117,6 +123,8 @@ class Calibration:
             raise SettingsError(
                 f"--confidence: expected a number in [0, 1), got {self.confidence!r}"
             )
+        if not 0 <= self.room <= 1:
+            raise SettingsError(f"--room: expected a number in [0, 1], got {self.room!r}")
         if list(self.scores) != sorted(self.scores):
             raise DataError("a calibration's scores are expected in rising order")
         if self.groups is not None:
@@ -150,18 +158,32 @@ class Calibration:
             group_by=EACH_IMAGE if groups is None else settings.data.group_by,
             max_false_alarm_rate=settings.decision.max_false_alarm_rate,
             confidence=settings.decision.confidence,
+            room=settings.decision.room,
             weights_sha256=weights_sha256,
             roi_sha256=roi_sha256,
             **_scored_with(settings),
         )
 
-    def with_rate(self, max_false_alarm_rate: float, confidence: float = 0.0) -> Calibration:
+    def with_rate(
+        self, max_false_alarm_rate: float, confidence: float = 0.0, room: float | None = None
+    ) -> Calibration:
         """Return the same calibration scores with another rate and confidence asked for.
 
+        Args:
+            max_false_alarm_rate: in (0, 1].
+            confidence: in [0, 1); 0 is in the mean.
+            room: in [0, 1]; ``None`` keeps it.
+
         Raises:
-            SettingsError: if the rate is not in (0, 1], or the confidence not in [0, 1).
+            SettingsError: if the rate is not in (0, 1], the confidence not in [0, 1), or the room
+                not in [0, 1].
         """
-        return replace(self, max_false_alarm_rate=max_false_alarm_rate, confidence=confidence)
+        return replace(
+            self,
+            max_false_alarm_rate=max_false_alarm_rate,
+            confidence=confidence,
+            room=self.room if room is None else room,
+        )
 
     def with_more(self, other: Calibration) -> Calibration:
         """Return the calibration of these images and of others, at the others' rate.
@@ -222,8 +244,18 @@ class Calibration:
 
     @cached_property
     def threshold(self) -> float:
-        """Image scores above this are defective: a calibration score and the tolerance."""
+        """Image scores above this are defective: ``good_limit``, or higher where there is room."""
+        return self._raised(self.good_limit, 0)
+
+    @property
+    def good_limit(self) -> float:
+        """The lowest threshold that keeps the rate: a calibration score and the tolerance."""
         return _tie(self._votes.values[self._place])
+
+    def _raised(self, limit: float, kind: int) -> float:
+        if self.anomalies is None:
+            return limit
+        return limit + self.room * max(0.0, self.anomalies[kind] - limit)
 
     @property
     def tie_limit(self) -> float:
@@ -233,7 +265,7 @@ class Calibration:
     @cached_property
     def pixel_threshold(self) -> float:
         """Map values above this are a region: as many good parts show none as are passed."""
-        return _tie(self._deciding_peak)
+        return self._raised(_tie(self._deciding_peak), 1)
 
     @property
     def threshold_images(self) -> tuple[str, ...]:
@@ -265,7 +297,10 @@ class Calibration:
 
     def set_by(self) -> str:
         """Return which images set the thresholds, in words."""
-        return words.set_by(self.threshold_images, self.pixel_threshold_images)
+        told = words.set_by(self.threshold_images, self.pixel_threshold_images)
+        if self.threshold > self.good_limit:
+            told += words.raised(self.good_limit, self.room)
+        return told
 
     @cached_property
     def _votes(self) -> Votes:
@@ -367,9 +402,11 @@ class Calibration:
         """Return (1 + number of calibration scores >= score - ``TOLERANCE``) / (n + 1), in (0, 1].
 
         With groups it is (1 + their votes at or above that) / (number of groups + 1).  It is at
-        most ``guaranteed_false_alarm_rate`` exactly where ``is_defective`` is true.
+        most ``guaranteed_false_alarm_rate`` exactly where ``is_defective`` is true: in the room
+        that the threshold leaves above the calibration images it is that of the one that set it.
         """
-        return self._votes.p_value(bisect.bisect_left(self.scores, score, key=_tie))
+        place = bisect.bisect_left(self.scores, score, key=_tie)
+        return self._votes.p_value(place if self.is_defective(score) else min(place, self._place))
 
     def is_defective(self, score: float) -> bool:
         """Return whether an image with this score is called defective."""
@@ -396,7 +433,7 @@ class Calibration:
         if len(self.scores) < _SOME:
             return None
         first, second, *_ = sorted(self.scores, reverse=True)
-        if first > self.threshold or second >= _FAR * first:
+        if first > self.good_limit or second >= _FAR * first:
             return None
         return words.alone(self.threshold_images[0], first, second)
 
@@ -415,6 +452,8 @@ class Calibration:
             del values["group_by"], values["groups"]
         if self.image_sha256 is None:
             del values["image_sha256"]
+        if self.anomalies is None:
+            del values["anomalies"]
         return values
 
     @classmethod
@@ -432,6 +471,9 @@ class Calibration:
             plain["image_size"] = tuple(plain["image_size"])
         if plain.get("image_sha256") is not None:
             plain["image_sha256"] = tuple(map(str, plain["image_sha256"]))
+        if plain.get("anomalies") is not None:
+            score, peak = plain["anomalies"]
+            plain["anomalies"] = (float(score), float(peak))
         for name in ("scores", "peaks"):
             plain[name] = tuple(map(float, plain[name]))
         return cls(**plain)

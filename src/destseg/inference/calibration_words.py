@@ -16,6 +16,16 @@ def set_by(images: Sequence[str], of_regions: Sequence[str]) -> str:
     return f"set by {image}" + (f", that of regions by {pixel}" if pixel != image else "")
 
 
+def raised(limit: float, room: float) -> str:
+    """Return that the threshold lies above what good images alone ask for.
+
+    Args:
+        limit: what these ask for.
+        room: how far it rises.
+    """
+    return f", raised from {limit:.4f} towards synthetic anomalies (--room {room:g})"
+
+
 def guarantee(mean: float, confident: float | None, confidence: float, whom: str) -> str:
     """Return which false-alarm rates a threshold keeps.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -67,6 +67,7 @@ def calibrate_forms(
     add: bool = False,
     max_false_alarm_rate: float | None = None,
     confidence: float | None = None,
+    room: float | None = None,
     restore: str | None = None,
     on_progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Recalibration:
@@ -81,24 +82,32 @@ def calibrate_forms(
         add: add them to the calibration images that there are.
         max_false_alarm_rate: the rate asked for; ``None`` keeps it.
         confidence: with which it is to hold, 0 in the mean; ``None`` keeps it.
+        room: how far the threshold rises towards synthetic anomalies; ``None`` keeps it.
         restore: name of a kept calibration to go back to, alone.
         on_progress: called with the images that are done and how many there are, of all forms.
 
     Raises:
-        SettingsError: if the rate or the confidence is out of its range, ``restore`` is not
-            alone, or ``group_by`` is none or another one than that which is added to.
+        SettingsError: if the rate, the confidence or the room is out of its range or there can be
+            no room, ``restore`` is not alone, or ``group_by`` is none or another one than that
+            which is added to.
         DataError: if there is nothing to change, or the bundle cannot be written to.
         ImageError: if an image cannot be read.
         BundleError: if there is no such kept calibration.
     """
     before = bundle.calibration
     assert before is not None
-    asked = max_false_alarm_rate is not None or confidence is not None
+    asked = not (max_false_alarm_rate is confidence is room is None)
+    if room and before.anomalies is None:
+        raise SettingsError(
+            f"--room: expected 0 for {bundle.folder}, which was trained before there was room and "
+            f"does not know what synthetic anomalies score, got {room!r}; train anew for it"
+        )
     rate = before.max_false_alarm_rate if max_false_alarm_rate is None else max_false_alarm_rate
     confidence = before.confidence if confidence is None else confidence
     settings = bundle.settings.replace(
         max_false_alarm_rate=rate,
         confidence=confidence,
+        room=before.room if room is None else room,
         group_by=before.group_by if group_by is None else group_by,
     )
     forms = {
@@ -122,14 +131,20 @@ def calibrate_forms(
                 "expected good images, --max-false-alarm-rate, or both, got neither: there is "
                 "nothing to change"
             )
-        fitted = {name: each.with_rate(rate, confidence) for name, each in old.items()}
+        fitted = {name: each.with_rate(rate, confidence, room) for name, each in old.items()}
     else:
         hashes = _hashes(bundle, forms)
         if add:  # to a form that has none nothing can be added
             hashes = {name: sha256 for name, sha256 in hashes.items() if name in old}
         states = states_of(good)
         contents = require_not_learned(bundle, good)
-        fitted = _fitted(hashes, open_form, good, contents, groups(settings), settings, on_progress)
+        fitted = {
+            # What synthetic anomalies score has not changed.
+            name: replace(each, anomalies=old[name].anomalies if name in old else before.anomalies)
+            for name, each in _fitted(
+                hashes, open_form, good, contents, groups(settings), settings, on_progress
+            ).items()
+        }
         require_all_same(states, "calibrated")  # else the record would have another image's hash
         if add:
             fitted = _added(old, fitted)

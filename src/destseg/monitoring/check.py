@@ -33,10 +33,12 @@ class DriftCheck:
         answers: the score of each image, or why there is none, in the order given.
         steps: what each image with a score did, in the same order.
         flagged: how many of the images are above the threshold.
+        beyond: how many are above ``Calibration.good_limit``, which lies lower where the threshold
+            leaves room for other days: there another day shows first.
         guaranteed_false_alarm_rate: fraction of good parts that are expected to be, at most.
         alarm_rate: highest probability of ever giving an alarm without a change.
-        chance_of_flagged: how likely it is that so many good images, or more, are; ``None`` where
-            they are guaranteed by groups.
+        chance_of_flagged: how likely it is that so many good images, or more, are beyond; ``None``
+            where they are guaranteed by groups.
         guaranteed_for: which images the guaranteed rate is about, as ``Calibration`` says it.
     """
 
@@ -49,6 +51,7 @@ class DriftCheck:
     alarm_rate: float
     chance_of_flagged: float | None = None
     guaranteed_for: str = ""
+    beyond: int = 0
 
     @property
     def is_alarm(self) -> bool:
@@ -153,16 +156,17 @@ def check_drift(
     answers = tuple(_answers(items, predictor, on_progress))
     scores = [one.score for one in answers if one.score is not None]
     after, steps = before.extend(scores)
-    flagged = sum(map(bundle.calibration.is_defective, scores))
+    beyond = sum(score > bundle.calibration.good_limit for score in scores)
     check = DriftCheck(
         before=before,
         after=after,
         answers=answers,
         steps=tuple(steps),
-        flagged=flagged,
+        flagged=sum(map(bundle.calibration.is_defective, scores)),
+        beyond=beyond,
         guaranteed_false_alarm_rate=bundle.calibration.guaranteed_false_alarm_rate,
         alarm_rate=alarm_rate,
-        chance_of_flagged=bundle.calibration.chance_of_flagged(flagged, len(scores)),
+        chance_of_flagged=bundle.calibration.chance_of_flagged(beyond, len(scores)),
         guaranteed_for=bundle.calibration.guaranteed_for,
     )
     writes: list[tuple[Path | None, Callable[[Path], object]]] = [

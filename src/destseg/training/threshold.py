@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from destseg.data.decoded import GoodImages
 from destseg.data.files import require_same
 from destseg.data.groups import one_day
 from destseg.inference.backends import Runtime, open_backend
 from destseg.inference.bundle import Bundle, save_calibration
 from destseg.inference.calibrate import fit_calibration
 from destseg.inference.calibration import Calibration
+from destseg.inference.measuring import all_measured
 from destseg.inference.predictor import Predictor
+from destseg.synthesis.whole import with_anomalies
 from destseg.training.good_parts import GoodParts
+
+_DRAWN = 96  # synthetic anomalies
+_WEAKER = 0.05  # of them may score lower than what the threshold rises towards
 
 
 def calibrated(bundle: Bundle, source: GoodParts, device: str) -> Predictor:
@@ -24,8 +33,9 @@ def calibrated(bundle: Bundle, source: GoodParts, device: str) -> Predictor:
     runtime = Runtime(backend="torch", device=device)
     backend = open_backend(bundle, runtime)
     paths = [sample.path for sample in source.calibration_images]
+    predictor = Predictor(bundle, backend)
     calibration = fit_calibration(
-        Predictor(bundle, backend),
+        predictor,
         paths,
         source.names(paths),
         bundle.settings,
@@ -35,7 +45,21 @@ def calibrated(bundle: Bundle, source: GoodParts, device: str) -> Predictor:
     )
     for path in paths:  # what was put in its place may have been learned from
         require_same(path, source.states[path])
+    calibration = replace(calibration, anomalies=_anomalies(predictor, source))
     return Predictor(save_calibration(bundle, calibration), backend, runtime=runtime)
+
+
+def _anomalies(predictor: Predictor, source: GoodParts) -> tuple[float, float]:
+    """Return the score, and the highest map value, that 19 of 20 synthetic anomalies reach."""
+    settings = predictor.bundle.settings
+    paths = [sample.path for sample in source.calibration_images]
+    images = GoodImages(paths, settings.data, states=source.states)
+    drawn = with_anomalies(images, settings, source.roi, count=_DRAWN, seed=settings.training.seed)
+    measured = [(each.score, each.anomaly_map.max()) for each in all_measured(predictor, drawn)]
+    if not measured:  # as where what is inspected is smaller than any anomaly
+        return 0.0, 0.0
+    score, peak = np.quantile(measured, _WEAKER, axis=0).tolist()
+    return score, peak
 
 
 def warnings(calibration: Calibration, source: GoodParts, folder: Path) -> Iterator[str]:
