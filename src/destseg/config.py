@@ -30,7 +30,6 @@ from destseg.fields import (
     DataSettings,
     DecisionSettings,
     ImageSize,
-    Interpolation,
     ModelSettings,
     SynthesisSettings,
     TrainingSettings,
@@ -48,7 +47,6 @@ __all__ = [
     "DataSettings",
     "DecisionSettings",
     "ImageSize",
-    "Interpolation",
     "ModelSettings",
     "PresetName",
     "Settings",
@@ -276,7 +274,6 @@ RETIRED = {"surface_steps": "both heads learn in --segment-steps"}
 """Settings that there were once, and what is so now: their flags are taken and do nothing."""
 
 BEFORE: dict[str, dict[str, Any]] = {
-    "data": {"interpolation": "bilinear"},
     "decision": {"room": 0.0},
     "model": {"consensus": 0.0},
     "synthesis": {"line_probability": 0.0},
@@ -291,7 +288,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "image_size": SIDE,
         "crop_size": 0,
-        "interpolation": "bilinear",
         **dataclasses.asdict(UNCHANGED),
         "teacher": "resnet18.tv_in1k",
         "student": "resnet18",

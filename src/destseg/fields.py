@@ -38,9 +38,6 @@ SHARED = "shared"
 ImageSize: TypeAlias = int | tuple[int, int] | Literal["auto"]
 """A side, (height, width), or ``auto``: the shape of the images."""
 
-Interpolation: TypeAlias = Literal["lanczos", "bilinear"]
-"""How images are interpolated between their pixels."""
-
 STRIDE = 32
 """What the sides of images are multiples of: the coarsest stride of the networks."""
 
@@ -142,11 +139,6 @@ class DataSettings:
         False,
         "Also rotate good images by 90, 180 or 270 degrees, for parts that lie any way round; "
         "where training does not see squares, by 180 alone.",
-    )
-    interpolation: Interpolation = setting(
-        "lanczos",
-        "How good images are interpolated where training turns or moves them: lanczos keeps their "
-        "fine detail as inspection sees it, bilinear loses some of it.",
     )
     cache_gib: float = setting(
         4.0,

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypedDict, TypeVar
 
-from destseg.config import ImageSize, Interpolation, Settings
+from destseg.config import ImageSize, Settings
 
 
 class SettingsKeywords(TypedDict, total=False):
@@ -28,7 +28,6 @@ class SettingsKeywords(TypedDict, total=False):
     skip_unreadable: bool
     rotation: float
     quarter_turns: bool
-    interpolation: Interpolation
     cache_gib: float
     calibration_fraction: float
     calibration_minimum: int

@@ -96,7 +96,7 @@ def test_new_corners_are_grey_114(rotation):
         assert turned.dtype == np.uint8
         assert turned.shape == white.shape
         assert (turned[40:60, 40:60] == 255).all()
-        assert turned.min() >= 90  # right beside the white it is a little darker
+        assert turned.min() >= 114
     strongest = min(turns(rotation, white), key=np.sum)
     assert (strongest[0, 0] == 114).all()
 
@@ -156,40 +156,17 @@ def test_a_turned_crop_shows_the_image_around_it(degrees, place):
     image = np.repeat(smooth[..., None], 3, axis=2)
     view = View(*place, 16, 16, degrees)
     # OpenCV rounds places to 1/32 of a pixel.
-    shown = show(image, view, "bilinear")
+    shown = show(image, view)
     assert shown.shape == (16, 16, 3)
     difference = np.abs(shown[..., 0] - literal(smooth, view, 114))
     assert difference.max() <= 5
     assert np.median(difference) <= 0.6
 
 
-def waves(height, width, moved=0.0):
-    """Fine detail whose value between its pixels is known: waves of 3 to 8 pixels."""
-    draw = np.random.default_rng(0)
-    y, x = np.mgrid[:height, :width].astype(float)
-    image = np.full((height, width), 128.0)
-    for _ in range(20):
-        angle, length, phase = draw.uniform(0, np.pi), draw.uniform(3, 8), draw.uniform(0, 7)
-        along = np.cos(angle) * (x - moved) + np.sin(angle) * (y - moved)
-        image += 9 * np.sin(2 * np.pi * along / length + phase)
-    return np.repeat(np.rint(image.clip(0, 255)).astype(np.uint8)[..., None], 3, axis=2)
-
-
-def test_what_is_moved_by_a_part_of_a_pixel_keeps_its_fine_detail():
-    half = View(0, 0, 64, 64, down=0.5, right=0.5)
-    inside = (slice(8, -8), slice(8, -8))
-    wanted = waves(64, 64, moved=0.5)[inside].astype(float)
-    shown = {how: show(waves(64, 64), half, how)[inside] for how in ("lanczos", "bilinear")}
-    off = {how: np.abs(each - wanted).mean() / wanted.std() for how, each in shown.items()}
-    assert off["lanczos"] < 0.03
-    assert off["bilinear"] > 0.1  # the other way is there, and loses what it is said to lose
-    assert shown["bilinear"].std() < 0.9 * wanted.std()
-
-
 def test_only_beyond_the_image_is_grey():
     white = np.full((60, 60, 3), 255, np.uint8)
     assert (show(white, View(20, 20, 16, 16, 4.5)) == 255).all()
-    corner = show(white, View(0, 0, 50, 50, 4.5), "bilinear")
+    corner = show(white, View(0, 0, 50, 50, 4.5))
     assert (corner[0, 0] == 114).all() or (corner[0, -1] == 114).all()
 
 

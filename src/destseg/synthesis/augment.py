@@ -10,10 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from destseg.config import Interpolation
-
 CORNER_GREY = 114
-_HOW = {"lanczos": cv2.INTER_LANCZOS4, "bilinear": cv2.INTER_LINEAR}
 
 
 @dataclass(frozen=True)
@@ -84,10 +81,8 @@ def draw_view(
     return View(y, x, height, width, degrees, down * height, right * width, zoom)
 
 
-def show(
-    image: NDArray[np.uint8], view: View, interpolation: Interpolation = "lanczos"
-) -> NDArray[np.uint8]:
-    """Return what a view shows of an image.
+def show(image: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+    """Return what a view shows of an image, bilinear.
 
     Where the image ends, what is turned is grey (114) as in the paper, and what is only moved goes
     on with the border's pixels.  A turned crop shows in its corners what lies beside it in the
@@ -96,13 +91,12 @@ def show(
     Args:
         image: uint8 [H, W, 3].
         view: drawn for the image's size.
-        interpolation: between pixels, where they are turned or moved.
 
     Returns:
         uint8 [height, width, 3].
     """
     border = cv2.BORDER_CONSTANT if view.degrees else cv2.BORDER_REPLICATE
-    return _show(image, view, _HOW[interpolation], border, (CORNER_GREY,) * 3)
+    return _show(image, view, cv2.INTER_LINEAR, border, (CORNER_GREY,) * 3)
 
 
 def show_mask(mask: NDArray[np.bool_], view: View) -> NDArray[np.bool_]:

@@ -17,13 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from destseg.config import (
-    UNCHANGED,
-    Interpolation,
-    Settings,
-    SynthesisSettings,
-    VariationSettings,
-)
+from destseg.config import UNCHANGED, Settings, SynthesisSettings, VariationSettings
 from destseg.data.defects import Defect
 from destseg.data.images import padded, padded_mask
 from destseg.data.roi import Roi
@@ -121,7 +115,6 @@ class Batches:
         images: the good parts.
         textures: uint8 [t, 3, h, w], of the size of a sample; made grey if the images are.
         rotation, quarter_turns: as in ``draw_view``.
-        interpolation: as in ``show``.
         variation: changes that are no defect; what the images vary by already is not added.
         synthesis: how masks and opacities are drawn.
         batch_size: images in a step.
@@ -141,7 +134,6 @@ class Batches:
         *,
         rotation: float,
         quarter_turns: bool,
-        interpolation: Interpolation = "lanczos",
         variation: VariationSettings = UNCHANGED,
         synthesis: SynthesisSettings,
         batch_size: int,
@@ -161,7 +153,6 @@ class Batches:
         self._textures = as_grey_as(textures, images).to(device)
         self._rotation = rotation
         self._quarter_turns = quarter_turns
-        self._interpolation = interpolation
         self.variation = beyond_their_own(variation, images)
         self._synthesis = synthesis
         self._batch_size = batch_size
@@ -193,7 +184,6 @@ class Batches:
             load_textures(synthesis.textures, data.crop or data.size, max_pixels=data.max_pixels),
             rotation=data.rotation,
             quarter_turns=data.quarter_turns,
-            interpolation=data.interpolation,
             variation=settings.variation,
             synthesis=synthesis,
             batch_size=batch_size,
@@ -267,8 +257,8 @@ class Batches:
             size = self._pad_to
         view = self._view(size, draw, around)
         variation = draw_variation(draw, self.variation)
-        shown = vary(self._shown(image, view), variation)
-        before = shown if clean is image else vary(self._shown(clean, view), variation)
+        shown = vary(show(image, view), variation)
+        before = shown if clean is image else vary(show(clean, view), variation)
         return Known(place, source, before, shown, show_mask(mask, view))
 
     def _photograph(self, batch: Batch, variations: Sequence[Variation | None]) -> None:
@@ -355,10 +345,7 @@ class Batches:
         if not wanted:
             return None  # drawn all the same, so that the next one's numbers are what they are
         mask = None if inspected is None else show_mask(inspected, view)
-        return _Sample(lit(self._shown(image, view), variation), mask, variation)
-
-    def _shown(self, image: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
-        return show(image, view, self._interpolation)
+        return _Sample(lit(show(image, view), variation), mask, variation)
 
     def _view(
         self,
