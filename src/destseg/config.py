@@ -274,7 +274,6 @@ RETIRED = {"surface_steps": "both heads learn in --segment-steps"}
 """Settings that there were once, and what is so now: their flags are taken and do nothing."""
 
 BEFORE: dict[str, dict[str, Any]] = {
-    "decision": {"room": 0.0},
     "model": {"consensus": 0.0},
     "synthesis": {"line_probability": 0.0},
     "variation": dataclasses.asdict(UNCHANGED),

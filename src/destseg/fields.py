@@ -438,9 +438,9 @@ class DecisionSettings:
         BELOW_1,
     )
     room: float = setting(
-        0.5,
+        0.0,
         "How far the threshold rises from the calibration images towards synthetic anomalies, "
-        "where these score higher (19 of 20 of them): 0 not at all, 0.5 half of the way, 1 all of "
-        "it. Good parts of another day have that room; defects that score in it are missed.",
+        "where these score higher (19 of 20 of them): 0 not at all, 0.5 half of the way. Good "
+        "parts of another day have that room. Not for faint or thin defects, which score in it.",
         FRACTION,
     )
