@@ -518,7 +518,9 @@ def test_half_of_the_way_from_the_good_images_to_the_anomalies():
 
 
 def test_there_is_no_room_where_anomalies_score_as_good_images_do():
-    assert with_room([0.1, 0.9], 1.0, 0.5).threshold == fitted([0.1, 0.9]).threshold
+    calibration = with_room([0.1, 0.9], 1.0, 0.5)
+    assert calibration.threshold == fitted([0.1, 0.9]).threshold
+    assert "--room 1 changes nothing" in calibration.set_by()
 
 
 def test_room_is_kept_with_a_calibration():

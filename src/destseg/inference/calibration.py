@@ -298,8 +298,8 @@ class Calibration:
     def set_by(self) -> str:
         """Return which images set the thresholds, in words."""
         told = words.set_by(self.threshold_images, self.pixel_threshold_images)
-        if self.threshold > self.good_limit:
-            told += words.raised(self.good_limit, self.room)
+        if self.room and self.anomalies is not None:
+            told += words.raised(self.good_limit, self.threshold, self.room)
         return told
 
     @cached_property

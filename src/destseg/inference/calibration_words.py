@@ -16,14 +16,17 @@ def set_by(images: Sequence[str], of_regions: Sequence[str]) -> str:
     return f"set by {image}" + (f", that of regions by {pixel}" if pixel != image else "")
 
 
-def raised(limit: float, room: float) -> str:
-    """Return that the threshold lies above what good images alone ask for.
+def raised(limit: float, threshold: float, room: float) -> str:
+    """Return by how much the threshold lies above what good images alone ask for, if it does.
 
     Args:
         limit: what these ask for.
-        room: how far it rises.
+        threshold: what it is.
+        room: how far it was to rise.
     """
-    return f", raised from {limit:.4f} towards synthetic anomalies (--room {room:g})"
+    if threshold > limit:
+        return f", raised from {limit:.4f} towards synthetic anomalies (--room {room:g})"
+    return f"; --room {room:g} changes nothing, as synthetic anomalies score no higher"
 
 
 def guarantee(mean: float, confident: float | None, confidence: float, whom: str) -> str:
