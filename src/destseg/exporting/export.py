@@ -160,7 +160,9 @@ def _made_before(bundle: Bundle, versions: dict[str, str]) -> bytes | None:
         return None
     made_with = form.facts.get("versions") or {}
     ours = form.facts.get("destseg") == destseg.__version__
-    return form.model.read_bytes() if ours and versions.items() <= made_with.items() else None
+    if not (ours and versions.items() <= made_with.items()):
+        return None
+    return form.read()[form.model.name]
 
 
 def _versions(*names: str) -> dict[str, str]:
