@@ -109,7 +109,10 @@ def test_a_form_of_other_weights_is_refused(bundle):
         load_export(replace(bundle, weights_sha256="0" * 64), "onnx")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": 1, "files": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "{}", *(f'{{"format": 1, "files": {f}, "source_sha256": ""}}' for f in ("3", "{}"))],
+)
 def test_a_damaged_record_is_refused(content, bundle):
     folder = save_export(bundle, "onnx", FILES, {}).folder
     (folder / "export.json").write_text(content)

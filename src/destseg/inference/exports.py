@@ -101,6 +101,8 @@ def load_export(bundle: Bundle, name: str) -> Export:
                 f"{folder}: expected export format {FORMAT}, got {record['format']}. {how}"
             )
         files = dict(record["files"])
+        if not files:
+            raise BundleError(f"{folder}: expected an exported model, got no files in it. {how}")
         export = Export(name, folder, files, record["source_sha256"], None, record)
         for file, expected in export.files.items():
             _require_hash(folder / file, sha256_of(folder / file), expected, how)
