@@ -132,6 +132,23 @@ def test_temporary_names_wait_for_their_rename_which_can_be_taken_at_once(line):
     assert sorted(line.times.values()) == [4, 5, 6]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_name_and_time_in_another_folder_is_not_done(tmp_path, kind):
+    first, second = (drop(tmp_path / name / "7.png", 20) for name in ("camA", "camB"))
+    second.write_bytes(first.read_bytes())
+    for each in (first, second):
+        os.utime(each, ns=(10**18, 10**18))
+    results = tmp_path / f"results.{kind}"
+
+    def watch(folder):
+        return list(destseg.watch(make_predictor(), folder, results, settle=0, once=True))
+
+    assert len(watch(tmp_path / "camA")) == 1
+    with pytest.raises(DataError, match=r"expected results of .*camB, got those of .*camA"):
+        watch(tmp_path / "camB")
+    assert watch(tmp_path / "camA") == []
+
+
 def test_a_name_that_is_used_again_is_a_new_image(line):
     path = line.folder / "latest.png"
     reds = [10, 200, 90]

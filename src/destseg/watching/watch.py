@@ -84,11 +84,13 @@ def watch_folder(
         stop: ends it, after the image that is in hand.
 
     Raises:
-        SettingsError, DataError: if the results or the folders cannot be used.
+        SettingsError, DataError: if the results or the folders cannot be used, or the results are
+            of another folder.
         DestsegError: if the model cannot be loaded.
     """
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(contextlib.closing(open_journal(output)))
+        journal.require_folder(folder)
         mover = stack.enter_context(contextlib.closing(Mover(folder, move))) if move else None
         watch = Watch(
             folder,
