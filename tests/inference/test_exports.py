@@ -111,7 +111,12 @@ def test_a_form_of_other_weights_is_refused(bundle):
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", "{}", *(f'{{"format": 1, "files": {f}, "source_sha256": ""}}' for f in ("3", "{}"))],
+    [
+        "{",
+        "[]",
+        "{}",
+        *(f'{{"format": 1, "files": {f}, "source_sha256": ""}}' for f in ("3", "{}")),
+    ],
 )
 def test_a_damaged_record_is_refused(content, bundle):
     folder = save_export(bundle, "onnx", FILES, {}).folder
