@@ -311,6 +311,20 @@ def test_a_name_that_was_used_before_is_told_apart_by_its_time(moving):
     assert [tree(moving.moved)[row["moved_to"]] for row in rows] == [png(1), png(2), png(3)]
 
 
+@pytest.mark.parametrize("letter", ["x", "é", "漢", os.fsdecode(b"\xfc")])
+def test_a_long_name_that_was_used_before_is_told_apart_too(moving, letter):
+    name = letter * (251 // len(os.fsencode(letter))) + ".png"
+    moving.at = {1 + 5 * i: lambda i=i: drop(moving.folder / name, i) for i in range(3)}
+    rows = moving.run(20)
+    assert moving.said == []
+    assert tree(moving.folder) == {}
+    for row in rows[1:]:
+        kept, _, end = row["moved_to"].removeprefix("good/").rpartition("-")
+        assert end == f"{row['mtime_ns']}.png"
+        assert kept == letter * (231 // len(os.fsencode(letter)))
+    assert [tree(moving.moved)[row["moved_to"]] for row in rows] == [png(0), png(1), png(2)]
+
+
 def test_a_folder_to_move_to_may_lie_in_the_watched_one(moving):
     moving.moved = moving.folder / "done"
     drop(moving.folder / "a.png", 20)
