@@ -325,6 +325,23 @@ def test_a_long_name_that_was_used_before_is_told_apart_too(moving, letter):
     assert [tree(moving.moved)[row["moved_to"]] for row in rows] == [png(0), png(1), png(2)]
 
 
+def test_a_link_is_moved_only_where_it_still_leads_to_its_image(moving):
+    store = drop(moving.folder.parent / "store/7.png", 200)
+    (moving.folder / "relative.png").symlink_to("../store/7.png")
+    (moving.folder / "whole.png").symlink_to(store)
+    rows = moving.run(20)
+    assert {row["file"]: row["moved_to"] for row in rows} == {
+        "relative.png": None,
+        "whole.png": "defective/whole.png",
+    }
+    assert tree(moving.folder) == {"relative.png": png(200)}
+    assert tree(moving.moved) == {"defective/whole.png": png(200)}
+    (said,) = moving.said
+    assert said.startswith("relative.png: is recorded and stays: a relative link")
+    assert moving.run(40) == rows
+    assert moving.said == [said]
+
+
 def test_a_folder_to_move_to_may_lie_in_the_watched_one(moving):
     moving.moved = moving.folder / "done"
     drop(moving.folder / "a.png", 20)
