@@ -317,7 +317,7 @@ def watch(
     Raises:
         SettingsError: if a time or ``output`` makes no sense; at once.
         DataError: if there is no such folder; at once.  When the first image is asked for: if
-            results cannot be written, or another watch writes them.
+            results cannot be written, are of another folder, or another watch writes them.
         BundleError, MissingExtraError: if the model cannot be run; when the first is asked for.
     """
     import threading

@@ -329,6 +329,7 @@ def test_another_models_results_are_refused(change, drift, tmp_path, brightness_
     code, said, err = drift(results)
     assert (code, said) == (1, "")
     assert f"{results}, line 1: expected" in err
+    assert "After destseg calibrate begin a new file of results." in err
 
 
 @pytest.mark.parametrize("content", [b"words\n", b"[]\n", b"3\n", b'{"path": "a"}\n', b"\xff\n"])

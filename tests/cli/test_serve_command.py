@@ -12,6 +12,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from itertools import chain
+from pathlib import Path
 
 import pytest
 
@@ -86,16 +88,21 @@ def test_it_says_where_it_is_answers_and_ends(start, number, quantisable_bundle)
 
 @pytest.fixture
 def certificate(tmp_path):
+    return make_certificate(tmp_path)
+
+
+def make_certificate(folder, *protection):
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make a certificate with")
-    made = [tmp_path / "key.pem", tmp_path / "certificate.pem"]
+    folder.mkdir(exist_ok=True)
+    made = [folder / "key.pem", folder / "certificate.pem"]
     words = [
         "openssl",
         "req",
         "-x509",
         "-newkey",
         "rsa:2048",
-        "-nodes",
+        *(protection or ["-nodes"]),
         "-subj",
         "/CN=line.example",
     ]
@@ -196,6 +203,41 @@ def test_what_cannot_be_served_says_why(words, code, reason, capsys):
     port = [] if "--port" in words else ["--port", "0"]
     assert main(["serve", *words, *port]) == code
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"--key": "missing.pem"}, r"--key: expected a file in PEM .* missing\.pem: No such file"),
+        ({"--certificate": "missing.pem"}, r"--certificate: .* missing\.pem: No such file"),
+        (
+            {"--certificate": "."},
+            r"--certificate: expected a file in PEM .* got \.: Is a directory",
+        ),
+        ({"--certificate": "words"}, r"--certificate: expected a certificate .* got words: "),
+        ({"--certificate": "{key}"}, r"--certificate: expected a certificate chain .*/key\.pem: "),
+        ({"--key": "words"}, r"--key: expected the private key in PEM of .*, got words, which"),
+        (
+            {"--key": "{other}"},
+            r"--key: expected the private key .* got .*other/key\.pem.*MISMATCH",
+        ),
+        ({"--key": "{secret}"}, r"--key: .* without a passphrase, got .*secret/key\.pem, which"),
+    ],
+)
+def test_what_cannot_serve_tls_is_told_before_a_model_is_loaded(
+    change, reason, certificate, tmp_path, monkeypatch, capsys
+):
+    other = make_certificate(tmp_path / "other")
+    secret = make_certificate(tmp_path / "secret", "-passout", "pass:words")
+    monkeypatch.chdir(tmp_path)
+    Path("words").write_text("no PEM", encoding="utf-8")
+    places = {"key": certificate[1], "other": other[1], "secret": secret[1]}
+    words = dict(zip(certificate[::2], map(str, certificate[1::2]), strict=True))
+    words |= {flag: path.format(**places) for flag, path in change.items()}
+    assert main(["serve", "nowhere", "--port", "0", *chain.from_iterable(words.items())]) == 2
+    err = capsys.readouterr().err
+    assert re.search(reason, err), err
+    assert "nowhere" not in err
 
 
 def test_a_taken_port_is_told(capsys):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from destseg.errors import BundleError
+from destseg.exporting import export as module
 from destseg.exporting.export import export, metadata_of
 from destseg.exporting.graph import OPSET, to_onnx
 from destseg.inference.backends import Runtime, open_backend
@@ -200,3 +201,18 @@ def test_the_presets_own_networks_can_be_exported(preset, tmp_path):
     assert "BatchNormalization" not in kinds
     # Sizes are worked out for what needs one: the mean that is spread over an image again.
     assert kinds.count("Shape") == kinds.count("Expand") == 1
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_graph_that_gives_no_numbers_is_not_written(broken, quantisable_bundle, monkeypatch):
+    maps = iter([np.full(3, np.nan if number == broken else 0.5) for number in range(2)])
+    monkeypatch.setattr(module, "load_model", lambda _: None)
+    monkeypatch.setattr(module, "TorchBackend", lambda *_: lambda _: np.full(3, 0.5))
+    monkeypatch.setattr(module, "_made_before", lambda *_: b"")
+    monkeypatch.setattr(module, "_to_openvino", lambda *_: {})
+    monkeypatch.setattr(module, "open_backend", lambda *_: lambda _: next(maps))
+    kept = []
+    monkeypatch.setattr(module, "save_export", lambda bundle, *_: kept.append(bundle.folder))
+    with pytest.raises(BundleError, match="got a difference of nan; nothing was written"):
+        module.export(quantisable_bundle, "openvino")
+    assert quantisable_bundle.folder not in kept

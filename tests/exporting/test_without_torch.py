@@ -58,8 +58,6 @@ def test_threads_are_those_asked_for(quantisable_bundle):
 
     onnx = OnnxBackend(load_export(quantisable_bundle, "onnx").model, Runtime(threads=1))
     assert onnx._session.get_session_options().intra_op_num_threads == 1
-    openvino = OpenvinoBackend(
-        load_export(quantisable_bundle, "openvino").model, Runtime(threads=1)
-    )
+    openvino = OpenvinoBackend(load_export(quantisable_bundle, "openvino"), Runtime(threads=1))
     assert openvino._model.get_property("INFERENCE_NUM_THREADS") == 1
     assert "float32" in str(openvino._model.get_property("INFERENCE_PRECISION_HINT"))

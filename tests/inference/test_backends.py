@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,8 +15,8 @@ from destseg.config import Settings
 from destseg.errors import BundleError, MissingExtraError, SettingsError
 from destseg.inference import backends
 from destseg.inference.backends import Runtime, choose, open_backend
-from destseg.inference.bundle import save_bundle
-from destseg.inference.exports import save_export
+from destseg.inference.bundle import load_bundle, save_bundle
+from destseg.inference.exports import load_export, save_export
 
 
 @pytest.fixture
@@ -98,6 +99,34 @@ def test_devices_are_listed(name):
     assert any(device.lower().startswith("cpu") for device in backends.devices(name))
 
 
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_a_model_that_runs_does_not_see_what_becomes_of_its_files(
+    name, quantisable_bundle, tmp_path
+):
+    pytest.importorskip(backends.PACKAGES[name])
+    shutil.copytree(quantisable_bundle.folder, tmp_path / "model")
+    bundle = load_bundle(tmp_path / "model")
+    images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    cache = tmp_path / "cache" if name == "openvino" else None
+    runtime = Runtime(name, "cpu", 1, cache)
+    compiled = open_backend(bundle, runtime)
+    kept = [] if cache is None else [open_backend(bundle, runtime)]  # what was compiled is there
+    expected = compiled(images)
+    files = [bundle.folder / "exports" / name / each for each in load_export(bundle, name).files]
+    files += [] if cache is None else [each for each in cache.rglob("*") if each.is_file()]
+    assert len(files) == (1 if cache is None else 3)
+    for path in files:
+        path.chmod(0o600)
+        with path.open("r+b") as file:  # in place, as cp and rsync --inplace write
+            file.write(bytes(path.stat().st_size))
+    for backend in (compiled, *kept):
+        np.testing.assert_array_equal(backend(images), expected)
+    for path in files:
+        os.truncate(path, 0)
+    for backend in (compiled, *kept):
+        np.testing.assert_array_equal(backend(images), expected)
+
+
 # OpenVINO gives the thread that loads it a stack for signals, and takes it away when the last of
 # its objects goes, on whatever thread that is.
 SIGNALLED = """
@@ -106,13 +135,17 @@ from pathlib import Path
 import numpy as np
 import openvino
 from destseg.inference.backends import Runtime
+from destseg.data.files import sha256_of
 from destseg.inference.backends.openvino_ import OpenvinoBackend
+from destseg.inference.exports import Export
 
 images = openvino.opset13.parameter([-1, -1, -1, 3], np.uint8, name="images")
 floats = openvino.opset13.convert(images, np.float32)
 maps = openvino.opset13.reduce_mean(floats, openvino.opset13.constant(3), False)
 openvino.save_model(openvino.Model([maps], [images]), sys.argv[1])
-kept = [OpenvinoBackend(Path(sys.argv[1]), Runtime("openvino", "cpu"))]
+files = [Path(sys.argv[1]), Path(sys.argv[1]).with_suffix(".bin")]
+export = Export("openvino", files[0].parent, {each.name: sha256_of(each) for each in files}, "")
+kept = [OpenvinoBackend(export, Runtime("openvino", "cpu"))]
 assert kept[0](np.full((1, 4, 4, 3), 9, np.uint8)).mean() == 9
 thread = threading.Thread(target=kept.clear)
 thread.start()

@@ -39,7 +39,7 @@ def test_what_is_saved_is_loaded(bundle):
     loaded = load_export(bundle, "openvino")
     assert (loaded.files, loaded.sha256) == (saved.files, saved.sha256)
     assert loaded.model == bundle.folder / "exports" / "openvino" / "model.xml"
-    assert loaded.model.read_bytes() == FILES["model.xml"]
+    assert loaded.read() == FILES
     assert loaded.facts["precision"] == "fp32"
     assert loaded.calibration is None
 
@@ -85,6 +85,17 @@ def test_a_changed_or_missing_file_is_refused(name, bundle):
         load_export(bundle, "openvino")
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_changes_after_it_was_checked_is_not_read(name, bundle):
+    form = save_export(bundle, "openvino", FILES, {})
+    (form.folder / name).write_bytes(FILES[name] + b"!")
+    with pytest.raises(BundleError, match=rf"{name}: expected SHA-256 .* Copy the bundle again\.$"):
+        form.read()
+    (form.folder / name).unlink()
+    with pytest.raises(BundleError, match=rf"{name}: expected a file of an exported model, got No"):
+        form.read()
+
+
 def test_a_missing_form_says_how_to_make_it(bundle):
     with pytest.raises(BundleError, match=r"as onnx, got none.* export .* --to onnx"):
         load_export(bundle, "onnx")
@@ -98,7 +109,15 @@ def test_a_form_of_other_weights_is_refused(bundle):
         load_export(replace(bundle, weights_sha256="0" * 64), "onnx")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": 1, "files": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "{}",
+        *(f'{{"format": 1, "files": {f}, "source_sha256": ""}}' for f in ("3", "{}")),
+    ],
+)
 def test_a_damaged_record_is_refused(content, bundle):
     folder = save_export(bundle, "onnx", FILES, {}).folder
     (folder / "export.json").write_text(content)

@@ -1,9 +1,12 @@
 """Backends against each other, with backends of one line whose differences are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from destseg.errors import DataError
+from destseg.inference import parity
 from destseg.inference.calibration import TOLERANCE
 from destseg.inference.parity import compare_backends, example_images
 
@@ -50,6 +53,25 @@ def test_a_decision_differs_only_beyond_the_tolerance(one, other, kind, make_pre
     _, second = compare_backends(predictors, [grey(0)])
     assert second.decisions == (("image 0",) if kind == "decisions" else ())
     assert second.borderline == (("image 0",) if kind == "borderline" else ())
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_a_difference_that_is_no_number_is_not_passed_over(broken, make_predictor, monkeypatch):
+    differences = iter([np.nan if number == broken else 0.0 for number in range(3)])
+    row = parity._row
+
+    def measured(result, reference, seconds):
+        found = row(result, reference, seconds)
+        if result is reference:
+            return found
+        difference = next(differences)
+        return replace(found, map_difference=difference, score_difference=difference)
+
+    monkeypatch.setattr(parity, "_row", measured)
+    predictors = {"one": make_predictor(), "other": make_predictor()}
+    _, other = compare_backends(predictors, [grey(0), grey(1), grey(2)])
+    assert np.isnan([other.map_difference, other.score_difference]).all()
+    assert not other.agrees()
 
 
 def test_images_that_cannot_be_read_are_passed_over(make_predictor, tmp_path):

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 import os
@@ -273,3 +274,68 @@ def test_what_is_done_is_held_in_little_memory(path):
     tracemalloc.stop()
     journal.close()
     assert held / len(names) < 150
+
+
+def recorded(path: Path, *folders: Path | str) -> None:
+    journal = open_journal(path)
+    for number, folder in enumerate(folders):
+        file = "deep/a.png"
+        journal.add(line(file, number) | {"path": str(Path(folder, file))})
+    journal.close()
+
+
+def require(path: Path, folder: Path | str) -> None:
+    with contextlib.closing(open_journal(path)) as journal:
+        journal.require_folder(Path(folder))
+
+
+@pytest.mark.parametrize("given", ["camA", "./camA", "../line/camA", "link", "{here}/camA"])
+@pytest.mark.parametrize("before", ["camA", "link", "{here}/camA", "{here}/../line/camA"])
+def test_a_folder_is_known_by_any_name(before, given, path, tmp_path, monkeypatch):
+    here = tmp_path / "line"
+    (here / "camA").mkdir(parents=True)
+    (here / "link").symlink_to("camA")
+    monkeypatch.chdir(here)
+    recorded(path, before.format(here=here))
+    require(path, given.format(here=here))
+
+
+def test_the_folder_that_it_is_started_in_is_known(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recorded(path, ".")
+    require(path, tmp_path)
+    require(path, ".")
+
+
+@pytest.mark.parametrize("given", ["camB", "{here}/camB", "other/camA", ".", "camA/deep"])
+@pytest.mark.parametrize("before", [["camA"], ["{here}/camA"], ["camB", "camA"], ["camA", "camB"]])
+def test_results_of_another_folder_are_refused_and_kept(before, given, path, tmp_path, monkeypatch):
+    for name in ("camA/deep", "camB", "other/camA"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    recorded(path, *(each.format(here=tmp_path) for each in before))
+    rows = lines_of(path)
+    with pytest.raises(DataError, match=r"expected results of .*, got those of .*cam[AB]/?\."):
+        require(path, given.format(here=tmp_path))
+    assert lines_of(path) == rows
+
+
+def test_a_folder_that_was_moved_is_refused_until_a_link_leads_to_it(path, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    new.mkdir()
+    recorded(path, old)
+    with pytest.raises(DataError, match=r"let a link lead from .*old/? to it"):
+        require(path, new)
+    old.symlink_to(new)
+    require(path, new)
+
+
+def test_a_relative_folder_is_known_from_another_place_by_its_end(path, tmp_path, monkeypatch):
+    for name in ("data/camA", "data/camB", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "data")
+    recorded(path, "camA", "../data/camA")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    require(path, tmp_path / "data" / "camA")
+    with pytest.raises(DataError, match="got those of"):
+        require(path, tmp_path / "data" / "camB")

@@ -132,6 +132,23 @@ def test_temporary_names_wait_for_their_rename_which_can_be_taken_at_once(line):
     assert sorted(line.times.values()) == [4, 5, 6]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_name_and_time_in_another_folder_is_not_done(tmp_path, kind):
+    first, second = (drop(tmp_path / name / "7.png", 20) for name in ("camA", "camB"))
+    second.write_bytes(first.read_bytes())
+    for each in (first, second):
+        os.utime(each, ns=(10**18, 10**18))
+    results = tmp_path / f"results.{kind}"
+
+    def watch(folder):
+        return list(destseg.watch(make_predictor(), folder, results, settle=0, once=True))
+
+    assert len(watch(tmp_path / "camA")) == 1
+    with pytest.raises(DataError, match=r"expected results of .*camB, got those of .*camA"):
+        watch(tmp_path / "camB")
+    assert watch(tmp_path / "camA") == []
+
+
 def test_a_name_that_is_used_again_is_a_new_image(line):
     path = line.folder / "latest.png"
     reds = [10, 200, 90]
@@ -292,6 +309,37 @@ def test_a_name_that_was_used_before_is_told_apart_by_its_time(moving):
     for row in rows[1:]:
         assert row["moved_to"] == f"good/latest-{row['mtime_ns']}.png"
     assert [tree(moving.moved)[row["moved_to"]] for row in rows] == [png(1), png(2), png(3)]
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "漢", os.fsdecode(b"\xfc")])
+def test_a_long_name_that_was_used_before_is_told_apart_too(moving, letter):
+    name = letter * (251 // len(os.fsencode(letter))) + ".png"
+    moving.at = {1 + 5 * i: lambda i=i: drop(moving.folder / name, i) for i in range(3)}
+    rows = moving.run(20)
+    assert moving.said == []
+    assert tree(moving.folder) == {}
+    for row in rows[1:]:
+        kept, _, end = row["moved_to"].removeprefix("good/").rpartition("-")
+        assert end == f"{row['mtime_ns']}.png"
+        assert kept == letter * (231 // len(os.fsencode(letter)))
+    assert [tree(moving.moved)[row["moved_to"]] for row in rows] == [png(0), png(1), png(2)]
+
+
+def test_a_link_is_moved_only_where_it_still_leads_to_its_image(moving):
+    store = drop(moving.folder.parent / "store/7.png", 200)
+    (moving.folder / "relative.png").symlink_to("../store/7.png")
+    (moving.folder / "whole.png").symlink_to(store)
+    rows = moving.run(20)
+    assert {row["file"]: row["moved_to"] for row in rows} == {
+        "relative.png": None,
+        "whole.png": "defective/whole.png",
+    }
+    assert tree(moving.folder) == {"relative.png": png(200)}
+    assert tree(moving.moved) == {"defective/whole.png": png(200)}
+    (said,) = moving.said
+    assert said.startswith("relative.png: is recorded and stays: a relative link")
+    assert moving.run(40) == rows
+    assert moving.said == [said]
 
 
 def test_a_folder_to_move_to_may_lie_in_the_watched_one(moving):

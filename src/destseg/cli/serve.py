@@ -7,9 +7,11 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import destseg
@@ -56,6 +58,8 @@ def run(words: list[str]) -> int:
     for path in (parsed.certificate, parsed.key):
         if path is not None:
             require_given(path)  # else it would serve without TLS
+    if parsed.certificate is not None:
+        _require_tls(parsed.certificate, parsed.key)
     token = os.environ.get(TOKEN)
     with needs_extra("serve", "serving over HTTP"):
         import uvicorn
@@ -148,6 +152,38 @@ def _parser() -> argparse.ArgumentParser:
         "CPU steady, a GPU wants more (default: 4)",
     )
     return parser
+
+
+def _require_tls(certificate: str, key: str) -> None:
+    """Refuse what cannot serve TLS before the models are loaded; uvicorn would after that."""
+    for flag, path in (("certificate", certificate), ("key", key)):
+        try:
+            Path(path).read_bytes()
+        except OSError as error:
+            raise SettingsError(
+                f"--{flag}: expected a file in PEM that can be read, got {path}: {error.strerror}"
+            ) from error
+
+    def passphrase() -> str:
+        raise SettingsError(
+            f"--key: expected a private key without a passphrase, got {key}, which is encrypted. "
+            "Write it decrypted, for the server's user alone: openssl pkey -in KEY -out FILE"
+        )
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_verify_locations(certificate)
+    except ssl.SSLError as error:
+        raise SettingsError(
+            f"--certificate: expected a certificate chain in PEM, got {certificate}: {error}"
+        ) from error
+    try:
+        context.load_cert_chain(certificate, key, passphrase)
+    except ssl.SSLError as error:
+        raise SettingsError(
+            f"--key: expected the private key in PEM of the first certificate in {certificate}, "
+            f"got {key}, which OpenSSL does not take with it: {error}"
+        ) from error
 
 
 def _listen(host: str, port: int) -> socket.socket:

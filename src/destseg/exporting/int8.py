@@ -152,7 +152,7 @@ def _view(
 def _with_nncf(
     bundle: Bundle, export: Export, images: Pixels, scope: Scope, vnni: bool
 ) -> dict[str, bytes]:
-    from destseg.inference.backends.openvino_ import core
+    from destseg.inference.backends.openvino_ import read_graph
 
     nncf = imports.nncf()
     advanced = nncf.AdvancedQuantizationParameters(
@@ -162,7 +162,7 @@ def _with_nncf(
     # Not by its own set_log_level, which also changes handlers that others have put there.
     with without_remarks("nncf"):
         quantized_model = nncf.quantize(
-            core().read_model(export.model),
+            read_graph(export),
             nncf.Dataset([image[None] for image in images]),
             # Symmetric activations: with offsets the linear bottlenecks of Lite0 lost more.
             preset=nncf.QuantizationPreset.PERFORMANCE,

@@ -58,6 +58,26 @@ class Export:
         """Of all files together: what a calibration of its own is bound to."""
         return hashlib.sha256("".join(self.files.values()).encode()).hexdigest()
 
+    def read(self) -> dict[str, bytes]:
+        """Return the content of each file by its name: the very bytes that were checked.
+
+        Raises:
+            BundleError: if one is missing or is not the one that was saved.
+        """
+        contents = {}
+        for name, expected in self.files.items():
+            path = self.folder / name
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise BundleError(
+                    f"{path}: expected a file of an exported model, got {error.strerror}. "
+                    "Copy the bundle again."
+                ) from error
+            _require_hash(path, hashlib.sha256(content).hexdigest(), expected)
+            contents[name] = content
+        return contents
+
 
 def find_exports(bundle: Bundle) -> list[str]:
     """Return the names of the forms that lie in a bundle, in the order of ``FORMS``."""
@@ -81,9 +101,11 @@ def load_export(bundle: Bundle, name: str) -> Export:
                 f"{folder}: expected export format {FORMAT}, got {record['format']}. {how}"
             )
         files = dict(record["files"])
+        if not files:
+            raise BundleError(f"{folder}: expected an exported model, got no files in it. {how}")
         export = Export(name, folder, files, record["source_sha256"], None, record)
         for file, expected in export.files.items():
-            _require_hash(folder / file, expected, how)
+            _require_hash(folder / file, sha256_of(folder / file), expected, how)
     except (ValueError, TypeError, KeyError) as error:
         raise BundleError(f"{folder}: expected an exported model, got {error!r}. {how}") from error
     except OSError as error:
@@ -178,10 +200,9 @@ def _how_to_make(bundle: Bundle, name: str) -> str:
     return f"Make it with: destseg {command} --to {runtime}"
 
 
-def _require_hash(path: Path, expected: str, how: str) -> None:
-    digest = sha256_of(path)
+def _require_hash(path: Path, digest: str, expected: str, how: str = "") -> None:
     if digest != expected:
         raise BundleError(
             f"{path}: expected SHA-256 {expected[:12]}..., got {digest[:12]}...: the file was "
-            f"changed or damaged. Copy the bundle again. {how}"
+            f"changed or damaged. Copy the bundle again. {how}".rstrip()
         )

@@ -129,8 +129,9 @@ def compare_backends(
     return [
         Comparison(
             backend=name,
-            map_difference=max(row.map_difference for row in mine),
-            score_difference=max(row.score_difference for row in mine),
+            # NaN where one is, which max may pass over.
+            map_difference=float(np.max([row.map_difference for row in mine])),
+            score_difference=float(np.max([row.score_difference for row in mine])),
             decisions=tuple(row.image for row in mine if row.differs and not row.borderline),
             borderline=tuple(row.image for row in mine if row.differs and row.borderline),
             nearest=min(row.distance for row in mine),

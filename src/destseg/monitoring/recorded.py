@@ -109,7 +109,7 @@ def _require_same_model(
         raise DataError(
             f"{where}: expected p_value {expected[0]:.6g} and threshold {expected[1]:.6g} for the "
             f"score {score:.6g}, got {said[0]:.6g} and {said[1]:.6g}: it comes from another model, "
-            f"threshold or INT8 form. {how}"
+            f"threshold or INT8 form. {how} After destseg calibrate begin a new file of results."
         )
 
 

@@ -63,6 +63,7 @@ class Journal(abc.ABC):
         self.path = path
         # Identity to place, or _STAYS where the image is not to be moved.
         self._done: dict[bytes, int] = {}
+        self._folders: set[str] = set()
         with contextlib.ExitStack() as undo:
             with self._errors("a file for the results"):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +79,20 @@ class Journal(abc.ABC):
 
     def __contains__(self, arrival: Arrival) -> bool:
         return arrival.identity in self._done
+
+    def require_folder(self, folder: Path) -> None:
+        """Refuse results of another folder: what is done there would be taken as done here.
+
+        Raises:
+            DataError: naming both.
+        """
+        for other in sorted(self._folders):
+            if not _is_same(Path(other), folder):
+                raise DataError(
+                    f"{self.path}: expected results of {folder}, got those of {other or '.'}. A "
+                    "file of results belongs to one folder: name another --output. If it is that "
+                    f"folder at another place, let a link lead from {other or '.'} to it."
+                )
 
     def destination(self, arrival: Arrival) -> str | None:
         """Return where an image that is done was to be moved; ``None`` where it was not."""
@@ -102,6 +117,7 @@ class Journal(abc.ABC):
     def _note(self, line: dict[str, Any], place: int) -> None:
         arrival = Arrival(line["file"], line["size"], line["mtime_ns"])
         self._done[arrival.identity] = _STAYS if line["moved_to"] is None else place
+        self._folders.add(line["path"][: -len(arrival.file)])  # FOLDER/file
 
     @contextlib.contextmanager
     def _errors(self, expected: str) -> Iterator[None]:
@@ -153,8 +169,8 @@ class JsonLines(Journal):
     def _read(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             values = json.loads(line)
-            types = [type(values[name]) for name in ("file", "size", "mtime_ns")]
-            if types == [str, int, int] and isinstance(values["moved_to"], str | None):
+            types = [type(values[name]) for name in ("path", "file", "size", "mtime_ns")]
+            if types == [str, str, int, int] and isinstance(values["moved_to"], str | None):
                 return dict(values)
         except (ValueError, TypeError, KeyError):
             pass
@@ -198,10 +214,11 @@ class Sqlite(Journal):
         )
         try:
             self._prepare()
-            rows = self._database.execute("SELECT id, file, size, mtime_ns, moved_to FROM results")
-            for place, file, size, mtime_ns, moved_to in rows:
-                line = {"file": _from_sql(file), "size": size, "mtime_ns": mtime_ns}
-                self._note(line | {"moved_to": moved_to}, place)
+            names = ("path", "file", "size", "mtime_ns", "moved_to")
+            rows = self._database.execute(f"SELECT id, {', '.join(names)} FROM results")
+            for place, path, file, *others in rows:
+                values = (_from_sql(path), _from_sql(file), *others)
+                self._note(dict(zip(names, values, strict=True)), place)
         except BaseException:
             self._database.close()
             raise
@@ -260,6 +277,22 @@ def open_journal(path: str | Path) -> Journal:
         return Sqlite(path)
     known = ", ".join((*JSON_SUFFIXES, *SQLITE_SUFFIXES))
     raise SettingsError(f"--output: expected a name that ends in {known}, got {path.name!r}")
+
+
+def _is_same(recorded: Path, folder: Path) -> bool:
+    """Whether a folder is the one that was recorded, as far as can be told.
+
+    A relative one was perhaps given from another place: where there is none of that name here, it
+    is the same if it ends alike.
+    """
+    if recorded.absolute() == folder.absolute():
+        return True
+    try:
+        return recorded.samefile(folder)
+    except OSError:
+        ends = [part for part in recorded.parts if part != ".."]
+        alike = list(folder.resolve().parts[-len(ends) :]) == ends
+        return alike and not recorded.is_absolute() and not recorded.exists()
 
 
 def _is_torn(line: bytes, *, first: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path, PurePosixPath
 
 from destseg.errors import DataError, SettingsError
@@ -11,6 +12,7 @@ from destseg.watching.arrivals import Arrival, look_at
 from destseg.watching.lock import hold
 
 KINDS = ("good", "defective", "failed")
+_LONGEST = 255  # bytes of a file's name
 
 
 class Mover:
@@ -54,6 +56,16 @@ class Mover:
         """Let go of the target."""
         self._lock.close()
 
+    def can_move(self, arrival: Arrival) -> bool:
+        """Whether it is no relative link, which would lead elsewhere from another folder.
+
+        To write it anew takes a second step, before which what it leads to could be lost.
+        """
+        try:
+            return (self.folder / arrival.file).readlink().is_absolute()
+        except OSError:
+            return True  # it is no link
+
     def plan(self, arrival: Arrival, answer: Result | Failure) -> str:
         """Return where an image is to go, relative to the target: a name that is free."""
         kind = "failed"
@@ -63,7 +75,10 @@ class Mover:
         if not (self.target / wanted).exists():
             return wanted.as_posix()
         # A camera that uses a name again: the time tells them apart, and so do the results.
-        return wanted.with_stem(f"{wanted.stem}-{arrival.mtime_ns}").as_posix()
+        tail = f"-{arrival.mtime_ns}{wanted.suffix}"
+        return wanted.with_name(
+            _cut(wanted.stem, _LONGEST - len(os.fsencode(tail))) + tail
+        ).as_posix()
 
     def move(self, arrival: Arrival, planned: str) -> None:
         """Move an image, if it is still there as it was recorded.
@@ -87,3 +102,10 @@ class Mover:
             except OSError:
                 raise FileExistsError(f"{target} was not inspected: move it back") from None
             target.unlink()
+
+
+def _cut(name: str, length: int) -> str:
+    """Return as much of the beginning of a name as has so many bytes, its last letter whole."""
+    while len(os.fsencode(name)) > length:
+        name = name[:-1]
+    return name

@@ -84,11 +84,13 @@ def watch_folder(
         stop: ends it, after the image that is in hand.
 
     Raises:
-        SettingsError, DataError: if the results or the folders cannot be used.
+        SettingsError, DataError: if the results or the folders cannot be used, or the results are
+            of another folder.
         DestsegError: if the model cannot be loaded.
     """
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(contextlib.closing(open_journal(output)))
+        journal.require_folder(folder)
         mover = stack.enter_context(contextlib.closing(Mover(folder, move))) if move else None
         watch = Watch(
             folder,
@@ -205,7 +207,8 @@ class Watch:
         return isinstance(answer, Result) or self._arrivals.unreadable(arrival, self._clock())
 
     def _record(self, arrival: Arrival, answer: Result | Failure) -> None:
-        planned = self.mover.plan(arrival, answer) if self.mover else None
+        stays = self.mover is not None and not self.mover.can_move(arrival)
+        planned = None if stays or not self.mover else self.mover.plan(arrival, answer)
         line = answer.to_json()
         line |= {
             **arrival._asdict(),
@@ -215,6 +218,11 @@ class Watch:
         }
         self.journal.add(line)
         self._arrivals.done(arrival)
+        if stays:
+            self._say(
+                f"{arrival.file}: is recorded and stays: a relative link leads nowhere from "
+                "another folder. Make links to whole paths, to have them moved"
+            )
         if planned is not None:
             self._move(arrival, planned)
 

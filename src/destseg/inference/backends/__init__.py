@@ -101,7 +101,7 @@ def _open_export(bundle: Bundle, runtime: Runtime) -> Backend:
             return OnnxBackend(export.model, runtime)
         from destseg.inference.backends.openvino_ import OpenvinoBackend
 
-        return OpenvinoBackend(export.model, runtime)
+        return OpenvinoBackend(export, runtime)
 
     return OpenedHere(opened)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import threading
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from destseg.errors import BundleError, SettingsError
 from destseg.inference.backends import imports
 from destseg.inference.backends.runtime import Runtime
+from destseg.inference.exports import Export
 
 _ASKING = threading.Lock()
 
@@ -35,6 +35,20 @@ def _core() -> Any:
     return imports.openvino().Core()
 
 
+def read_graph(export: Export) -> Any:
+    """Return an exported form as OpenVINO's model, out of the bytes that were checked.
+
+    Given a path OpenVINO maps the weights: a file that is written over in place would then change
+    what a running model says, and one that is cut short would end its process.
+
+    Raises:
+        BundleError: if a file is not the one that was saved.
+    """
+    files = export.read()
+    weights = files.get(export.model.with_suffix(".bin").name, b"")
+    return core().read_model(files[export.model.name], weights)  # which copies them
+
+
 class OpenvinoBackend:
     """OpenVINO on one device; see ``Backend``.
 
@@ -42,15 +56,15 @@ class OpenvinoBackend:
     many as calls have ever run at once; OpenVINO lets them wait where it computes fewer at a time.
 
     Args:
-        model: the .xml file; the .bin lies beside it.
+        export: its .xml file comes first; the .bin has the same name.
         runtime: its device is auto or cpu (both the CPU) or a name of OpenVINO's.
 
     Raises:
-        BundleError: if OpenVINO cannot read or compile the file.
+        BundleError: if a file was changed, or OpenVINO cannot read or compile it.
         SettingsError: if it has no such device here.
     """
 
-    def __init__(self, model: Path, runtime: Runtime) -> None:
+    def __init__(self, export: Export, runtime: Runtime) -> None:
         device = "CPU" if runtime.device in ("auto", "cpu") else runtime.device.upper()
         here = core().available_devices
         if device.partition(".")[0] not in {name.partition(".")[0] for name in here}:
@@ -69,10 +83,11 @@ class OpenvinoBackend:
             wanted["ENABLE_CPU_PINNING"] = False
         if runtime.cache is not None:
             wanted["CACHE_DIR"] = str(runtime.cache)
+            wanted["ENABLE_MMAP"] = False  # of what is kept there; see read_graph
         try:
-            self._model = core().compile_model(core().read_model(model), device, wanted)
+            self._model = core().compile_model(read_graph(export), device, wanted)
         except RuntimeError as error:
-            raise BundleError(f"{model}: OpenVINO cannot run it: {error}") from error
+            raise BundleError(f"{export.model}: OpenVINO cannot run it: {error}") from error
         self._idle: deque[Any] = deque([self._model.create_infer_request()])
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
