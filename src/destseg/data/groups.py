@@ -21,7 +21,7 @@ from destseg.data.lists import read_table, some
 from destseg.data.names import is_good, is_train
 from destseg.data.opening import open_image
 from destseg.errors import DataError, ImageError
-from destseg.fields import BY_FOLDER, EACH_IMAGE
+from destseg.fields import ALIKE, BY_FOLDER, EACH_IMAGE
 
 _DAY = re.compile(r"(\d{4}):(\d\d):(\d\d) ")
 _OTHER = "Mend that, or group by something else (--group-by)."
@@ -49,7 +49,7 @@ def group_names(
     paths = [path for _, found in sources for path in found]
     if how == EACH_IMAGE:
         return None
-    if how == "alike":
+    if how == ALIKE:
         return [paths[first].as_posix() for first in alike(_read(paths, settings))]
     if how == "day":
         return _known(paths, day_taken, "the time that they were taken (EXIF, DateTimeOriginal)")
