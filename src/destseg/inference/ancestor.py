@@ -164,7 +164,8 @@ def by_groups(
 
     Args:
         groups: that of each good image, by the image's name.
-        calibration, new: as ``split_like`` gives them.
+        calibration: as ``split_like`` gives them.
+        new: the same.
         ancestor: the model that has seen the others.
         group_by: what groups are.
 
