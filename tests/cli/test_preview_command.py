@@ -79,6 +79,20 @@ def test_a_sheet_in_a_folder_that_is_read_is_refused(source, tmp_path, monkeypat
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_what_is_left_out_of_known_defects_is_told(preview, tmp_path, capsys):
+    """Who looks at the sheet would not see that one is missing."""
+    write_images(tmp_path / "bad/scratch", 2, seed=5)
+    marked = np.zeros((64, 64), np.uint8)
+    marked[20:30, 20:30] = 255
+    (tmp_path / "bad/ground_truth/scratch").mkdir(parents=True)
+    for name in ("000", "007"):
+        Image.fromarray(marked).save(tmp_path / f"bad/ground_truth/scratch/{name}_mask.png")
+    code, _ = preview("--defects", str(tmp_path / "bad"), "--count", "2")
+    assert code == 0
+    told = capsys.readouterr().err
+    assert "masks without an image: ground_truth/scratch/007_mask.png: left out" in told
+
+
 def test_the_seed_decides(preview):
     few = ["--count", "2"]
     _, first = preview(*few, name="a.png")

@@ -67,7 +67,8 @@ def preview(
         raise DataError(f"{data}: none of {len(chosen)} images can be read; look at the files")
     known = []
     if defects is not None:
-        known = read_defects(defect_samples(defects, _LOGGER.info), settings.data, _LOGGER.info)
+        tell = _LOGGER.warning
+        known = read_defects(defect_samples(defects, tell), settings.data, tell)
         require_masks(known, defects)
         require_not_good(known, paths)
         settings = settings.replace(defect_fraction=1.0)
