@@ -181,11 +181,11 @@ def _require_enough(
         )
     batch = settings.training.batch_size
     if len(training) < batch or not calibration_images:
+        less = ", or lower --batch-size" if batch > 2 else ""  # 2 is the lowest
         raise DataError(
             f"{data}: expected at least {batch} good images to train on (one batch) beside "
             f"the calibration images, got {len(training)} and {len(calibration_images)} of "
-            f"those, out of {len(training) + len(calibration_images)}. Add good images, or lower "
-            "--batch-size."
+            f"those, out of {len(training) + len(calibration_images)}. Add good images{less}."
         )
 
 
