@@ -252,23 +252,25 @@ def preview(
 
     Raises:
         DataError: if there are no images, none can be read, or ``output`` cannot be written.
-        SettingsError: if settings do not fit, or a file that is read would be written over.
+        SettingsError: if settings do not fit, a file that is read would be written over, or
+            ``output`` lies in a folder that is read.
         MissingExtraError: without the extra ``train``.
     """
     if wrong := problem(scalar(count), int, at_least(1)):
         raise SettingsError(f"--count: {wrong}")
     chosen = _settings(settings, preset, changes) or Settings()
     with needs_extra("train", "the preview of synthetic anomalies"):
-        from destseg.synthesis.preview import files_read
+        from destseg.synthesis.preview import files_read, folders_read
         from destseg.synthesis.preview import preview as draw
     source, known = expanded(data), None if defects is None else expanded(defects)
     if output is None:
         return draw(source, chosen, scalar(count), known)
     from destseg.data.images import format_of, write_image
-    from destseg.data.outputs import require_files
+    from destseg.data.outputs import require_files, require_outside
 
     target = expanded(output)
     format_of(target)  # refuses a name before the work
+    require_outside(target, folders_read(source, chosen, known))
     require_files([target], [*_settings_file(settings), *files_read(source, chosen, known)])
     sheet = draw(source, chosen, scalar(count), known)
     write_image(target, sheet)

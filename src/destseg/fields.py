@@ -32,6 +32,10 @@ EACH_IMAGE = "image"
 BY_FOLDER = "folder"
 """``group_by`` where the images of a folder count together."""
 
+ALIKE = "alike"
+"""``group_by`` where images that look nearly the same count together; their groups have no names
+that another look at other images would give them."""
+
 SHARED = "shared"
 """The student without an encoder of its own."""
 

@@ -541,6 +541,52 @@ def test_a_day_of_several_cameras_is_added_by_a_list(brightness_model, calibrate
     assert "wed/cam" in out
 
 
+def test_more_of_a_folder_that_is_there_is_told(brightness_model, calibrate, tmp_path):
+    """Another folder can have the same name, and nobody else can know."""
+    for number, place in enumerate("ab"):
+        write(tmp_path / place / "cam", [51 + number, 60 + number])
+    assert calibrate(brightness_model, tmp_path / "a/cam", "--group-by", "folder")[0] == 0
+    code, out, err = calibrate(brightness_model, tmp_path / "b/cam", "--add")
+    assert code == 0
+    assert "from 4 good images of 1 group\n" in out
+    assert "folders called as in the calibration count as the same groups: cam" in err
+
+
+@pytest.mark.parametrize("add", [[], ["--add"]])
+def test_other_images_of_a_group_that_was_trained_on_are_refused(
+    add, brightness_model, calibrate, tmp_path
+):
+    calibrate(brightness_model, days(tmp_path / "days"), "--group-by", "folder")
+    manifest = json.loads((brightness_model / "manifest.json").read_text())
+    manifest["training"]["learned_groups"] = {"group_by": "folder", "names": ["sunday", "2025/mon"]}
+    (brightness_model / "manifest.json").write_text(json.dumps(manifest))
+    before = files(brightness_model)
+    for name in ("sunday", "mon"):
+        source = write(tmp_path / "more" / name, [70, 80])
+        code, _, err = calibrate(brightness_model, source, *add)
+        assert code == 1
+        assert f"got 1 of 1 groups that it was: {name}. Images" in err
+        assert files(brightness_model) == before
+    write(tmp_path / "more" / "monday", [90])
+    code, _, err = calibrate(brightness_model, tmp_path / "more", *add)
+    assert "got 2 of 3 groups that it was: mon, sunday" in err
+    assert calibrate(brightness_model, tmp_path / "more/monday", *add)[0] == 0
+    # By something else they are other groups.
+    assert calibrate(brightness_model, source, "--group-by", "image")[0] == 0
+
+
+def test_images_that_may_look_like_earlier_ones_are_not_added(
+    brightness_model, calibrate, tmp_path
+):
+    good = write(tmp_path / "good", [51, 102])
+    assert calibrate(brightness_model, good, "--group-by", "alike")[0] == 0
+    before = files(brightness_model)
+    code, _, err = calibrate(brightness_model, write(tmp_path / "more", [51, 153]), "--add")
+    assert code == 2
+    assert "--add: expected groups that are known by their names, got --group-by alike" in err
+    assert files(brightness_model) == before
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import re
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -177,6 +178,17 @@ def test_a_trained_model(trained, learned):
     assert {"ancestor", "known_defects"} <= read(learned / "manifest.json")["training"].keys()
     require_fits("defects", read(learned / "defects.json"))
     assert read(learned / "defects.json")["missed"]["hole"]["total"] == 1
+
+
+def test_a_model_trained_by_groups(parts, settings_file, tmp_path):
+    for number, path in enumerate(sorted(parts.iterdir())):
+        (tmp_path / f"days/d{number % 3}").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / f"days/d{number % 3}")
+    words = ["train", str(tmp_path / "days"), "--output", str(tmp_path / "model"), "--quiet"]
+    assert main([*words, "--settings", str(settings_file), "--group-by", "folder"]) == 0
+    manifest = read(tmp_path / "model/manifest.json")
+    assert len(manifest["training"]["learned_groups"]["names"]) == 2
+    require_fits("manifest", manifest)
 
 
 def test_a_calibration_by_groups(brightness_model, tmp_path, capsys):

@@ -285,6 +285,17 @@ def test_overlays_of_an_earlier_run_are_replaced_unless_they_are_read_now(predic
     assert str(overlays / "part.png") in err
 
 
+@pytest.mark.parametrize("where", ["in/overlays", "linked/more"])
+def test_overlays_in_a_folder_that_is_searched_are_refused(where, predict, tmp_path):
+    """They would be inspected the next time, and trained on."""
+    write(tmp_path / "in" / "deep" / "part.png")
+    (tmp_path / "linked").symlink_to(tmp_path / "in")
+    code, lines, err = predict(tmp_path / "in", "--overlays", tmp_path / where)
+    assert (code, lines) == (2, [])
+    assert f"--overlays: expected a place outside of {tmp_path / 'in'}, which is searched" in err
+    assert len(files(tmp_path / "in")) == 1
+
+
 @pytest.mark.parametrize("target", ["file/results.jsonl", "folder"])
 def test_an_output_that_cannot_be_is_an_error_before_the_work(target, predict, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import write_images
 from destseg.cli.main import main
 from destseg.config import UNCHANGED, flag
 from destseg.data.images import read_image, resize
@@ -62,6 +63,34 @@ def test_a_row_shows_a_good_image_and_preview_only_where_the_mask_is(preview, pa
         assert 0 < (mask == 255).mean() < 1
         np.testing.assert_array_equal(anomalous[mask == 0], good[mask == 0])
         assert np.abs(anomalous.astype(int) - good)[mask == 255].mean() > 20
+
+
+@pytest.mark.parametrize("source", ["good", "bad", "grain"])
+def test_a_sheet_in_a_folder_that_is_read_is_refused(source, tmp_path, monkeypatch, capsys):
+    """Synthetic anomalies would be learned as a good part."""
+    write_images(tmp_path / "good", 3)
+    write_images(tmp_path / "grain", 2)
+    write_images(tmp_path / "bad", 1)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path / source)
+    words = ["--textures", "../grain", "--defects", "../bad"]
+    assert main(["preview", "." if source == "good" else "../good", *words]) == 2
+    assert "--output: expected a place outside of " in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_left_out_of_known_defects_is_told(preview, tmp_path, capsys):
+    """Who looks at the sheet would not see that one is missing."""
+    write_images(tmp_path / "bad/scratch", 2, seed=5)
+    marked = np.zeros((64, 64), np.uint8)
+    marked[20:30, 20:30] = 255
+    (tmp_path / "bad/ground_truth/scratch").mkdir(parents=True)
+    for name in ("000", "007"):
+        Image.fromarray(marked).save(tmp_path / f"bad/ground_truth/scratch/{name}_mask.png")
+    code, _ = preview("--defects", str(tmp_path / "bad"), "--count", "2")
+    assert code == 0
+    told = capsys.readouterr().err
+    assert "masks without an image: ground_truth/scratch/007_mask.png: left out" in told
 
 
 def test_the_seed_decides(preview):

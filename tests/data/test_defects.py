@@ -278,6 +278,32 @@ def test_what_is_wrong_is_said_of_all_at_once(box):
     assert "got ones drawn on 100 x 100" in said
 
 
+def test_a_mask_that_marks_all_is_refused_and_one_that_marks_most_is_told(box):
+    """Inverted, masks are of the good surface; but some defects are as large."""
+    told = []
+    read_defects(defect_samples(box), SMALL, told.append)
+    assert told == []
+    for number in (1, 2):
+        mask(box / f"ground_truth/hole/{number}_mask.png", box=(0, 64, 0, 40))
+    read_defects(defect_samples(box), SMALL, told.append)
+    (note,) = told
+    where = (box / "ground_truth/hole/1_mask.png").as_posix()
+    assert note.startswith(f"2 of 5 masks mark more than half of what is inspected: {where}, ")
+    mask(box / "ground_truth/hole/1_mask.png", box=(0, 64, 0, 64))
+    with pytest.raises(DataError, match=r"1_mask\.png: expected a mask that outlines the defect"):
+        read_defects(defect_samples(box), SMALL)
+
+
+def test_two_masks_of_an_image_that_is_there_twice_are_refused(box):
+    shutil.copy(box / "hole/0.png", box / "hole/copy.png")
+    mask(box / "ground_truth/hole/copy_mask.png", box=(2, 9, 3, 9))
+    with pytest.raises(DataError, match=r"copy\.png: expected one mask an image, .*hole/0\.png"):
+        read_defects(defect_samples(box), SMALL)
+    (box / "ground_truth/hole/0_mask.png").unlink()
+    told = []
+    assert len(read_defects(defect_samples(box), SMALL, told.append)) == 6
+
+
 def test_polygons_that_reach_out_of_the_image_are_cut_off_and_told(box):
     labelme(box / "crack/b.json", [polygon([[50, 50], [90, 50], [90, 90], [50, 90]])])
     told = []

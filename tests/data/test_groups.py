@@ -60,6 +60,28 @@ def test_a_folder_that_is_only_called_good_has_the_name_of_the_one_above(tmp_pat
     assert names(tmp_path / "days/tue" / own, "folder") == [f"tue/{own}"]
 
 
+def test_a_folder_is_one_however_it_is_spelled(tmp_path, monkeypatch):
+    for number in range(4):
+        write(tmp_path / f"days/d{number // 2}/{number}.png")
+    (tmp_path / "linked").symlink_to(tmp_path / "days")
+    monkeypatch.chdir(tmp_path)
+    rows = ["days/d0/0.png", f"{tmp_path}/days/d0/1.png", "days/../days/d1/2.png"]
+    (tmp_path / "list.txt").write_text("\n".join([*rows, f"{tmp_path}/linked/d1/3.png"]))
+    for source in (Path("list.txt"), tmp_path / "list.txt"):
+        assert names(source, "folder") == ["days/d0", "days/d0", "days/d1", "days/d1"]
+
+
+def test_two_folders_of_one_name_are_told_apart(tmp_path):
+    paths = [write(tmp_path / f"{each}/cam/1.png") for each in ("a", "b", "c/deep/a")]
+    write(tmp_path / "lists/other/1.png")
+    (tmp_path / "lists/all.txt").write_text("\n".join(map(str, [*paths, "other/1.png"])))
+    called = [f"{tmp_path.name}/a/cam", "b/cam", "deep/a/cam"]
+    assert names(tmp_path / "lists/all.txt", "folder") == [*called, "other"]
+    settings = Settings.from_preset(group_by="folder").data
+    alone = [(path.parent, [path]) for path in paths]
+    assert group_names(alone, settings) == called
+
+
 def test_a_pattern_gives_its_first_group_or_all_that_it_matches(tmp_path):
     for each in ("exp1_num_7.jpg", "exp2_num_7.jpg", "exp1_num_12.jpg"):
         write(tmp_path / each)

@@ -52,6 +52,15 @@ def test_links_are_followed_but_never_in_circles_nor_twice(tmp_path):
     assert below(root, find_images(root)) == ["1.png", "again/2.png"]
 
 
+def test_the_region_in_a_models_folder_is_no_image_and_one_of_that_name_elsewhere_is(tmp_path):
+    touch(tmp_path, "1.png", "roi.png", "run/roi.png", "begun/roi.png", "model/roi.png")
+    touch(tmp_path, "model/manifest.json", "model/weights.safetensors", "model/2.png")
+    touch(tmp_path, "begun/checkpoint.safetensors", "run/manifest.json")  # the last is not ours
+    expected = ["1.png", "model/2.png", "roi.png", "run/roi.png"]
+    assert below(tmp_path, find_images(tmp_path)) == expected
+    assert below(tmp_path, [each.path for each in good_samples(tmp_path)]) == expected
+
+
 def test_a_single_image_is_a_source(tmp_path):
     touch(tmp_path, "one.BMP")
     assert find_images(tmp_path / "one.BMP") == [tmp_path / "one.BMP"]

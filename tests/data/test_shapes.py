@@ -165,6 +165,12 @@ def test_of_padded_images_it_is_said_what_becomes_of_them_and_not_of_the_padding
     assert "padded" not in shrinking_note((500, 500), data)
 
 
+def test_of_very_long_padded_images_it_is_said_how_much_their_length_loses():
+    note = shrinking_note((1, 4000), DataSettings(image_size=64, fit="pad"))
+    assert "are seen at 1x64, padded to 64x64: 62.5 times smaller" in note
+    assert note.endswith("If you look for smaller ones: --tile")
+
+
 # Images of other shapes
 
 

@@ -167,10 +167,53 @@ def test_a_mask_is_resized_bilinearly_and_cut_at_one_half(size, tmp_path):
     assert found.mean() == pytest.approx((21 / 64) ** 2, abs=0.05)
 
 
-def test_a_good_image_needs_no_mask_and_one_that_it_has_does_not_count(tmp_path):
-    path = write(tmp_path / "mask.png", np.full((8, 8), 255, np.uint8))
+def test_a_good_image_needs_no_mask_and_may_have_one_that_marks_nothing(tmp_path):
+    path = write(tmp_path / "mask.png", np.zeros((8, 8), np.uint8))
     for mask in (None, path):
         assert not mask_of(Sample(Path("part.png"), "good", mask), (8, 8)).any()
+
+
+def test_a_good_image_with_a_mark_costs_its_pixels(predictor, data):
+    samples = test_samples(data)
+    marked = data / "ground_truth/hole/000_mask.png"
+    at = next(place for place, each in enumerate(samples) if not each.is_defective)
+    samples[at] = replace(samples[at], mask=marked)
+    figures = evaluate(predictor, samples)
+    (failed,) = figures.failures
+    assert failed.path == str(samples[at].path)
+    assert f"{marked}: expected a mask that marks nothing, as {samples[at].path}" in failed.error
+    assert (figures.coverage.images, figures.coverage.with_mask) == (12, 11)
+
+
+def test_masks_that_mark_most_of_what_is_inspected_are_told(predictor, data, caplog):
+    """As inverted ones do; but some defects are as large."""
+    samples = test_samples(data)
+    path = data / "ground_truth/hole/001_mask.png"
+    write(path, 255 - np.array(Image.open(path)))
+    figures = evaluate(predictor, samples)
+    (note,) = figures.notes
+    assert note.startswith(f"1 of 7 masks mark more than half of what is inspected: {path}. Where")
+    assert note in caplog.text
+    assert figures.failures == ()
+    predictor._roi = Roi(np.eye(2, dtype=bool))  # above on the left, where the squares are
+    assert f"of 7 masks mark more than half of what is inspected: {path}" in "".join(
+        evaluate(predictor, samples).notes
+    )
+
+
+def test_one_file_labelled_good_and_defective_is_told(predictor, data):
+    assert evaluate(predictor, test_samples(data)).notes == ()
+    copy = data / "test/scratch/003.png"
+    shutil.copy(data / "test/good/002.png", copy)
+    write(data / "ground_truth/scratch/003_mask.png", np.eye(60, dtype=np.uint8)[:, :1] * 255)
+    for path in (data / "test/good/000.png", data / "test/scratch/000.png"):
+        path.unlink()
+        path.symlink_to("nowhere")  # neither is the other
+    figures = evaluate(predictor, test_samples(data))
+    (note,) = [note for note in figures.notes if "labelled" in note]
+    assert note.startswith("2 of 12 images are labelled good and defective, the same file")
+    assert str(copy) in note
+    assert str(data / "test/good/002.png") in note
 
 
 def test_images_without_a_mask_count_for_the_image_metrics_alone(predictor, data):

@@ -290,6 +290,58 @@ def test_what_an_ancestor_was_trained_on_never_calibrates():
     assert split_like(renamed, Ancestor(None, *contents, None)) == (["c", "d"], ["b"])
 
 
+@pytest.fixture(scope="module")
+def of_days(settings, tmp_path_factory):
+    """Good images of three days, 4 each, and a model of them by days: one calibrates."""
+    folder = tmp_path_factory.mktemp("days")
+    for number in range(3):
+        write_images(folder / f"days/d{number}", 4, seed=number)
+    run(folder / "days", folder / "run", settings.replace(group_by="folder"))
+    return folder / "days", folder / "run"
+
+
+def test_a_new_image_goes_where_its_group_is_and_only_new_groups_are_divided(of_days, tmp_path):
+    days, model = tmp_path / "days", of_days[1]
+    shutil.copytree(of_days[0], days)
+    for number in range(3):
+        for path in write_images(tmp_path / f"new{number}", 3, seed=50 + number).iterdir():
+            path.rename(days / f"d{number}/new-{path.name}")
+    (before,) = {*load_bundle(model).calibration.groups}
+    for new in (4, 0):
+        for number in range(3, 3 + new):
+            write_images(days / f"d{number}", 5, seed=number)
+        bundle = run(days, tmp_path / f"next{new}", None, ancestor=model, seed=1).bundle
+        calibration, facts = bundle.calibration, bundle.training
+        trained = {name.partition("/")[0] for name in facts["trained_on"]}
+        assert not trained & {*calibration.groups}
+        assert calibration.groups.count(before) == 7
+        assert {*calibration.groups} - {before} <= {"d3", "d4", "d5", "d6"}
+        assert facts["learned_groups"] == {"group_by": "folder", "names": sorted(trained)}
+
+
+def test_a_group_whose_old_images_are_gone_is_still_known(of_days, tmp_path):
+    days, model = tmp_path / "days", of_days[1]
+    shutil.copytree(of_days[0], days)
+    (before,) = {*load_bundle(model).calibration.groups}
+    trained = next(each for each in ("d0", "d1", "d2") if each != before)
+    shutil.rmtree(days / trained)
+    write_images(days / trained, 4, seed=70)
+    bundle = run(days, tmp_path / "next", None, ancestor=model).bundle
+    assert {*bundle.calibration.groups} == {before}
+    assert trained in bundle.training["learned_groups"]["names"]
+
+
+def test_groups_of_which_a_model_knows_both_are_refused(of_days, parts, plain, settings, tmp_path):
+    days = tmp_path / "days"
+    for number, path in enumerate(sorted(parts.iterdir())):
+        (days / f"d{number % 2}").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, days / f"d{number % 2}")
+    with pytest.raises(
+        TrainingError, match=r"folder: .* got 2 of which it was trained .*: d0, d1\. .*by image"
+    ):
+        run(days, tmp_path / "next", settings.replace(group_by="folder"), ancestor=plain)
+
+
 def of_content(folder, hashes):
     return {path.name for path in folder.iterdir() if sha256_of(path) in hashes}
 

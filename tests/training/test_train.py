@@ -1068,6 +1068,31 @@ def test_training_on_tiles_with_a_region_gives_a_model_that_stands_alone(
     assert sorted(calibration_images) == pytest.approx(calibration.scores, abs=1e-6)
 
 
+def test_a_run_inside_of_its_good_images_goes_on_and_its_region_is_none_of_them(
+    parts, settings, tmp_path, monkeypatch
+):
+    data = tmp_path / "parts"
+    shutil.copytree(parts, data)
+    region = tmp_path / "region.png"
+    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(region)
+    settings = settings.replace(roi=str(region))
+    with monkeypatch.context() as patched:
+        at_call(patched, DenoisePhase, 2, send(signal.SIGTERM))
+        with pytest.raises(TrainingInterrupted):
+            run(data, data / "model", settings)
+    assert (data / "model" / "roi.png").exists()
+    predictor = run(data, data / "model", settings, resume=True)
+    facts = predictor.bundle.training
+    assert facts["images"] + facts["calibration_images"] == len(list(parts.iterdir()))
+
+
+def test_a_region_among_the_good_images_is_refused(settings, tmp_path):
+    data = write_images(tmp_path / "parts", 8)
+    with pytest.raises(SettingsError, match=r"--roi: expected a mask .* got one of them: .*005"):
+        run(data, tmp_path / "run", settings.replace(roi=str(data / "005.png")))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(None, "No such file"), ("{", "got no JSON"), ("{}", "polygons")]
 )

@@ -22,7 +22,8 @@ line with its error; the others are inspected all the same, and the exit code is
 
 The file of --output appears when all lines are in it.  If the command is ended earlier, the lines
 so far are kept beside it, and it says where.  Overlays that cannot be written are named, and the
-exit code is 1.  Outputs that would replace an image or the model are refused.
+exit code is 1.  Outputs that would replace an image or the model are refused, and overlays in a
+folder that is searched.
 """
 
 EPILOG = """examples:
@@ -88,13 +89,16 @@ def _require_outputs(
     named: list[tuple[Path, str]],
 ) -> None:
     """Refuse outputs that would replace what is read, or that cannot be written."""
-    from destseg.data.outputs import require_apart, require_file, require_folder
+    from destseg.data.outputs import require_apart, require_file, require_folder, require_outside
+    from destseg.data.paths import expanded
     from destseg.inference.bundle import own_files
 
     results = [] if output is None else [output]
     drawings = [] if overlays is None else [overlays / name for _, name in named]
     read = [*map(Path, parsed.images), *(path for path, _ in named), *own_files(parsed.bundle)]
     require_apart([*results, *drawings], read)
+    if overlays is not None:
+        require_outside(overlays, map(expanded, parsed.images), "--overlays")
     for path in results:
         require_file(path)
     if overlays is not None:

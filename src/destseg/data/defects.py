@@ -28,6 +28,8 @@ from destseg.data.samples import Sample, mask_finder
 from destseg.errors import DataError
 
 Tell = Callable[[str], object]
+MOST = 0.5
+"""Fraction of what is inspected that a mask rarely marks more of."""
 
 _LAYOUT = (
     "a folder of bad parts: one folder a defect type (scratch/, dent/), with masks in "
@@ -128,7 +130,8 @@ def read_defects(
 ) -> list[Defect]:
     """Read images of defects and their masks as large as the model sees them.
 
-    An image that is there twice is used once.
+    An image that is there twice is used once.  Masks that mark more than half of their images are
+    told: they may be inverted, and some defects are as large.
 
     Args:
         samples: as ``defect_samples`` gives them.
@@ -137,7 +140,7 @@ def read_defects(
 
     Raises:
         DataError: naming every file that cannot be used, and why: an image that cannot be read, a
-            mask of another size or that marks nothing, an image with two types.
+            mask of another size or that marks nothing or all, an image with two types or two masks.
     """
     found: dict[str, Defect] = {}
     problems: list[str] = []
@@ -155,11 +158,37 @@ def read_defects(
                 f"{sample.path}: expected one defect type an image, got the same image as "
                 f"{same.sample.path}. Remove one of them."
             )
-        elif same.mask is None and defect.mask is not None:
+        elif same.mask is None:
             found[defect.sha256] = defect
+        elif defect.mask is not None and not np.array_equal(same.mask, defect.mask):
+            problems.append(
+                f"{sample.path}: expected one mask an image, got another than that of the same "
+                f"image as {same.sample.path}. Draw both into one, and remove the other image."
+            )
         tell(f"{sample.path}: the same image as {same.sample.path}: used once")
     _raise_all(problems)
+    large = [
+        each.sample.mask.as_posix()
+        for each in found.values()
+        if each.sample.mask and each.mask is not None and each.mask.mean() > MOST
+    ]
+    if large:
+        tell(large_masks_note(large, sum(each.mask is not None for each in found.values())))
     return list(found.values())
+
+
+def large_masks_note(large: Sequence[str], masks: int) -> str:
+    """Return that masks mark most of what is inspected, in a line.
+
+    Args:
+        large: paths of these masks.
+        masks: how many there are in all.
+    """
+    return (
+        f"{len(large)} of {masks} masks mark more than half of what is inspected: {some(large)}. "
+        "Where the defects are not so large, the masks are inverted: what is not black is the "
+        "defect."
+    )
 
 
 def require_not_good(defects: Iterable[Defect], good: Iterable[Path]) -> None:
@@ -245,6 +274,12 @@ def _read(sample: Sample, settings: DataSettings, tell: Tell) -> Defect:
         raise DataError(
             f"{sample.mask}: expected a mask that marks the defect, got one that marks nothing. "
             "Mark it; or remove the mask, and the image is used for measuring only."
+        )
+    if mask.all():
+        raise DataError(
+            f"{sample.mask}: expected a mask that outlines the defect, got one that marks the "
+            "whole image. What is not black is the defect: draw it anew; or remove the mask, and "
+            "the image is used for measuring only."
         )
     mask = mask_for_model(mask, (shown.shape[0], shown.shape[1]))
     return Defect(sample, shown, mask, _sha256(sample.path))

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from destseg.data.kinds import HEAD, IMAGE_SUFFIXES, is_image, name_says
 from destseg.data.lists import some
 from destseg.errors import DataError
+from destseg.model_folder import ROI, left_by_training
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -21,7 +22,8 @@ def entries_below(
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yield (relative path with slashes, entry) of all that is no folder and not hidden.
 
-    Real folders come before links to folders, so that a file keeps its own path.
+    Real folders come before links to folders, so that a file keeps its own path.  The region of
+    interest that a training left in a model's folder is passed over: it is no image of a part.
 
     Args:
         folder: where to look.
@@ -48,6 +50,8 @@ def entries_below(
                 for entry in entries:
                     name = entry.name
                     if name[0] == ".":
+                        continue
+                    if name == ROI and left_by_training(folder / inside):
                         continue
                     if not _is_folder(entry):
                         yield inside + name, entry

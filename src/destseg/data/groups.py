@@ -6,7 +6,9 @@ found, for people to read.
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from destseg.data.lists import read_table, some
 from destseg.data.names import is_good, is_train
 from destseg.data.opening import open_image
 from destseg.errors import DataError, ImageError
-from destseg.fields import BY_FOLDER, EACH_IMAGE
+from destseg.fields import ALIKE, BY_FOLDER, EACH_IMAGE
 
 _DAY = re.compile(r"(\d{4}):(\d\d):(\d\d) ")
 _OTHER = "Mend that, or group by something else (--group-by)."
@@ -35,11 +37,11 @@ def group_names(
     Args:
         sources: folders, lists or images, each with the images that were found in it.
         settings: ``group_by`` says what groups are: ``folder``, that of an image relative to its
-            source, or the source itself, and those above it as long as all are only called good;
-            ``name:REGEX``, the pattern's first group, or without one the whole match, searched for
-            in the file's name; ``column:NAME`` of a source that is a table (.csv); ``day``, EXIF's
-            DateTimeOriginal; ``alike``, as ``alike.alike`` finds, called like the first image of
-            them.  Others are of how images are read.
+            source, or the source itself, and those above it as long as all are only called good or
+            another folder is called the same; ``name:REGEX``, the pattern's first group, or without
+            one the whole match, searched for in the file's name; ``column:NAME`` of a source that
+            is a table (.csv); ``day``, EXIF's DateTimeOriginal; ``alike``, as ``alike.alike``
+            finds, called like the first image of them.  Others are of how images are read.
 
     Raises:
         DataError: if the group of an image is not known; names the first ones.
@@ -49,19 +51,18 @@ def group_names(
     paths = [path for _, found in sources for path in found]
     if how == EACH_IMAGE:
         return None
-    if how == "alike":
+    if how == ALIKE:
         return [paths[first].as_posix() for first in alike(_read(paths, settings))]
     if how == "day":
         return _known(paths, day_taken, "the time that they were taken (EXIF, DateTimeOriginal)")
     if how == "name":
         pattern = re.compile(what)
         return _known(paths, lambda path: _matched(pattern, path), f"a name that has {what!r}")
+    if how == BY_FOLDER:
+        return _folders(sources)
     named = []
     for source, found in sources:
-        if how == BY_FOLDER:
-            named += [_folder(path, source) for path in found]
-        else:
-            named += _known(found, _cell_of(source, what), f"a cell in the column {what!r}")
+        named += _known(found, _cell_of(source, what), f"a cell in the column {what!r}")
     return named
 
 
@@ -87,21 +88,52 @@ def one_day(paths: Sequence[Path]) -> str | None:
     return first
 
 
+def may_be_one(name: str, other: str) -> bool:
+    """Whether folders of these names may be one, as seen from two places: ``mon/cam``, ``cam``."""
+    return name == other or other.endswith(f"/{name}") or name.endswith(f"/{other}")
+
+
 def _matched(pattern: re.Pattern[str], path: Path) -> str | None:
     found = pattern.search(path.name)
     return None if found is None else str(found[1 if pattern.groups else 0] or "")
 
 
-def _folder(path: Path, source: Path) -> str:
-    root = source if source.is_dir() else source.parent
-    folder = path.parent
-    depth = len(folder.relative_to(root).parts) if folder.is_relative_to(root) else 0
-    parts = folder.absolute().parts[1:]
-    depth = max(1, depth)
+def _folders(sources: Sequence[tuple[Path, Sequence[Path]]]) -> list[str]:
+    """Return the name of each image's folder: one a folder however it is spelled, and no other's.
+
+    Two that would have one name get as much of those above as tells them apart.
+    """
+    real = [os.path.realpath(path.parent) for _, found in sources for path in found]
+    first: dict[str, tuple[Path, int]] = {}
+    for source, found in sources:
+        for path in found:
+            first.setdefault(os.path.realpath(path.parent), _folder(path, source))
+    names = {each: _last(*parts) for each, parts in first.items()}
+    longer = True
+    while longer:
+        longer, called = False, Counter(names.values())
+        for each, (folder, depth) in first.items():
+            if called[names[each]] > 1 and depth + 1 < len(folder.parts):
+                longer, first[each] = True, (folder, depth + 1)
+                names[each] = _last(folder, depth + 1)
+    return [names[each] for each in real]
+
+
+def _last(folder: Path, depth: int) -> str:
+    return "/".join(folder.parts[1:][-depth:])
+
+
+def _folder(path: Path, source: Path) -> tuple[Path, int]:
+    """Return the folder of an image, and how many of its last parts name it."""
+    # One spelling: a list may have relative and absolute paths.  Links keep their names.
+    root = Path(os.path.abspath(source if source.is_dir() else source.parent))  # noqa: PTH100
+    folder = Path(os.path.abspath(path.parent))  # noqa: PTH100
+    parts = folder.parts[1:]
+    depth = max(1, len(folder.relative_to(root).parts) if folder.is_relative_to(root) else 0)
     # Every day has a folder of good parts: "ok" alone would be all days.
     while depth < len(parts) and all(is_good(part) or is_train(part) for part in parts[-depth:]):
         depth += 1
-    return "/".join(parts[-depth:])
+    return folder, depth
 
 
 def _cell_of(source: Path, column: str) -> Callable[[Path], str | None]:

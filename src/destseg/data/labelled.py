@@ -22,8 +22,9 @@ def labelled_samples(source: str | Path) -> list[Sample]:
     A CSV has the columns ``path`` and ``label`` (or as ``read_list`` says) and perhaps ``mask``;
     relative paths start at its own folder.  A label is a spelling of good (``good``, ``ok``,
     ``normal``, ``0``, ``false``, in any letter case) or the name of a defect type.  An empty cell
-    of ``mask`` is no mask.  Files may be missing: that costs their rows when they are inspected.  A
-    row that says an image again is left out, and that is logged.
+    of ``mask`` is no mask, and a good image may have one that marks nothing.  Files may be missing:
+    that costs their rows when they are inspected.  A row that says an image again is left out, and
+    that is logged.
 
     Raises:
         DataError: if there are none, a label is missing, or an image has two labels or two masks.

@@ -65,6 +65,29 @@ def require_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
             )
 
 
+def require_outside(output: Path, sources: Iterable[Path], flag: str = "--output") -> None:
+    """Refuse images to be written into a folder that images are looked for in, at any depth.
+
+    The next command would take them for parts: a training would learn synthetic anomalies.
+
+    Args:
+        output: file or folder for images.
+        sources: what images are read from; only folders are searched.
+        flag: that named the output.
+
+    Raises:
+        SettingsError: naming both.
+    """
+    place = output.resolve()
+    for source in sources:
+        if source.is_dir() and source.resolve() in (place, *place.parents):
+            raise SettingsError(
+                f"{flag}: expected a place outside of {source}, which is searched for images to "
+                f"any depth, got {output}, which would be taken for one of them. Choose a place "
+                "beside it."
+            )
+
+
 def require_file(path: Path) -> None:
     """Make a file's folder and refuse a file that could not be written there.
 

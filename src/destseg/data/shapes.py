@@ -83,14 +83,20 @@ def shrinking_note(shape: tuple[int, int], settings: DataSettings) -> str:
     if size != settings.size:
         seen += f", padded to {_text(settings.size)}"
     smaller = math.sqrt(math.prod(shape) / math.prod(size))
+    if settings.fit == "pad":  # both sides alike, but where one has reached a pixel
+        smaller = max(shape[0] / size[0], shape[1] / size[1])
     if smaller < _NOTED:
         return seen
     larger = size_of(*shape, area=round(math.prod(shape) / max(1.0, smaller / 2) ** 2))
     times = math.prod(larger) / math.prod(settings.size)
+    resized = f"--image-size {_text(larger)} ({times:.1f} times the computing at inspection), or "
+    # Of very long images none of this area shows more.
+    more = size_within(shape, larger) if settings.fit == "pad" else larger
+    if math.prod(more) <= math.prod(size):
+        resized = ""
     return (
         f"{seen}: {smaller:.1f} times smaller, so a defect of 10 pixels becomes "
-        f"{10 / smaller:.0f}. If you look for smaller ones: --image-size {_text(larger)} "
-        f"({times:.1f} times the computing at inspection), or --tile"
+        f"{10 / smaller:.0f}. If you look for smaller ones: {resized}--tile"
     )
 
 

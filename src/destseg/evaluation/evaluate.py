@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from destseg.config import DataSettings
+from destseg.data.defects import MOST, large_masks_note
 from destseg.data.images import resize
 from destseg.data.labelled import unreadable
 from destseg.data.lists import some
@@ -68,7 +69,7 @@ class Evaluation:
         learned: paths of images that the model learned from: they are left out of all this.
         calibrated: paths of images that set the threshold; they are counted.
         notes: what a reader should know first: which images these are, and masks of which nothing
-            is left at the maps' size.
+            is left at the maps' size or that mark most of what is inspected.
     """
 
     image: ImageMetrics
@@ -171,7 +172,9 @@ def evaluate(
         for note in seen.notes:
             _log.warning("%s", note)
     counts = {name: PixelCounts.empty(exact=exact) for name in defect_types_of(samples)}
-    records, vanished = [], []
+    records = []
+    vanished: list[str] = []
+    large: list[str] = []
     answers = predictor.stream(sample.path for sample in samples)
     for sample, answer in zip(samples, answers, strict=True):
         mask, error = _mask_for(predictor, sample, answer)
@@ -179,15 +182,22 @@ def evaluate(
             counts[str(sample.defect_type)].add(answer.anomaly_map, mask)
             if sample.is_defective and not mask.any():
                 vanished.append(str(sample.path))
+            if _marks_most(predictor, mask):
+                large.append(str(sample.mask))
         records.append(ImageRecord.of(str(sample.defect_type), answer, mask is not None, error))
         if on_image is not None:
             on_image(sample, answer, mask)
         on_progress(len(records), len(samples))
     seconds = time.perf_counter() - begun
-    notes = seen.notes
+    found = []
     if vanished:
-        notes += (_vanished_note(vanished, samples, bool(predictor.bundle.roi_sha256)),)
-        _log.warning("%s", notes[-1])
+        found.append(_vanished_note(vanished, samples, bool(predictor.bundle.roi_sha256)))
+    if large:
+        masks = sum(each.in_pixel_metrics and each.defect_type != GOOD for each in records)
+        found.append(large_masks_note(large, masks))
+    for note in found:
+        _log.warning("%s", note)
+    notes = (*seen.notes, *found)
     together = PixelCounts.merged(counts.values())
     of_images = image_curves(*_labels_and_scores(records))
     of_pixels = together.curves()
@@ -230,6 +240,12 @@ def _vanished_note(vanished: Sequence[str], samples: Sequence[Sample], inside: b
     )
 
 
+def _marks_most(predictor: Predictor, mask: NDArray[np.bool_]) -> bool:
+    inspected = predictor.inspected((mask.shape[0], mask.shape[1]))
+    area = mask.size if inspected is None else np.count_nonzero(inspected)
+    return bool(np.count_nonzero(mask) > MOST * area)
+
+
 def _mask_for(
     predictor: Predictor, sample: Sample, answer: Result | Failure
 ) -> tuple[NDArray[np.bool_] | None, str | None]:
@@ -256,15 +272,16 @@ def mask_of(
     What the file marks is a defect, as ``read_mask`` reads it in every format and depth.
 
     Args:
-        sample: good, or defective with a mask.
+        sample: good, without a mask or with one that marks nothing, or defective with a mask.
         size: (height, width) wanted, the map's.
         image_size: the image's, to refuse a mask of other proportions; ``None`` does not.
 
     Raises:
-        DataError: if the sample is defective and has no mask, or one of other proportions.
+        DataError: if the sample is defective and has no mask, or one of other proportions, or it
+            is good and something is marked.
         ImageError: if the mask cannot be read, or marks nothing.
     """
-    if not sample.is_defective:
+    if sample.mask is None and not sample.is_defective:
         return np.zeros(size, dtype=bool)
     if sample.mask is None:
         raise DataError(
@@ -273,6 +290,13 @@ def mask_of(
         )
     allowed = max(size[0] * size[1], math.prod(image_size or (0,)), DataSettings.max_pixels)
     mask = read_mask(sample.mask, max_pixels=allowed)
+    if not sample.is_defective:
+        if mask.any():
+            raise DataError(
+                f"{sample.mask}: expected a mask that marks nothing, as {sample.path} is labelled "
+                "good, got one that marks something. Correct the label or the mask."
+            )
+        return np.zeros(size, dtype=bool)
     if not mask.any():
         raise ImageError(
             sample.mask,

@@ -20,11 +20,13 @@ class Seen:
         learned: paths of those that it, or a model that it goes on from, learned from.
         calibrated: paths of those that set its threshold.
         given: how many images there are in all.
+        both: paths of those that are labelled good, and defective under another name.
     """
 
     learned: tuple[str, ...]
     calibrated: tuple[str, ...]
     given: int
+    both: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -42,6 +44,12 @@ class Seen:
                 f"them can be false alarms: {some(self.calibrated)}. To test the threshold give "
                 "others."
             )
+        if self.both:
+            notes.append(
+                f"{len(self.both)} of {self.given} images are labelled good and defective, the "
+                f"same file under two names, and count as both: {some(self.both)}. Leave the wrong "
+                "ones out."
+            )
         return tuple(notes)
 
 
@@ -53,18 +61,25 @@ def without_learned(predictor: Predictor, samples: Sequence[Sample]) -> tuple[li
     """
     learned = predictor.bundle.learned_sha256
     calibrated = frozenset(predictor.calibration.image_sha256 or ())
-    contents = contents_of(each.path for each in samples) if learned or calibrated else {}
+    contents = contents_of(each.path for each in samples)
+    labels: dict[str, set[bool | None]] = {}
+    for sample in samples:
+        if not contents[sample.path].startswith("unreadable"):  # and so the same as nothing
+            labels.setdefault(contents[sample.path], set()).add(sample.is_defective)
     kept: list[Sample] = []
     known: tuple[list[str], list[str]] = ([], [])
     for sample in samples:
-        content = contents.get(sample.path)
+        content = contents[sample.path]
         if content in learned:
             known[0].append(sample.path.as_posix())
             continue
         if content in calibrated:
             known[1].append(sample.path.as_posix())
         kept.append(sample)
-    return kept, Seen(tuple(known[0]), tuple(known[1]), len(samples))
+    both = tuple(
+        sample.path.as_posix() for sample in kept if len(labels.get(contents[sample.path], ())) > 1
+    )
+    return kept, Seen(tuple(known[0]), tuple(known[1]), len(samples), both)
 
 
 def require_some(kept: Sequence[Sample], seen: Seen) -> None:

@@ -215,6 +215,10 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
         learned = bundle.learned_sha256  # it would set the threshold too low
         new = [sample for content, sample in good.items() if content not in learned]
         of_all = group_names([(Path(data), [sample.path for sample in new])], settings.data)
+        if of_all is not None:
+            known = bundle.learned_groups(group_by)
+            new = [each for each, of in zip(new, of_all, strict=True) if of not in known]
+            of_all = [of for of in of_all if of not in known]
         _, chosen = split_calibration(
             new,
             groups=of_all,
@@ -225,8 +229,8 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
         calibration_images = [sample.path for sample in chosen]
         names = [path.as_posix() for path in calibration_images]
         if of_all is not None:
-            of = {sample.path: group for sample, group in zip(new, of_all, strict=True)}
-            groups = [of[path] for path in calibration_images]
+            by_path = {sample.path: group for sample, group in zip(new, of_all, strict=True)}
+            groups = [by_path[path] for path in calibration_images]
     own = [content_of(path) for path in calibration_images]
     apart = set(own)
     others = [sample.path for content, sample in good.items() if content not in apart]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from destseg.config import Settings, changed_settings, settings_fields
+from destseg.data.lists import some
 from destseg.errors import BundleError, TrainingError
+from destseg.fields import ALIKE
 from destseg.inference.bundle import Bundle, load_bundle
 from destseg.inference.known_defects import KnownDefects, load_known_defects
 from destseg.model_folder import CALIBRATION, KEPT
@@ -146,3 +148,47 @@ def split_like(images: Sequence[Seen], ancestor: Ancestor) -> tuple[list[str], l
         elif known is not None and not trained_on:
             new.append(image.name)
     return calibration, new
+
+
+def by_groups(
+    groups: Mapping[str, str],
+    calibration: Sequence[str],
+    new: Sequence[str],
+    ancestor: Ancestor,
+    group_by: str,
+) -> tuple[list[str], list[str]]:
+    """Return what ``split_like`` does where images have groups: a new one goes where its group is.
+
+    A group that the ancestor was trained on is trained on again, one that calibrated calibrates,
+    and only images of groups that it does not know are new.
+
+    Args:
+        groups: that of each good image, by the image's name.
+        calibration: as ``split_like`` gives them.
+        new: the same.
+        ancestor: the model that has seen the others.
+        group_by: what groups are.
+
+    Raises:
+        TrainingError: if a group was trained on and calibrated with, as where groups were something
+            else or nothing then: its calibration images would tell nothing of a new group.
+    """
+    known = {*calibration, *new}
+    learned = {group for name, group in groups.items() if name not in known}
+    learned |= ancestor.bundle.learned_groups(group_by)
+    calibrated = {groups[name] for name in calibration}
+    before = ancestor.bundle.calibration
+    if before is not None and before.group_by == group_by != ALIKE:
+        calibrated |= {*(before.groups or ())}
+    if both := sorted(learned & calibrated):
+        raise TrainingError(
+            f"--group-by {group_by}: expected groups of which {ancestor.bundle.folder} was either "
+            f"trained on all images or on none, got {len(both)} of which it was trained on some "
+            f"and calibrated with others: {some(both)}. Group as then, by "
+            f"{ancestor.bundle.settings.data.group_by}, or by what tells them apart; or train anew "
+            "without --from."
+        )
+    return (
+        [name for name, group in groups.items() if group in calibrated],
+        [name for name in new if groups[name] not in learned | calibrated],
+    )

@@ -36,6 +36,9 @@ FORMAT = 1
 LEARNED = "learned_sha256"
 """Fact of a bundle: the SHA-256 of all images that it has learned from, good and defective."""
 
+LEARNED_GROUPS = "learned_groups"
+"""Fact of a bundle: the groups of the good images that it was trained on, and what groups are."""
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -64,6 +67,16 @@ class Bundle:
         Empty where it does not say so, as models of before did not.
         """
         return frozenset(self.training.get(LEARNED, ()))
+
+    def learned_groups(self, group_by: str) -> frozenset[str]:
+        """Return the names of the groups that it was trained on.
+
+        Args:
+            group_by: what groups are; none are known where that was something else, or as in models
+                of before nothing is said.
+        """
+        said = self.training.get(LEARNED_GROUPS, {})
+        return frozenset(said["names"] if said.get("group_by") == group_by else ())
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """Read the weights, by name.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from destseg.config import ImageSize, Settings
+from destseg.data.groups import may_be_one
 from destseg.data.lists import some
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.fields import BY_FOLDER, EACH_IMAGE
@@ -513,7 +514,7 @@ def _require_told_apart(before: Sequence[str], more: Sequence[str]) -> None:
     known = sorted({*before})
     for name in sorted({*more}.difference(before)):
         for there in known:
-            if there.endswith(f"/{name}") or name.endswith(f"/{there}"):
+            if may_be_one(name, there):
                 raise DataError(
                     "--group-by folder: expected folders of which it is known whether they are in "
                     f"the calibration yet, got {name}, which may be {there} in it. Give a list of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,10 +13,12 @@ from destseg.config import Settings
 from destseg.data.contents import each_once, hashes_of
 from destseg.data.files import require_all_same, states_of, write_atomically
 from destseg.data.good_images import training_folder
+from destseg.data.groups import may_be_one
 from destseg.data.lists import some
 from destseg.data.outputs import require_folder
 from destseg.data.samples import good_samples
 from destseg.errors import BundleError, DataError, SettingsError
+from destseg.fields import ALIKE, BY_FOLDER
 from destseg.inference.bundle import Bundle, read_calibration, save_calibration
 from destseg.inference.calibrate import fit_calibration
 from destseg.inference.calibration import Calibration
@@ -27,6 +30,8 @@ from destseg.inference.exports import (
 )
 from destseg.inference.predictor import Predictor
 from destseg.model_folder import CALIBRATION, KEPT
+
+_LOGGER = logging.getLogger(__name__)
 
 FP32 = "fp32"
 TOO_LOW = "Images that the model was trained on would set the threshold too low."
@@ -89,8 +94,9 @@ def calibrate_forms(
     Raises:
         SettingsError: if the rate, the confidence or the room is out of its range or there can be
             no room, ``restore`` is not alone, or ``group_by`` is none or another one than that
-            which is added to.
-        DataError: if there is nothing to change, or the bundle cannot be written to.
+            which is added to, or ``alike`` and they are to be added.
+        DataError: if there is nothing to change, the model was trained on the images or on their
+            groups, or the bundle cannot be written to.
         ImageError: if an image cannot be read.
         BundleError: if there is no such kept calibration.
     """
@@ -121,6 +127,12 @@ def calibrate_forms(
     # All are made before the first is written: no threshold is new while another is old.
     if good is None and (add or group_by is not None):
         raise SettingsError("--add and --group-by: expected GOOD images with them, got none")
+    if add and settings.data.group_by == ALIKE:
+        raise SettingsError(
+            "--add: expected groups that are known by their names, got --group-by alike: whether a "
+            "new image looks like one of before is seen only where all are looked at together. "
+            "Give all of them at once, without --add."
+        )
     if restore is not None:
         if good is not None or asked:
             raise SettingsError("--restore: expected no GOOD and no rate with it, got some")
@@ -138,11 +150,16 @@ def calibrate_forms(
             hashes = {name: sha256 for name, sha256 in hashes.items() if name in old}
         states = states_of(good)
         contents = require_not_learned(bundle, good)
+        named = groups(settings)
+        if named is not None:
+            _require_no_learned_group(bundle, named, settings.data.group_by)
+        if add and named is not None and settings.data.group_by == BY_FOLDER:
+            _tell_joined(before, named)
         fitted = {
             # What synthetic anomalies score has not changed.
             name: replace(each, anomalies=old[name].anomalies if name in old else before.anomalies)
             for name, each in _fitted(
-                hashes, open_form, good, contents, groups(settings), settings, on_progress
+                hashes, open_form, good, contents, named, settings, on_progress
             ).items()
         }
         require_all_same(states, "calibrated")  # else the record would have another image's hash
@@ -269,6 +286,30 @@ def require_not_learned(bundle: Bundle, good: Sequence[Path], why: str = TOO_LOW
             f"{len(good)} that it was: {some(seen)}. {why} Give others."
         )
     return contents
+
+
+def _require_no_learned_group(bundle: Bundle, groups: Sequence[str], group_by: str) -> None:
+    """Refuse images of groups that a model was trained on: they say too little of a new group."""
+    known = bundle.learned_groups(group_by)
+    same = may_be_one if group_by == BY_FOLDER else str.__eq__
+    seen = sorted({name for name in groups if any(same(name, each) for each in known)})
+    if seen:
+        raise DataError(
+            f"--group-by {group_by}: expected images of groups that the model was not trained on, "
+            f"got {len(seen)} of {len({*groups})} groups that it was: {some(seen)}. {TOO_LOW} Give "
+            "images of others; if they are others, call them by other names or group by something "
+            "else."
+        )
+
+
+def _tell_joined(before: Calibration, groups: Sequence[str]) -> None:
+    """Tell which folders are taken for those of before: another can have the same name."""
+    if both := sorted({*groups}.intersection(before.groups or ())):
+        _LOGGER.warning(
+            "note: folders called as in the calibration count as the same groups: %s. If they are "
+            "others, give them other names.",
+            some(both),
+        )
 
 
 def _refuse_training(source: Path, trained_on: Path | None, why: str) -> None:

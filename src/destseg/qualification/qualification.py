@@ -66,7 +66,8 @@ class Plan:
         wrong = []
         if self.sizes and not (len(self.sizes) > 1 and _rises(self.sizes) and self.sizes[0] >= 1):
             wrong.append(
-                f"--sizes: expected at least two pixels sizes, 1 or more, rising, got {self.sizes}"
+                "--sizes: expected at least two sizes in pixels, 1 or more, rising, got "
+                f"{self.sizes}"
             )
         if not (
             self.contrasts

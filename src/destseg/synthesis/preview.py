@@ -67,7 +67,8 @@ def preview(
         raise DataError(f"{data}: none of {len(chosen)} images can be read; look at the files")
     known = []
     if defects is not None:
-        known = read_defects(defect_samples(defects, _LOGGER.info), settings.data, _LOGGER.info)
+        tell = _LOGGER.warning
+        known = read_defects(defect_samples(defects, tell), settings.data, tell)
         require_masks(known, defects)
         require_not_good(known, paths)
         settings = settings.replace(defect_fraction=1.0)
@@ -119,6 +120,12 @@ def _outlined(defect: Defect, settings: Settings) -> NDArray[np.uint8]:
 
 def _white(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return 255 * mask.astype(np.uint8)
+
+
+def folders_read(data: Path, settings: Settings, defects: Path | None = None) -> list[Path]:
+    """Return where the files that a sheet is made of are looked for; it may lie in none of them."""
+    textures = settings.synthesis.textures
+    return [data, *([defects] if defects else []), *([Path(textures)] * (textures != BUILTIN))]
 
 
 def files_read(data: Path, settings: Settings, defects: Path | None = None) -> Iterator[Path]:

@@ -11,10 +11,11 @@ import torch
 import destseg
 from destseg.config import changed_settings
 from destseg.errors import BundleError
-from destseg.fields import HARMLESS_WHEN_FINISHED
+from destseg.fields import ALIKE, HARMLESS_WHEN_FINISHED
 from destseg.inference.ancestor import TRAINED_ON
 from destseg.inference.bundle import (
     LEARNED,
+    LEARNED_GROUPS,
     Bundle,
     load_bundle,
     save_bundle,
@@ -99,8 +100,14 @@ def facts_of(
     learned = {*source.contents, *(() if known is None else known.contents())}
     if learning.ancestor is not None:
         learned |= learning.ancestor.bundle.learned_sha256
-    more = {} if known is None else {"known_defects": known.counts()}
+    more: dict[str, Any] = {} if known is None else {"known_defects": known.counts()}
     more |= {} if learning.ancestor is None else {"ancestor": learning.ancestor.facts()}
+    group_by = learning.settings.data.group_by
+    if source.training_groups and group_by != ALIKE:  # whose names are those of images
+        groups = source.training_groups
+        if learning.ancestor is not None:
+            groups |= learning.ancestor.bundle.learned_groups(group_by)
+        more |= {LEARNED_GROUPS: {"group_by": group_by, "names": sorted(groups)}}
     return {
         **more,
         TRAINED_ON: source.names(source.training.paths),

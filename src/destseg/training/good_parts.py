@@ -17,7 +17,7 @@ from destseg.data.roi import Roi
 from destseg.data.samples import Sample, good_samples, split_calibration
 from destseg.data.shapes import shrinking_note, turning_note, typical_shape
 from destseg.errors import DataError
-from destseg.inference.ancestor import Ancestor, Seen, split_like
+from destseg.inference.ancestor import Ancestor, Seen, by_groups, split_like
 from destseg.training.log import TrainingLog
 
 
@@ -30,6 +30,7 @@ class GoodParts:
         training: decoded, to train on.
         calibration_images: for the threshold.
         calibration_groups: of each of these; ``None`` where each counts by itself.
+        training_groups: of the images to train on; none where each counts by itself.
         roi: what of them is inspected; ``None`` is all.
         sha256: of all that the run learns from, as ``run_fingerprint`` gives it.
         contents: SHA-256 of each image to train on.
@@ -41,6 +42,7 @@ class GoodParts:
     training: GoodImages
     calibration_images: list[Sample]
     calibration_groups: list[str] | None = None
+    training_groups: frozenset[str] = frozenset()
     roi: Roi | None = None
     sha256: str = ""
     contents: frozenset[str] = frozenset()
@@ -60,7 +62,7 @@ class GoodParts:
         """Find, check and split the images of a data set, each once, whatever it is called.
 
         With an ancestor its calibration images stay those, and of new images, where it says which
-        it was trained on, the usual fraction is added.
+        it was trained on, the usual fraction is added; of those with groups whole new groups.
 
         Raises:
             DataError: if there are none, some cannot be read, or they are too few.
@@ -81,10 +83,11 @@ class GoodParts:
             data, samples, contents, settings, ancestor, log, groups
         )
         _require_enough(data, training, calibration_images, settings, groups)
-        chosen, divided = None, ""
+        chosen, divided, learned = None, "", frozenset[str]()
         if groups is not None:
             of = {each.path: group for each, group in zip(samples, groups, strict=True)}
             chosen = [of[sample.path] for sample in calibration_images]
+            learned = frozenset(of[sample.path] for sample in training)
             divided = f" ({len(set(chosen))} of {len(set(groups))} groups)"
         log.say(
             f"{len(training)} images to train on, {len(calibration_images)} for calibration"
@@ -97,6 +100,7 @@ class GoodParts:
             training=images.only([sample.path for sample in training]),
             calibration_images=calibration_images,
             calibration_groups=chosen,
+            training_groups=learned,
             roi=roi,
             sha256=run_fingerprint(fingerprint(data, contents), defects, ancestor),
             contents=frozenset(contents[sample.path] for sample in training),
@@ -177,11 +181,11 @@ def _require_enough(
         )
     batch = settings.training.batch_size
     if len(training) < batch or not calibration_images:
+        less = ", or lower --batch-size" if batch > 2 else ""  # 2 is the lowest
         raise DataError(
             f"{data}: expected at least {batch} good images to train on (one batch) beside "
             f"the calibration images, got {len(training)} and {len(calibration_images)} of "
-            f"those, out of {len(training) + len(calibration_images)}. Add good images, or lower "
-            "--batch-size."
+            f"those, out of {len(training) + len(calibration_images)}. Add good images{less}."
         )
 
 
@@ -200,6 +204,7 @@ def _split_again(
 
     Raises:
         DataError: if none of the ancestor's calibration images is there.
+        TrainingError: if it was trained on and calibrated with one group.
     """
     root = root_of(data)
     images = [Seen(name_in(root, each.path), contents[each.path]) for each in samples]
@@ -216,6 +221,8 @@ def _split_again(
         log.say(f"note: {gone} calibration images of {ancestor.bundle.folder} are not there")
     if ancestor.trained_on is None:
         log.say("note: that model does not say what it was trained on: new images are trained on")
+    if groups is not None:
+        calibration, new = by_groups(of, calibration, new, ancestor, settings.data.group_by)
     _, added = split_calibration(
         [by_name[name] for name in new],
         fraction=settings.data.calibration_fraction,

@@ -16,7 +16,7 @@ from destseg.data.outputs import require_apart
 from destseg.data.roi import Roi, read_roi
 from destseg.data.samples import Sample, good_samples
 from destseg.data.shapes import settled_size
-from destseg.errors import TrainingError
+from destseg.errors import SettingsError, TrainingError
 from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
 from destseg.inference.ancestor import Ancestor
 from destseg.inference.bundle import Bundle, load_bundle, recorded_in
@@ -66,12 +66,20 @@ def require_apart_from(
 ) -> None:
     """Refuse a folder in which the run would write over what it reads.
 
+    Refuse, too, a region of interest that would be learned from as a good image.
+
     Raises:
         SettingsError: naming the file.
         DataError: if the good images cannot be found.
     """
     read = [sample.path for sample in good_samples(data)]
-    given = (settings.model.teacher_weights, None if resume else settings.data.roi)
+    region = None if resume else settings.data.roi
+    if region is not None and Path(region).resolve() in {path.resolve() for path in read}:
+        raise SettingsError(
+            f"--roi: expected a mask that is not among the good images, got one of them: {region}. "
+            "Move it out of their folder."
+        )
+    given = (settings.model.teacher_weights, region)
     read += [Path(path) for path in given if path]
     read += files_of(defects)
     if ancestor is not None:

@@ -46,7 +46,7 @@ class Mover:
             )
         if not same:
             raise DataError(
-                f"{target}: expected a folder on the same file system as {folder}, so that a "
+                f"{target}: expected a folder on the same file system as {folder}, so that an "
                 "image is moved in one step or not at all, got one on another. Name a folder "
                 "beside or in it."
             )
