@@ -419,11 +419,19 @@ def test_every_old_calibration_is_kept_and_can_be_gone_back_to(with_int8, calibr
     assert load(with_int8, backend="onnx-int8").calibration.threshold == pytest.approx(0.1501)
 
 
+@pytest.mark.parametrize("name", ["", ".", "calibration.json", "manifest.json"])
+def test_going_back_to_what_was_not_kept_is_refused(name, with_int8, calibrate):
+    before = files(with_int8)
+    code, _, err = calibrate(with_int8, "--restore", name)
+    assert (code, files(with_int8)) == (1, before)
+    assert f"expected a kept calibration, got {name!r}; there is none" in err
+
+
 def test_going_back_to_nothing_or_to_another_model_is_refused(with_int8, calibrate):
     before = files(with_int8)
     code, _, err = calibrate(with_int8, "--restore", "calibration.until-1.json")
     assert code == 1
-    assert "got no file calibration.until-1.json; there is none" in err
+    assert "got 'calibration.until-1.json'; there is none" in err
     values = json.loads((with_int8 / "calibration.json").read_text())
     for name, changed in (("1", {"weights_sha256": "f" * 64}), ("2", {"scores": []})):
         path = with_int8 / f"calibration.until-{name}.json"

@@ -356,6 +356,19 @@ def test_every_deadline_is_a_deadline_or_refused(client):
         )
 
 
+@pytest.mark.parametrize("asked", ["0", "-1", "-0.0"])
+def test_a_deadline_that_has_passed_already_is_one_of_no_time(asked, client):
+    late = client.post("/v1/inspect", content=image(1), headers={"X-Deadline-Ms": asked})
+    assert "expected a result within 0 s, got none" in problem(late, 504)
+
+
+def test_a_form_with_the_image_as_text_says_what_is_missing(client):
+    text = client.post("/v1/inspect", files={"image": (None, "words")})
+    assert "in the field image, got text: give the field a filename" in problem(text, 422)
+    other = client.post("/v1/inspect", files={"part": ("a.png", image(1))})
+    assert "in the field image, got the fields: part" in problem(other, 422)
+
+
 @given(st.binary(max_size=300), st.sampled_from(["", "; charset=idna", "; charset=utf-16"]))
 @example(b"\\ud800", "; charset=unicode_escape")  # a name that no answer can say
 @example(b"\xff" * 99, "; charset=idna")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -361,10 +362,11 @@ def restored(bundle: Bundle, forms: Mapping[str, Export], kept: str) -> dict[str
         BundleError: if there is none of that name, or it is damaged or of another model.
     """
     name = Path(kept).name
-    if not (bundle.folder / name).is_file():
+    # The one that holds now is no way back, though it has a name like theirs.
+    if not (fnmatch.fnmatch(name, KEPT) and (bundle.folder / name).is_file()):
         there = sorted(path.name for path in bundle.folder.glob(KEPT))
         raise BundleError(
-            f"{bundle.folder}: expected a kept calibration, got no file {name}; there "
+            f"{bundle.folder}: expected a kept calibration, got {kept!r}; there "
             f"{'are ' + ', '.join(there) if there else 'is none'}."
         )
     hashes = _hashes(bundle, forms)

@@ -106,7 +106,7 @@ class Visit:
                 raise Problem(422, f"{DEADLINE_HEADER}: expected milliseconds, got {asked!r}")
             self.seconds = min(self.seconds, milliseconds / 1000)
             if self.seconds <= 0:  # has passed already
-                raise too_late(self.seconds)
+                raise too_late(0)
 
     @contextmanager
     def room(self, images: int = 1) -> Iterator[None]:
@@ -229,10 +229,10 @@ async def _image_field(request: Request, body: bytes) -> tuple[str, bytes]:
     try:
         image = form.get("image")
         if not isinstance(image, UploadFile):
-            fields = ", ".join(form.keys()) or "none"
-            raise Problem(
-                422, f"expected a form with a file in the field image, got the fields: {fields}"
-            )
+            got = f"the fields: {', '.join(form.keys()) or 'none'}"
+            if image is not None:
+                got = "text: give the field a filename"
+            raise Problem(422, f"expected a form with a file in the field image, got {got}")
         # A form may name a charset that makes text of what no answer can say.
         name = (image.filename or "image").encode(errors="replace").decode()
         return name, await image.read()
