@@ -270,8 +270,8 @@ def preview(
 
     target = expanded(output)
     format_of(target)  # refuses a name before the work
-    require_outside(target, folders_read(source, chosen, known))
     require_files([target], [*_settings_file(settings), *files_read(source, chosen, known)])
+    require_outside(target, folders_read(source, chosen, known))
     sheet = draw(source, chosen, scalar(count), known)
     write_image(target, sheet)
     return sheet
