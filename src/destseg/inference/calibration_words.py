@@ -56,9 +56,8 @@ def too_few_images(count: int, given: float, rate: float, confidence: float) -> 
     if given <= rate:
         return None
     needed = images_needed(rate, confidence)
-    images = "image" if count == 1 else "images"
     return (
-        f"with {count} calibration {images} the threshold guarantees a false-alarm rate of "
+        f"with {count} calibration images the threshold guarantees a false-alarm rate of "
         f"{given:.2%}{_with(confidence)}, not of {rate:.2%}, which takes {needed}: "
         f"give {needed - count} more good images, or accept a higher --max-false-alarm-rate."
     )
