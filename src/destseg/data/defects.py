@@ -28,8 +28,7 @@ from destseg.data.samples import Sample, mask_finder
 from destseg.errors import DataError
 
 Tell = Callable[[str], object]
-MOST = 0.5
-"""Fraction of what is inspected that a mask rarely marks more of."""
+_MOST = 0.5  # of what is inspected: a mask rarely marks more
 
 _LAYOUT = (
     "a folder of bad parts: one folder a defect type (scratch/, dent/), with masks in "
@@ -170,11 +169,17 @@ def read_defects(
     large = [
         each.sample.mask.as_posix()
         for each in found.values()
-        if each.sample.mask and each.mask is not None and each.mask.mean() > MOST
+        if each.sample.mask and each.mask is not None and marks_most(each.mask)
     ]
     if large:
         tell(large_masks_note(large, sum(each.mask is not None for each in found.values())))
     return list(found.values())
+
+
+def marks_most(mask: NDArray[np.bool_], inspected: NDArray[np.bool_] | None = None) -> bool:
+    """Whether a mask, bool [h, w], marks more than half of what is inspected; ``None``: of all."""
+    area = mask.size if inspected is None else np.count_nonzero(inspected)
+    return bool(np.count_nonzero(mask) > _MOST * area)
 
 
 def large_masks_note(large: Sequence[str], masks: int) -> str:

@@ -88,11 +88,6 @@ def one_day(paths: Sequence[Path]) -> str | None:
     return first
 
 
-def may_be_one(name: str, other: str) -> bool:
-    """Whether folders of these names may be one, as seen from two places: ``mon/cam``, ``cam``."""
-    return name == other or other.endswith(f"/{name}") or name.endswith(f"/{other}")
-
-
 def _matched(pattern: re.Pattern[str], path: Path) -> str | None:
     found = pattern.search(path.name)
     return None if found is None else str(found[1 if pattern.groups else 0] or "")
@@ -103,11 +98,15 @@ def _folders(sources: Sequence[tuple[Path, Sequence[Path]]]) -> list[str]:
 
     Two that would have one name get as much of those above as tells them apart.
     """
-    real = [os.path.realpath(path.parent) for _, found in sources for path in found]
+    real = {
+        parent: os.path.realpath(parent)
+        for parent in {path.parent for _, found in sources for path in found}
+    }
     first: dict[str, tuple[Path, int]] = {}
     for source, found in sources:
         for path in found:
-            first.setdefault(os.path.realpath(path.parent), _folder(path, source))
+            if real[path.parent] not in first:
+                first[real[path.parent]] = _folder(path, source)
     names = {each: _last(*parts) for each, parts in first.items()}
     longer = True
     while longer:
@@ -116,7 +115,7 @@ def _folders(sources: Sequence[tuple[Path, Sequence[Path]]]) -> list[str]:
             if called[names[each]] > 1 and depth + 1 < len(folder.parts):
                 longer, first[each] = True, (folder, depth + 1)
                 names[each] = _last(folder, depth + 1)
-    return [names[each] for each in real]
+    return [names[real[path.parent]] for _, found in sources for path in found]
 
 
 def _last(folder: Path, depth: int) -> str:

@@ -177,3 +177,8 @@ def _plain(name: str) -> str:
 def _named(name: str) -> list[str]:
     words = (word.casefold() for word in _PIECES.findall(name))
     return [word for word in words if word not in _NEUTRAL]
+
+
+def may_be_one(name: str, other: str) -> bool:
+    """Whether folders of these names may be one, as seen from two places: ``mon/cam``, ``cam``."""
+    return name == other or other.endswith(f"/{name}") or name.endswith(f"/{other}")

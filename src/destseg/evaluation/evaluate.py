@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from destseg.config import DataSettings
-from destseg.data.defects import MOST, large_masks_note
+from destseg.data.defects import large_masks_note, marks_most
 from destseg.data.images import resize
 from destseg.data.labelled import unreadable
 from destseg.data.lists import some
@@ -182,7 +182,7 @@ def evaluate(
             counts[str(sample.defect_type)].add(answer.anomaly_map, mask)
             if sample.is_defective and not mask.any():
                 vanished.append(str(sample.path))
-            if _marks_most(predictor, mask):
+            if marks_most(mask, predictor.inspected((mask.shape[0], mask.shape[1]))):
                 large.append(str(sample.mask))
         records.append(ImageRecord.of(str(sample.defect_type), answer, mask is not None, error))
         if on_image is not None:
@@ -238,12 +238,6 @@ def _vanished_note(vanished: Sequence[str], samples: Sequence[Sample], inside: b
         + ", so in the pixel metrics their defects count as good surface: "
         f"{some(vanished)}. A larger --image-size, or --tile, keeps smaller defects."
     )
-
-
-def _marks_most(predictor: Predictor, mask: NDArray[np.bool_]) -> bool:
-    inspected = predictor.inspected((mask.shape[0], mask.shape[1]))
-    area = mask.size if inspected is None else np.count_nonzero(inspected)
-    return bool(np.count_nonzero(mask) > MOST * area)
 
 
 def _mask_for(

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from destseg.config import ImageSize, Settings
-from destseg.data.groups import may_be_one
 from destseg.data.lists import some
+from destseg.data.names import may_be_one
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.fields import BY_FOLDER, EACH_IMAGE
 from destseg.inference import calibration_words as words

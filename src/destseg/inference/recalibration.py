@@ -14,8 +14,8 @@ from destseg.config import Settings
 from destseg.data.contents import each_once, hashes_of
 from destseg.data.files import require_all_same, states_of, write_atomically
 from destseg.data.good_images import training_folder
-from destseg.data.groups import may_be_one
 from destseg.data.lists import some
+from destseg.data.names import may_be_one
 from destseg.data.outputs import require_folder
 from destseg.data.samples import good_samples
 from destseg.errors import BundleError, DataError, SettingsError
@@ -293,11 +293,12 @@ def _require_no_learned_group(bundle: Bundle, groups: Sequence[str], group_by: s
     """Refuse images of groups that a model was trained on: they say too little of a new group."""
     known = bundle.learned_groups(group_by)
     same = may_be_one if group_by == BY_FOLDER else str.__eq__
-    seen = sorted({name for name in groups if any(same(name, each) for each in known)})
+    given = {*groups}
+    seen = sorted(name for name in given if any(same(name, each) for each in known))
     if seen:
         raise DataError(
             f"--group-by {group_by}: expected images of groups that the model was not trained on, "
-            f"got {len(seen)} of {len({*groups})} groups that it was: {some(seen)}. {TOO_LOW} Give "
+            f"got {len(seen)} of {len(given)} groups that it was: {some(seen)}. {TOO_LOW} Give "
             "images of others; if they are others, call them by other names or group by something "
             "else."
         )

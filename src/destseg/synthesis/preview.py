@@ -122,10 +122,13 @@ def _white(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return 255 * mask.astype(np.uint8)
 
 
-def folders_read(data: Path, settings: Settings, defects: Path | None = None) -> list[Path]:
-    """Return where the files that a sheet is made of are looked for; it may lie in none of them."""
-    textures = settings.synthesis.textures
-    return [data, *([defects] if defects else []), *([Path(textures)] * (textures != BUILTIN))]
+def folders_read(data: Path, settings: Settings, defects: Path | None = None) -> Iterator[Path]:
+    """Yield where the files that a sheet is made of are looked for; it may lie in none of them."""
+    yield data
+    if defects is not None:
+        yield defects
+    if settings.synthesis.textures != BUILTIN:
+        yield Path(settings.synthesis.textures)
 
 
 def files_read(data: Path, settings: Settings, defects: Path | None = None) -> Iterator[Path]:

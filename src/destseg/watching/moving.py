@@ -56,18 +56,15 @@ class Mover:
         """Let go of the target."""
         self._lock.close()
 
-    def can_move(self, arrival: Arrival) -> bool:
-        """Whether it is no relative link, which would lead elsewhere from another folder.
+    def plan(self, arrival: Arrival, answer: Result | Failure) -> str | None:
+        """Return where an image is to go, relative to the target: a name that is free.
 
-        To write it anew takes a second step, before which what it leads to could be lost.
+        ``None`` for a relative link, which would lead elsewhere from another folder.  To write it
+        anew takes a second step, before which what it leads to could be lost.
         """
-        try:
-            return (self.folder / arrival.file).readlink().is_absolute()
-        except OSError:
-            return True  # it is no link
-
-    def plan(self, arrival: Arrival, answer: Result | Failure) -> str:
-        """Return where an image is to go, relative to the target: a name that is free."""
+        with contextlib.suppress(OSError):  # it is no link
+            if not (self.folder / arrival.file).readlink().is_absolute():
+                return None
         kind = "failed"
         if isinstance(answer, Result):
             kind = "defective" if answer.is_defective else "good"

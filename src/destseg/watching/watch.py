@@ -207,8 +207,7 @@ class Watch:
         return isinstance(answer, Result) or self._arrivals.unreadable(arrival, self._clock())
 
     def _record(self, arrival: Arrival, answer: Result | Failure) -> None:
-        stays = self.mover is not None and not self.mover.can_move(arrival)
-        planned = None if stays or not self.mover else self.mover.plan(arrival, answer)
+        planned = self.mover.plan(arrival, answer) if self.mover else None
         line = answer.to_json()
         line |= {
             **arrival._asdict(),
@@ -218,13 +217,13 @@ class Watch:
         }
         self.journal.add(line)
         self._arrivals.done(arrival)
-        if stays:
+        if planned is not None:
+            self._move(arrival, planned)
+        elif self.mover:
             self._say(
                 f"{arrival.file}: is recorded and stays: a relative link leads nowhere from "
                 "another folder. Make links to whole paths, to have them moved"
             )
-        if planned is not None:
-            self._move(arrival, planned)
 
     def _move(self, arrival: Arrival, planned: str) -> None:
         assert self.mover is not None
