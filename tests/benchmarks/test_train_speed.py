@@ -16,24 +16,24 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 def test_rows_of_each_phase_with_ratios_to_the_first(tmp_path):
     results = tmp_path / "results.json"
-    small = "image_size=64,batch_size=2,head_width=8,student_width=8"
+    small = "batch_size=2,head_width=8,student_width=8,image_size=64"
     one = f"{ROOT / 'src'}:{small}"
     options = f"--steps 2 --rounds 3 --threads 1 --results {results}".split()
     script = ROOT / "benchmarks" / "train_speed.py"
     subprocess.run(
-        [sys.executable, script, f"one={one}", f"wide={one},head_width=256", *options],
+        [sys.executable, script, f"one={one}", f"large={one},image_size=256", *options],
         check=True,
         capture_output=True,
         timeout=300,
     )
     rows = {(r["name"], r["phase"]): r for r in json.loads(results.read_text())["rows"]}
-    assert set(rows) == {(n, p) for n in ("one", "wide") for p in PHASES}
+    assert set(rows) == {(n, p) for n in ("one", "large") for p in PHASES}
     for row in rows.values():
         assert row["images_per_s"] == pytest.approx(2 * row["steps_per_s"], rel=0.01)
         assert row["input_share"] < 1
     assert rows["one", "segment"]["ratio"] == 1
-    # A head of 32 times the width costs more, where the head is what learns.
-    assert rows["wide", "segment"]["ratio"] < 0.9
+    # 16 times the pixels: far from 1, whatever else the machine does meanwhile.
+    assert all(rows["large", phase]["ratio"] < 0.5 for phase in PHASES)
 
 
 @pytest.mark.slow
