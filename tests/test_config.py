@@ -19,7 +19,7 @@ FIELDS = [
 
 # The published recipe, written down from the paper (section 4.1) and the table of the design.
 PAPER = {
-    "data": {"image_size": 256},
+    "data": {"image_size": 256, "filter_noise": False},
     "model": {
         "teacher": "resnet18.tv_in1k",
         "student": "resnet18",
@@ -76,6 +76,7 @@ OTHER: dict[str, Any] = {
     "roi": "roi.png",
     "max_pixels": 5,
     "bit_depth": 12,
+    "filter_noise": False,
     "skip_unreadable": True,
     "rotation": 10.0,
     "quarter_turns": True,

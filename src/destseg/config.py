@@ -274,6 +274,7 @@ RETIRED = {"surface_steps": "both heads learn in --segment-steps"}
 """Settings that there were once, and what is so now: their flags are taken and do nothing."""
 
 BEFORE: dict[str, dict[str, Any]] = {
+    "data": {"filter_noise": False},
     "model": {"consensus": 0.0},
     "synthesis": {"line_probability": 0.0},
     "variation": dataclasses.asdict(UNCHANGED),
@@ -287,6 +288,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "image_size": SIDE,
         "crop_size": 0,
+        "filter_noise": False,
         **dataclasses.asdict(UNCHANGED),
         "teacher": "resnet18.tv_in1k",
         "student": "resnet18",

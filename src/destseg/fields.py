@@ -55,6 +55,7 @@ HARMLESS = {
     "cache_gib",
     "checkpoint_every",
     "cross_fit",
+    "filter_noise",
     "log_every",
     "confidence",
     "room",
@@ -70,6 +71,7 @@ HARMLESS_WHEN_FINISHED = HARMLESS - {
     "confidence",
     "room",
     "cross_fit",
+    "filter_noise",
     "max_false_alarm_rate",
     "tile_overlap",
 }
@@ -129,6 +131,12 @@ class DataSettings:
         "Bits that the values of 16-bit images use: 12 for a camera of 12 bits whose values, 0 to "
         "4095, lie in 16-bit files. Images of 8 bits stay as they are.",
         between(8, 16),
+    )
+    filter_noise: bool = setting(
+        True,
+        "Filter a camera's noise out of an image before it is inspected, as far as it is more than "
+        "any good image had in training. Off is right where a fine grain all over a part is a "
+        "defect.",
     )
     skip_unreadable: bool = setting(
         False, "Train without the images that cannot be read instead of stopping."

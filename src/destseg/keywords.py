@@ -25,6 +25,7 @@ class SettingsKeywords(TypedDict, total=False):
     roi: str | os.PathLike[str] | None
     max_pixels: int
     bit_depth: int
+    filter_noise: bool
     skip_unreadable: bool
     rotation: float
     quarter_turns: bool

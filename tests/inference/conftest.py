@@ -20,12 +20,15 @@ def brightness(images: np.ndarray) -> np.ndarray:
     return images[..., 0].astype(np.float32) / 255
 
 
-def make_bundle(scores: tuple[float, ...] = (0.1, 0.2, 0.3), **changes: Any) -> Bundle:
+def make_bundle(
+    scores: tuple[float, ...] = (0.1, 0.2, 0.3), most_noise: float | None = None, **changes: Any
+) -> Bundle:
     """A bundle that is nowhere on the disk, with calibration scores."""
     settings = Settings.from_preset(**{"image_size": 64, "max_false_alarm_rate": 0.25, **changes})
     names = [str(number) for number in range(len(scores))]
     calibration = Calibration.fit(scores, scores, names, settings, "abc")
-    return Bundle(Path("nowhere"), settings, "abc", calibration, {})
+    facts = {} if most_noise is None else {"most_noise": most_noise}
+    return Bundle(Path("nowhere"), settings, "abc", calibration, facts)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import io
 import itertools
 import logging
 import pickle
+import re
 import threading
 import types
 from collections.abc import Iterator
@@ -37,6 +38,80 @@ def write(path: Path, image: np.ndarray) -> Path:
 def plain(result: Result) -> dict:
     """All of a result in comparable values."""
     return {**vars(result), "anomaly_map": result.anomaly_map.tolist()}
+
+
+# --- noise that no good image had
+
+
+def smooth(height: int = 64, width: int = 64) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.rint(100 + 30 * np.sin(x / 20 + y / 30))[..., None].repeat(3, 2).astype(np.uint8)
+
+
+def with_noise(image: np.ndarray, level: float) -> np.ndarray:
+    added = np.random.default_rng(0).normal(0, level, image.shape)
+    return np.rint(image + added).astype(np.uint8)
+
+
+@pytest.fixture
+def shown() -> list[np.ndarray]:
+    """What the networks are given."""
+    return []
+
+
+@pytest.fixture
+def filtering(make_predictor, shown):
+    """Returns a predictor of a model that was trained on images with so much noise."""
+
+    def make(most_noise: float | None, **changes) -> Predictor:
+        def backend(images):
+            shown.extend(images)
+            return images[..., 0].astype(np.float32) / 255
+
+        return make_predictor(backend, most_noise=most_noise, **changes)
+
+    return make
+
+
+def mean_distance(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one.astype(float) - other).mean())
+
+
+def test_noise_beyond_that_of_training_is_filtered_out_and_told_once(filtering, shown, caplog):
+    clean = smooth()
+    noisy = with_noise(clean, 6)
+    filtering(0.5).predict([noisy, noisy])
+    assert mean_distance(shown[0], clean) < 0.4 * mean_distance(noisy, clean)
+    assert np.array_equal(*shown)
+    (record,) = caplog.records
+    assert re.search(r"image 0: more noise than in training, by [56]\.\d", record.getMessage())
+
+
+def test_an_image_like_those_of_training_is_left_as_it_is(filtering, shown, caplog):
+    images = [smooth(), with_noise(smooth(), 3)]
+    filtering(3.2).predict(images)
+    assert all(map(np.array_equal, images, shown))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("most_noise", "changes"),
+    [(None, {}), (0.5, {"filter_noise": False})],
+)
+def test_without_a_filter_noise_stays(most_noise, changes, filtering, shown, caplog):
+    noisy = with_noise(smooth(), 6)
+    filtering(most_noise, **changes).predict(noisy)
+    assert np.array_equal(shown[0], noisy)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("changes", [{"fit": "pad"}, {"tile": True}])
+def test_noise_is_filtered_in_padded_images_and_in_tiles(changes, filtering, shown):
+    clean = smooth(64, 128) if "tile" in changes else smooth(32, 64)
+    noisy = with_noise(clean, 6)
+    filtering(0.5, **changes).predict(noisy)
+    own = np.s_[:32, :64]
+    assert mean_distance(shown[0][own], clean[own]) < 0.5 * mean_distance(noisy[own], clean[own])
 
 
 # --- one image, step by step

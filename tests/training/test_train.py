@@ -22,6 +22,8 @@ from conftest import write_images
 from destseg.cli.main import main
 from destseg.config import UNCHANGED, Settings
 from destseg.data.files import sha256_of
+from destseg.data.images import read_image, resize
+from destseg.data.noise import noise_of
 from destseg.errors import (
     BundleError,
     DataError,
@@ -31,6 +33,7 @@ from destseg.errors import (
     TrainingInterrupted,
     WeightsError,
 )
+from destseg.inference.bundle import load_bundle
 from destseg.inference.predictor import load
 from destseg.synthesis.whole import with_anomalies
 from destseg.training import finish as finish_module
@@ -116,6 +119,13 @@ def test_the_settings_that_were_used_are_written(settings, finished):
     assert manifest["training"]["images"] == 9
     assert manifest["training"]["calibration_images"] == 3
     assert manifest["training"]["teacher"].startswith("file tiny.safetensors sha256:")
+
+
+def test_a_model_knows_how_much_noise_it_was_trained_on(parts, settings, finished):
+    bundle = load_bundle(finished)
+    images = [read_image(parts / name) for name in bundle.training["trained_on"]]
+    most = max(noise_of(resize(image, settings.data.size)) for image in images)
+    assert bundle.most_noise == pytest.approx(most, abs=0.001)
 
 
 def test_the_log_tells_every_step(settings, finished):

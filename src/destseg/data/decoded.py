@@ -14,6 +14,7 @@ from destseg.config import DataSettings
 from destseg.data.depth import depth_note, is_dim
 from destseg.data.files import FileState, require_same, states_of
 from destseg.data.images import read_many, read_with, resize_for_model
+from destseg.data.noise import noise_of
 from destseg.errors import DataError, ImageError
 
 logger = logging.getLogger("destseg")
@@ -25,6 +26,7 @@ class GoodImages:
     Attributes:
         paths: the readable images, in the order given.
         unreadable: those left out.
+        noise: of each of the readable ones, as ``noise_of`` gives it.
 
     Args:
         paths: of the images.
@@ -50,6 +52,7 @@ class GoodImages:
         self._settings = settings
         self.paths: list[Path] = []
         self.unreadable: list[ImageError] = []
+        self.noise: list[float] = []
         cached: list[NDArray[np.uint8]] = []
         size = None if settings.tile or settings.fit == "pad" else settings.size
         images = read_many(
@@ -62,6 +65,7 @@ class GoodImages:
                 self.unreadable.append(image)
             else:
                 self.paths.append(path)
+                self.noise.append(noise_of(image))
                 dim = dim or is_dim(image, settings.bit_depth)
                 # The first ones: where one has no room, no later one is cached.
                 room -= image.nbytes
@@ -91,6 +95,7 @@ class GoodImages:
         keep = [number for number, path in enumerate(self.paths) if path in chosen]
         part = copy.copy(self)
         part.paths = [self.paths[number] for number in keep]
+        part.noise = [self.noise[number] for number in keep]
         part._cached = [self._cached[number] for number in keep if number < len(self._cached)]
         return part
 

@@ -39,6 +39,9 @@ LEARNED = "learned_sha256"
 LEARNED_GROUPS = "learned_groups"
 """Fact of a bundle: the groups of the good images that it was trained on, and what groups are."""
 
+MOST_NOISE = "most_noise"
+"""Fact of a bundle: the most noise that an image which it was trained on has, in grey levels."""
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -77,6 +80,14 @@ class Bundle:
         """
         said = self.training.get(LEARNED_GROUPS, {})
         return frozenset(said["names"] if said.get("group_by") == group_by else ())
+
+    @property
+    def most_noise(self) -> float | None:
+        """Standard deviation of the noise, in grey levels, beyond which it is filtered out.
+
+        ``None`` where nothing is: on request, and in models of before.
+        """
+        return self.training.get(MOST_NOISE) if self.settings.data.filter_noise else None
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """Read the weights, by name.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from destseg.config import DataSettings
 from destseg.data.depth import depth_note, is_dim
 from destseg.data.images import resize_for_model
+from destseg.data.noise import surplus_noise, without_noise
 from destseg.errors import ImageError
 from destseg.inference.result import Failure
 from destseg.inference.sources import Content, read
@@ -38,15 +39,20 @@ class Pixels:
 
 
 class Reading:
-    """Reads images for a model; tells once of one whose 16 bits are hardly used.
+    """Reads images for a model; tells once of one that is not as it should be.
+
+    That is of one whose 16 bits are hardly used, and of one whose noise is filtered out.
 
     Args:
         settings: of the model: size, tiles, limit, depth.
+        most_noise: standard deviation of the noise, in grey levels, beyond which it is filtered
+            out; ``None`` filters none.
     """
 
-    def __init__(self, settings: DataSettings) -> None:
+    def __init__(self, settings: DataSettings, most_noise: float | None = None) -> None:
         self._settings = settings
-        self._told_depth = False
+        self._most_noise = most_noise
+        self._told: set[str] = set()
         self._telling = threading.Lock()
 
     def __call__(self, named: tuple[str, Content | ImageError]) -> Pixels | Failure:
@@ -57,18 +63,34 @@ class Reading:
                 raise source
             limit, depth = self._settings.max_pixels, self._settings.bit_depth
             image = read(source, path, max_pixels=limit, bit_depth=depth)
-            if not self._told_depth and is_dim(image, depth):
-                self._tell_depth(source, path)
+            if _DEPTH not in self._told and is_dim(image, depth) and (note := depth_note([source])):
+                self._tell(_DEPTH, path, note)
             height, width = image.shape[:2]
-            return Pixels(path, resize_for_model(image, self._settings), height, width)
+            seen = self._filtered(resize_for_model(image, self._settings), path)
+            return Pixels(path, seen, height, width)
         except ImageError as error:
             return Failure(path, ImageError(path, error.reason))
 
-    def _tell_depth(self, source: Content, path: str) -> None:
-        note = depth_note([source])
-        if not note:
-            return
+    def _filtered(self, image: NDArray[np.uint8], path: str) -> NDArray[np.uint8]:
+        """Return an image without the noise that no good image had in training."""
+        most = self._most_noise
+        if most is None or not (surplus := surplus_noise(image, most)):
+            return image
+        self._tell(
+            _NOISE,
+            path,
+            f"more noise than in training, by {surplus:.1f} grey levels, which are filtered out "
+            "before the image is inspected. Fine detail is lost with them: give the camera more "
+            "light, or a lower gain.",
+        )
+        return without_noise(image, surplus)
+
+    def _tell(self, kind: str, path: str, note: str) -> None:
         with self._telling:
-            told, self._told_depth = self._told_depth, True
+            told = kind in self._told
+            self._told.add(kind)
         if not told:  # once: the images of a line are alike
             _log.warning("%s: %s", path, note)
+
+
+_DEPTH, _NOISE = "depth", "noise"

@@ -16,6 +16,7 @@ from destseg.inference.ancestor import TRAINED_ON
 from destseg.inference.bundle import (
     LEARNED,
     LEARNED_GROUPS,
+    MOST_NOISE,
     Bundle,
     load_bundle,
     save_bundle,
@@ -112,6 +113,7 @@ def facts_of(
         **more,
         TRAINED_ON: source.names(source.training.paths),
         LEARNED: sorted(learned),
+        MOST_NOISE: round(max(source.training.noise), 3),
         "images": len(source.training),
         "calibration_images": len(source.calibration_images),
         "data_sha256": source.sha256,
