@@ -522,11 +522,11 @@ def test_tiled_maps_of_mixed_sizes_are_compared_at_their_own_size(data, tmp_path
     assert figures.pixel.auroc == pytest.approx(auroc, abs=1e-4)
 
 
-def test_defects_outside_of_the_region_of_interest_are_not_asked_for(data, tmp_path):
+def test_what_lies_outside_of_the_region_of_interest_is_not_asked_for(data, tmp_path):
     left = np.zeros((10, 10), bool)
     left[:, :2] = True
     masks = []
-    evaluate(
+    figures = evaluate(
         tiled_predictor(tmp_path / "model", Roi(left)),
         test_samples(data),
         on_image=lambda _, result, mask: masks.append((result, mask)),
@@ -536,6 +536,14 @@ def test_defects_outside_of_the_region_of_interest_are_not_asked_for(data, tmp_p
         inspected = Roi(left).at(mask.shape)
         assert not mask[~inspected].any()
         assert not result.anomaly_map[~inspected].any()
+    inside = [
+        (result.anomaly_map[m], mask[m])
+        for result, mask in masks
+        for m in [Roi(left).at(mask.shape)]
+    ]
+    maps, true = map(np.concatenate, zip(*inside, strict=True))
+    assert figures.pixel.auroc == pytest.approx(roc_auc_score(true, maps))
+    assert figures.pixel.ap == pytest.approx(average_precision_score(true, maps))
 
 
 def test_a_mask_of_the_maps_size_may_have_as_many_pixels_as_its_image(tmp_path, monkeypatch):

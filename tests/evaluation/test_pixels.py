@@ -71,6 +71,21 @@ def close(one, other, tolerance=1e-12):
     assert (one.instances, one.reasons) == (other.instances, other.reasons)
 
 
+@BOTH
+def test_what_is_not_inspected_does_not_count(exact):
+    """Half of each image: the metrics are those of the other halves alone."""
+    pairs = realistic("plain", count=6)
+    counts = PixelCounts.empty(exact=exact)
+    inspected = np.zeros((128, 128), bool)
+    inspected[:, 40:] = True
+    for anomaly_map, mask in pairs:
+        counts.add(anomaly_map * inspected, mask, inspected)
+    inside = [(np.ascontiguousarray(m[:, 40:]), np.ascontiguousarray(d[:, 40:])) for m, d in pairs]
+    close(counts.metrics(), pixel_metrics(inside, exact=exact))
+    labels, scores = flat(inside)
+    assert counts.metrics().auroc == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-4)
+
+
 # The values are all in bins of their own, so that bounded counts must be exact, too.
 @BOTH
 @given(pairs=tiny_sets())

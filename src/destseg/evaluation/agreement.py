@@ -68,7 +68,7 @@ def agreement(
             if isinstance(result, Failure):
                 raise BundleError(f"expected a made image to be readable, got {result.error}")
             inspected = predictor.inspected(mask.shape)
-            counts.add(result.anomaly_map, mask if inspected is None else mask & inspected)
+            counts.add(result.anomaly_map, mask, inspected)
             results.append(result)
         scores.append(np.array([result.score for result in results]))
         p_values.append(np.array([result.p_value for result in results]))

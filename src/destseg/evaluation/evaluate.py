@@ -142,7 +142,7 @@ def evaluate(
     """Return how well a predictor does on images whose defects are known.
 
     Maps and masks are compared at the maps' size: the model's, as the paper does at 256 x 256, or
-    with tiles the image's.  Masks are cut by the region of interest, where there is one.  Image
+    with tiles the image's.  Where there is a region of interest only its pixels count.  Image
     metrics need no masks: a defective image without one is left out of the pixel metrics alone.
     What cannot be read costs its row: see ``Evaluation.failures``.  Files that the listing already
     shows to be unreadable are logged as a warning, all at once, before the first image.
@@ -179,10 +179,11 @@ def evaluate(
     for sample, answer in zip(samples, answers, strict=True):
         mask, error = _mask_for(predictor, sample, answer)
         if isinstance(answer, Result) and mask is not None:
-            counts[str(sample.defect_type)].add(answer.anomaly_map, mask)
+            inspected = predictor.inspected((mask.shape[0], mask.shape[1]))
+            counts[str(sample.defect_type)].add(answer.anomaly_map, mask, inspected)
             if sample.is_defective and not mask.any():
                 vanished.append(str(sample.path))
-            if marks_most(mask, predictor.inspected((mask.shape[0], mask.shape[1]))):
+            if marks_most(mask, inspected):
                 large.append(str(sample.mask))
         records.append(ImageRecord.of(str(sample.defect_type), answer, mask is not None, error))
         if on_image is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -219,25 +220,38 @@ class PixelCounts:
         """Return what every threshold finds in the maps so far."""
         return self._store.ranked()
 
-    def add(self, anomaly_map: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]) -> None:
+    def add(
+        self,
+        anomaly_map: npt.NDArray[np.floating],
+        mask: npt.NDArray[np.bool_],
+        inspected: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
         """Count one image; what was counted stays unchanged where this raises.
 
         Args:
             anomaly_map: finite numbers, higher for defective [h, w]; bounded: in [0, 1].
             mask: True where defective [h, w].
+            inspected: which pixels count [h, w]: what was not looked at is no surface that was
+                found good.  Defects are cut by it.  ``None``: all.
 
         Raises:
             DataError: if shapes or types are others, or values NaN, infinite or out of range; the
                 message names the map by its index, the first being 0.
         """
         scores, defective = self._checked(anomaly_map, mask)
+        counted: Any = ...
+        if inspected is not None:
+            counted = self._checked(anomaly_map, inspected)[1]
+            defective = defective & counted
         if defective.any():
             _, regions = cv2.connectedComponents(defective.view(np.uint8), connectivity=8)
             self._store.add(
-                scores.ravel(), defective.ravel(), regions.ravel().astype(np.int32, copy=False)
+                scores[counted].ravel(),
+                defective[counted].ravel(),
+                regions[counted].ravel().astype(np.int32, copy=False),
             )
         else:
-            self._store.add_good(scores.ravel())
+            self._store.add_good(scores[counted].ravel())
         self.maps += 1
 
     def metrics(self, *, fpr_limit: float = 0.3, recall: float = 0.9) -> PixelMetrics:
