@@ -229,8 +229,8 @@ class VariationSettings:
     )
     noise: float = setting(
         0.0,
-        "Largest noise of the camera, as its standard deviation in grey levels (of 255) at "
-        "image-size; 3 for a camera that is short of light. Defects are then outlined less well.",
+        "Largest noise of the camera that training adds, as its standard deviation in grey levels "
+        "(of 255) at image-size. Defects are then outlined less well: try filter-noise first.",
         between(0, 50),
     )
     defocus: float = setting(

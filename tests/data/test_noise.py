@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from destseg.data.noise import noise_of, surplus_noise, without_noise
+from destseg.data.noise import Noise, UsualNoise, noise_of, without_noise
 
 LEVELS = (2, 4, 8)
 
@@ -27,84 +27,126 @@ def distance(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.sqrt(np.mean((one.astype(float) - other) ** 2)))
 
 
+def in_grains(image: np.ndarray, level: float) -> np.ndarray:
+    """With a sensor's noise, whose variance is in proportion to the light: ``level`` at 128."""
+    scale = level * np.sqrt(image / 128)
+    added = np.random.default_rng(0).normal(0, 1, image.shape) * scale
+    return np.rint(image + added).clip(0, 255).astype(np.uint8)
+
+
+def even(level: float) -> Noise:
+    """The same noise in all shades."""
+    return Noise(np.linspace(0, 255, 4), np.full(4, float(level)))
+
+
 @pytest.mark.parametrize("one_colour", [False, True])
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_noise_that_was_added_is_found(level, one_colour):
-    assert noise_of(noisy(part(), level, one_colour=one_colour)) == pytest.approx(level, rel=0.1)
+    found = noise_of(noisy(part(), level, one_colour=one_colour))
+    assert found.deviations == pytest.approx([level] * 4, rel=0.12)
+    assert found.most == max(found.deviations)
+
+
+def test_noise_is_found_for_each_shade():
+    image = np.repeat(np.repeat([[40, 80], [120, 200]], 64, 0), 64, 1)[..., None]
+    image = image.repeat(3, 2).astype(np.uint8)
+    found = noise_of(in_grains(image, 6))
+    assert found.shades == pytest.approx([40, 80, 120, 200], abs=3)
+    assert found.deviations == pytest.approx(6 * np.sqrt(found.shades / 128), rel=0.12)
 
 
 def test_an_image_without_noise_has_next_to_none():
-    assert noise_of(part()) < 0.5
-    assert noise_of(np.full((64, 64, 3), 99, np.uint8)) == 0
+    assert noise_of(part()).most < 0.6
+    assert noise_of(np.full((64, 64, 3), 99, np.uint8)).most == 0
 
 
-def test_a_rough_defect_is_not_taken_for_noise():
+@pytest.mark.parametrize("place", [np.s_[:, :120], np.s_[78:178, 78:178], np.s_[:110]])
+def test_a_rough_defect_is_not_taken_for_noise(place):
     image = part()
-    image[:, :140] = noisy(image[:, :140], 40)
-    assert noise_of(image) < 1
-    assert surplus_noise(image, noise_of(part())) == 0
+    usual = UsualNoise.of([noise_of(image).most])
+    image[place] = noisy(image[place], 40)
+    assert noise_of(image).beyond(usual) is None
 
 
 def test_noise_that_black_and_white_cut_off_is_measured_where_it_is_whole():
     image = part()
     image[:90], image[90:160] = 255, 0
-    assert noise_of(noisy(image, 4)) == pytest.approx(4, rel=0.1)
+    assert noise_of(noisy(image, 4)).deviations == pytest.approx([4] * 4, rel=0.15)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (15, 400), (16, 40)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (15, 400), (16, 40), (48, 64)])
 def test_what_is_too_small_to_tell_has_none(shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    assert noise_of(image) == 0
-    assert without_noise(image, 3.0).shape == image.shape
+    assert noise_of(image).most == 0
+    assert without_noise(image, even(3)).shape == image.shape
 
 
 def test_a_large_image_is_measured_as_a_small_one():
-    assert noise_of(noisy(part(2048, 2600), 5)) == pytest.approx(5, rel=0.1)
+    found = noise_of(noisy(part(2048, 2600), 5))
+    assert found.deviations == pytest.approx([5] * 4, rel=0.12)
 
 
-def test_what_there_is_too_much_of_is_told_as_a_deviation():
-    image = noisy(part(), 5)
-    assert surplus_noise(image, 3.0) == pytest.approx(4, rel=0.15)  # 3, 4, 5: variances add up
-    assert surplus_noise(image, 6.0) == 0
-    assert surplus_noise(noisy(part(), 2), 1.8) == 0  # hardly more
+def test_what_is_beyond_the_usual_makes_it_noisier_than_is_typical():
+    noise = even(5)
+    assert noise.beyond(UsualNoise(typical=3, most=4)).deviations == pytest.approx([4] * 4)
+    assert noise.beyond(UsualNoise(typical=3, most=4.9)) is None  # hardly more
+    assert noise.beyond(UsualNoise(typical=3, most=6)) is None
+    one_shade = Noise(noise.shades, np.array([1.0, 1.0, 1.0, 9.0]))
+    assert one_shade.beyond(UsualNoise(typical=1, most=1)) is None
 
 
-@pytest.mark.parametrize("one_colour", [False, True])
+def test_usual_noise_is_the_median_and_the_most():
+    assert UsualNoise.of([1, 9, 2]) == UsualNoise(typical=2, most=9)
+
+
+@pytest.mark.parametrize("how", ["in each colour", "in all colours alike", "in grains"])
 @pytest.mark.parametrize("level", LEVELS)
-def test_most_of_the_noise_goes_and_the_part_stays(level, one_colour):
+def test_most_of_the_noise_goes_and_the_part_stays(level, how):
     image = part()
-    given = noisy(image, level, one_colour=one_colour)
-    filtered = without_noise(given, level)
-    assert distance(filtered, image) < 0.5 * distance(given, image)
+    given = noisy(image, level, one_colour=how == "in all colours alike")
+    if how == "in grains":
+        given = in_grains(image, level)
+    filtered = without_noise(given, noise_of(given))
+    assert distance(filtered, image) < 0.6 * distance(given, image)
     # A line that is far above the noise keeps most of its contrast.
     on_line = np.abs(np.subtract(*np.mgrid[:256, :256]) + 20) < 1
-    lost = (filtered.mean(2) - image.mean(2))[on_line].mean()
-    assert lost < 20
+    assert (filtered.mean(2) - image.mean(2))[on_line].mean() < 20
     assert filtered.dtype == np.uint8
 
 
 def test_a_filter_is_that_of_an_image_filtered_pixel_by_pixel():
-    """Against the definition, pixel by pixel, away from the borders."""
-    given = noisy(part(40, 48), 6)
+    """Against the definition, away from the borders."""
+    given = in_grains(part(44, 52), 6)
+    noise = Noise(np.array([50.0, 90.0, 130.0, 170.0]), np.array([3.0, 4.0, 6.0, 8.0]))
     values = given.astype(float)
-    level = 6.0
+    green = values[..., 1]
+
+    def around(plane: np.ndarray, y: int, x: int, side: int) -> np.ndarray:
+        reach = side // 2
+        return plane[y - reach : y + reach + 1, x - reach : x + reach + 1]
+
+    inner = [(y, x) for y in range(3, 41) for x in range(3, 49)]
+    level = {
+        (y, x): np.interp(around(green, y, x, 7).mean(), noise.shades, noise.deviations**2)
+        for y, x in inner
+    }
     for side in (3, 5, 7):
-        reach, filtered = side // 2, values.copy()
-        for y in range(reach, 40 - reach):
-            for x in range(reach, 48 - reach):
-                around = values[y - reach : y + reach + 1, x - reach : x + reach + 1]
-                mean, variance = around.mean((0, 1)), around.var((0, 1)).mean()
-                kept = max(variance - level**2, 0) / max(variance, level**2)
-                filtered[y, x] = mean + kept * (values[y, x] - mean)
-        values, level = filtered, 0.4 * level
-    found = without_noise(given, 6.0)[6:-6, 6:-6]
-    assert np.abs(found - values[6:-6, 6:-6]).max() <= 0.5 + 1e-3
+        filtered = values.copy()
+        for y, x in inner:
+            near = around(values, y, x, side)
+            mean, variance = near.mean((0, 1)), near.var((0, 1)).mean()
+            kept = max(variance - level[y, x], 0) / max(variance, level[y, x])
+            filtered[y, x] = mean + kept * (values[y, x] - mean)
+        values, level = filtered, {place: 0.16 * each for place, each in level.items()}
+    found = without_noise(given, noise)[9:-9, 9:-9]
+    assert np.abs(found - values[9:-9, 9:-9]).max() <= 0.5 + 0.01
 
 
 def test_bands_of_a_large_image_do_not_show():
     given = noisy(part(600, 1000), 6)
-    whole = without_noise(given, 6.0)
+    noise = noise_of(given)
+    whole = without_noise(given, noise)
     for rows in (slice(0, 200), slice(240, 300), slice(500, 600)):
-        around = slice(max(0, rows.start - 6), rows.stop + 6)
-        alone = without_noise(given[around], 6.0)[rows.start - around.start :]
+        near = slice(max(0, rows.start - 9), rows.stop + 9)
+        alone = without_noise(given[near], noise)[rows.start - near.start :]
         assert np.array_equal(alone[: rows.stop - rows.start], whole[rows])

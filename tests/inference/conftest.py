@@ -21,13 +21,13 @@ def brightness(images: np.ndarray) -> np.ndarray:
 
 
 def make_bundle(
-    scores: tuple[float, ...] = (0.1, 0.2, 0.3), most_noise: float | None = None, **changes: Any
+    scores: tuple[float, ...] = (0.1, 0.2, 0.3), noise: float | None = None, **changes: Any
 ) -> Bundle:
     """A bundle that is nowhere on the disk, with calibration scores."""
     settings = Settings.from_preset(**{"image_size": 64, "max_false_alarm_rate": 0.25, **changes})
     names = [str(number) for number in range(len(scores))]
     calibration = Calibration.fit(scores, scores, names, settings, "abc")
-    facts = {} if most_noise is None else {"most_noise": most_noise}
+    facts = {} if noise is None else {"noise": {"typical": noise, "most": noise}}
     return Bundle(Path("nowhere"), settings, "abc", calibration, facts)
 
 

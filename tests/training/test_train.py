@@ -124,8 +124,9 @@ def test_the_settings_that_were_used_are_written(settings, finished):
 def test_a_model_knows_how_much_noise_it_was_trained_on(parts, settings, finished):
     bundle = load_bundle(finished)
     images = [read_image(parts / name) for name in bundle.training["trained_on"]]
-    most = max(noise_of(resize(image, settings.data.size)) for image in images)
-    assert bundle.most_noise == pytest.approx(most, abs=0.001)
+    noise = [noise_of(resize(image, settings.data.size)).most for image in images]
+    assert bundle.noise.most == pytest.approx(max(noise), abs=0.001)
+    assert bundle.noise.typical == pytest.approx(np.median(noise), abs=0.001)
 
 
 def test_the_log_tells_every_step(settings, finished):

@@ -26,7 +26,7 @@ class GoodImages:
     Attributes:
         paths: the readable images, in the order given.
         unreadable: those left out.
-        noise: of each of the readable ones, as ``noise_of`` gives it.
+        noise: of each of the readable ones, the most of ``noise_of``.
 
     Args:
         paths: of the images.
@@ -65,7 +65,7 @@ class GoodImages:
                 self.unreadable.append(image)
             else:
                 self.paths.append(path)
-                self.noise.append(noise_of(image))
+                self.noise.append(noise_of(image).most)
                 dim = dim or is_dim(image, settings.bit_depth)
                 # The first ones: where one has no room, no later one is cached.
                 room -= image.nbytes

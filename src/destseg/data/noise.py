@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -15,66 +17,111 @@ from destseg.data.choice import evenly
 _TWICE_DIFFERED = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 _PER_LEVEL = 6 * math.sqrt(2 / math.pi)  # the mean size of its answers to noise of one level
 _BLOCK = 16
+_SHADES = 4
 _QUIETEST = 0.25
 _DARKEST, _BRIGHTEST = 4, 251  # beyond which a sensor cuts a part of its noise off
 _INSIDE = 0.7  # of a block's pixels, at least
-_FEWEST = 4
 _BANDS = 16
 _SIDES = (3, 5, 7)
 _LEFT = 0.4  # of the noise, behind each of the filters
-_REACH = sum(side // 2 for side in _SIDES)
+_REACH = sum(side // 2 for side in _SIDES) + _SIDES[-1] // 2
 _UNSEEN = 1.5  # grey levels that are too much and change no decision
 
 
-def noise_of(image: NDArray[np.uint8]) -> float:
-    """Return the standard deviation of an image's noise, in grey levels.
+@dataclass(frozen=True)
+class UsualNoise:
+    """How much noise good images have, as the largest standard deviation of each (``Noise.most``).
+
+    Attributes:
+        typical: the median of the images, in grey levels.
+        most: the most of them, in grey levels.
+    """
+
+    typical: float
+    most: float
+
+    @classmethod
+    def of(cls, images: Sequence[float]) -> UsualNoise:
+        """Return it of the images' own figures, at least one."""
+        return cls(round(float(np.median(images)), 3), round(max(images), 3))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How much noise there is, from dark to bright: light comes in grains, so it varies with that.
+
+    Attributes:
+        shades: mean green value of a quarter of the image each, rising, float64 [4].
+        deviations: standard deviation of the noise there, in grey levels, float64 [4].
+    """
+
+    shades: NDArray[np.float64]
+    deviations: NDArray[np.float64]
+
+    @property
+    def most(self) -> float:
+        """The largest of the standard deviations."""
+        return float(self.deviations.max())
+
+    def beyond(self, usual: UsualNoise) -> Noise | None:
+        """Return the noise that makes it more than is typical, if it is more than all there was.
+
+        Half of the shades have to have too much: a rough defect may fill one, noise is everywhere.
+
+        Returns:
+            ``None`` where there is none that changes a decision.
+        """
+        too_much = np.sqrt(np.maximum(0, self.deviations**2 - usual.most**2))
+        if np.median(too_much) < _UNSEEN:
+            return None
+        return Noise(self.shades, np.sqrt(np.maximum(0, self.deviations**2 - usual.typical**2)))
+
+
+def noise_of(image: NDArray[np.uint8]) -> Noise:
+    """Return how much noise an image has.
 
     It is told by differences of differences, down and across, of which a smooth surface has none
-    (Immerkær, "Fast noise variance estimation", 1996).  Noise lies everywhere, so only the quietest
-    quarter of all blocks of 16 x 16 pixels counts: no edge and no defect that leaves as much as
-    that free is taken for noise.  Blocks that are black or white do not count, where it is cut off.
+    (Immerkær, "Fast noise variance estimation", 1996), in blocks of 16 x 16 pixels.  These are
+    parted by their brightness into four shades, and of each the quietest quarter counts: what is
+    rough there beside edges, texture and defects is noise.  Blocks that are black or white do not
+    count, where it is cut off.
 
     Args:
         image: uint8 RGB [h, w, 3]; its green is looked at, of a large one in bands spread over it.
 
     Returns:
-        At least 0; also 0 where there are too few blocks to tell.
+        Without any noise where there are fewer than 16 blocks to tell it by.
     """
     green = image[..., 1]
     some = evenly(list(bands(green.shape)), _BANDS)
-    found = np.concatenate([_noise_of_blocks(np.ascontiguousarray(green[rows])) for rows in some])
-    return float(np.quantile(found, _QUIETEST)) if len(found) >= _FEWEST else 0.0
+    found = [_blocks(np.ascontiguousarray(green[rows])) for rows in some]
+    rough, bright = np.concatenate(found, axis=1)  # [blocks] each
+    if len(rough) < _SHADES**2:
+        return Noise(np.linspace(0, 255, _SHADES), np.zeros(_SHADES))
+    parts = np.array_split(np.argsort(bright, kind="stable"), _SHADES)
+    return Noise(
+        np.array([bright[part].mean() for part in parts]),
+        np.array([np.quantile(rough[part], _QUIETEST) for part in parts]),
+    )
 
 
-def _noise_of_blocks(green: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _blocks(green: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return how rough blocks are, in levels of noise, and how bright: [2, blocks]."""
     differences = cv2.convertScaleAbs(cv2.filter2D(green, cv2.CV_16S, _TWICE_DIFFERED))
     exposed = ((green >= _DARKEST) & (green <= _BRIGHTEST)).astype(np.uint8)
-    return _in_blocks(differences)[_in_blocks(exposed) > _INSIDE] / np.float32(_PER_LEVEL)
+    inside = _in_blocks(exposed) > _INSIDE
+    return np.stack([_in_blocks(differences)[inside] / _PER_LEVEL, _in_blocks(green)[inside]])
 
 
-def _in_blocks(values: NDArray[Any]) -> NDArray[np.float32]:
+def _in_blocks(values: NDArray[Any]) -> NDArray[np.float64]:
     """Return the mean of each whole block, [h // 16, w // 16]."""
     means = cv2.boxFilter(values, cv2.CV_32F, (_BLOCK, _BLOCK))
     half = _BLOCK // 2
     height, width = (side // _BLOCK * _BLOCK for side in values.shape)
-    return np.asarray(means[half:height:_BLOCK, half:width:_BLOCK], np.float32)
+    return means[half:height:_BLOCK, half:width:_BLOCK].astype(np.float64)
 
 
-def surplus_noise(image: NDArray[np.uint8], most: float) -> float:
-    """Return the standard deviation of the noise that an image has beyond the most there was.
-
-    Args:
-        image: uint8 RGB [h, w, 3].
-        most: standard deviation of the noise that good images had at most, in grey levels.
-
-    Returns:
-        In grey levels; 0 where it is so little that it changes no decision.
-    """
-    surplus = math.sqrt(max(0.0, noise_of(image) ** 2 - most**2))
-    return surplus if surplus >= _UNSEEN else 0.0
-
-
-def without_noise(image: NDArray[np.uint8], level: float) -> NDArray[np.uint8]:
+def without_noise(image: NDArray[np.uint8], noise: Noise) -> NDArray[np.uint8]:
     """Return an image with noise filtered out.
 
     Three local Wiener filters (Lee, 1980), each wider than the one before: a pixel keeps as much of
@@ -82,7 +129,7 @@ def without_noise(image: NDArray[np.uint8], level: float) -> NDArray[np.uint8]:
 
     Args:
         image: uint8 RGB [h, w, 3].
-        level: standard deviation of the noise in grey levels, above 0.
+        noise: what is filtered out.
 
     Returns:
         uint8 [h, w, 3].
@@ -92,19 +139,26 @@ def without_noise(image: NDArray[np.uint8], level: float) -> NDArray[np.uint8]:
         # As far as the filters reach, so that no band shows.
         first = max(0, rows.start - _REACH)
         values = image[first : rows.stop + _REACH].astype(np.float32)
-        left = level
+        variance = _variance(values[..., 1], noise)
         for side in _SIDES:
-            values = _wiener(values, left, side)
-            left *= _LEFT
-        filtered[rows] = np.rint(values[rows.start - first :][: rows.stop - rows.start]).clip(
-            0, 255
-        )
+            values = _wiener(values, variance, side)
+            variance = variance * np.float32(_LEFT**2)
+        own = values[rows.start - first :][: rows.stop - rows.start]
+        filtered[rows] = np.rint(own).clip(0, 255)
     return filtered
 
 
-def _wiener(values: NDArray[np.float32], level: float, side: int) -> NDArray[np.float32]:
+def _variance(green: NDArray[np.float32], noise: Noise) -> NDArray[np.float32]:
+    """Return the variance of noise at each pixel [h, w, 1], by how bright it is around there."""
+    shade = cv2.blur(np.ascontiguousarray(green), (_SIDES[-1], _SIDES[-1]))
+    return np.interp(shade, noise.shades, noise.deviations**2)[..., None].astype(np.float32)
+
+
+def _wiener(
+    values: NDArray[np.float32], noise: NDArray[np.float32], side: int
+) -> NDArray[np.float32]:
     mean = cv2.blur(values, (side, side))
     # Of all colours together: what is there is there in all of them.
     variance = (cv2.blur(values * values, (side, side)) - mean * mean).mean(2, keepdims=True)
-    kept = 1 - level**2 / np.maximum(variance, level**2)
+    kept = 1 - noise / np.maximum(np.maximum(variance, noise), np.float32(1e-6))
     return np.asarray(mean + kept * (values - mean), np.float32)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import destseg
 from destseg.config import Settings, recorded
 from destseg.data.files import write_atomically
+from destseg.data.noise import UsualNoise
 from destseg.data.roi import Roi
 from destseg.errors import BundleError, DataError, SettingsError
 from destseg.inference.calibration import Calibration
@@ -39,8 +40,8 @@ LEARNED = "learned_sha256"
 LEARNED_GROUPS = "learned_groups"
 """Fact of a bundle: the groups of the good images that it was trained on, and what groups are."""
 
-MOST_NOISE = "most_noise"
-"""Fact of a bundle: the most noise that an image which it was trained on has, in grey levels."""
+NOISE = "noise"
+"""Fact of a bundle: the noise of the images that it was trained on, as of ``UsualNoise``."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,14 @@ class Bundle:
         return frozenset(said["names"] if said.get("group_by") == group_by else ())
 
     @property
-    def most_noise(self) -> float | None:
-        """Standard deviation of the noise, in grey levels, beyond which it is filtered out.
+    def noise(self) -> UsualNoise | None:
+        """What noise its good images had, beyond which it is filtered out.
 
-        ``None`` where nothing is: on request, and in models of before.
+        ``None`` where none is: on request, and in models of before.
         """
-        return self.training.get(MOST_NOISE) if self.settings.data.filter_noise else None
+        if not self.settings.data.filter_noise or NOISE not in self.training:
+            return None
+        return UsualNoise(**self.training[NOISE])
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """Read the weights, by name.

@@ -98,7 +98,7 @@ class Predictor:
         self._backend = backend
         self._roi = bundle.roi()
         self._inspected: NDArray[np.bool_] | None = None
-        self._read = Reading(bundle.settings.data, bundle.most_noise)
+        self._read = Reading(bundle.settings.data, bundle.noise)
 
     @property
     def backend_name(self) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from destseg.config import DataSettings
 from destseg.data.depth import depth_note, is_dim
 from destseg.data.images import resize_for_model
-from destseg.data.noise import surplus_noise, without_noise
+from destseg.data.noise import UsualNoise, noise_of, without_noise
 from destseg.errors import ImageError
 from destseg.inference.result import Failure
 from destseg.inference.sources import Content, read
@@ -45,13 +45,12 @@ class Reading:
 
     Args:
         settings: of the model: size, tiles, limit, depth.
-        most_noise: standard deviation of the noise, in grey levels, beyond which it is filtered
-            out; ``None`` filters none.
+        noise: of good images, beyond which it is filtered out; ``None`` filters none.
     """
 
-    def __init__(self, settings: DataSettings, most_noise: float | None = None) -> None:
+    def __init__(self, settings: DataSettings, noise: UsualNoise | None = None) -> None:
         self._settings = settings
-        self._most_noise = most_noise
+        self._noise = noise
         self._told: set[str] = set()
         self._telling = threading.Lock()
 
@@ -73,15 +72,14 @@ class Reading:
 
     def _filtered(self, image: NDArray[np.uint8], path: str) -> NDArray[np.uint8]:
         """Return an image without the noise that no good image had in training."""
-        most = self._most_noise
-        if most is None or not (surplus := surplus_noise(image, most)):
+        if self._noise is None or (surplus := noise_of(image).beyond(self._noise)) is None:
             return image
         self._tell(
             _NOISE,
             path,
-            f"more noise than in training, by {surplus:.1f} grey levels, which are filtered out "
-            "before the image is inspected. Fine detail is lost with them: give the camera more "
-            "light, or a lower gain.",
+            f"more noise than in training, by {surplus.most:.1f} grey levels, which are filtered "
+            "out before the image is inspected. Fine detail is lost with them: give the camera "
+            "more light, or a lower gain.",
         )
         return without_noise(image, surplus)
 

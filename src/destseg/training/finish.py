@@ -10,13 +10,14 @@ import torch
 
 import destseg
 from destseg.config import changed_settings
+from destseg.data.noise import UsualNoise
 from destseg.errors import BundleError
 from destseg.fields import ALIKE, HARMLESS_WHEN_FINISHED
 from destseg.inference.ancestor import TRAINED_ON
 from destseg.inference.bundle import (
     LEARNED,
     LEARNED_GROUPS,
-    MOST_NOISE,
+    NOISE,
     Bundle,
     load_bundle,
     save_bundle,
@@ -113,7 +114,7 @@ def facts_of(
         **more,
         TRAINED_ON: source.names(source.training.paths),
         LEARNED: sorted(learned),
-        MOST_NOISE: round(max(source.training.noise), 3),
+        NOISE: vars(UsualNoise.of(source.training.noise)),
         "images": len(source.training),
         "calibration_images": len(source.calibration_images),
         "data_sha256": source.sha256,
