@@ -157,6 +157,8 @@ class Visit:
         """
         futures = self.model.batcher.submit(images, self.began + self.seconds)
         answers = asyncio.gather(*map(asyncio.wrap_future, futures))
+        # Else asyncio logs what came after the deadline as an exception that nobody asked for.
+        answers.add_done_callback(lambda done: done.cancelled() or done.exception())
         gone = asyncio.create_task(self._hung_up())
         try:
             either: set[asyncio.Future[Any]] = {answers, gone}
