@@ -92,6 +92,7 @@ def test_one_image_needs_no_batch_axis(client):
         ([tensor("image", np.array([b"x"], object), "BYTES")], "image as UINT8"),
         ([tensor("image_bytes", noise(1, 4, 4, 3), "UINT8")], "image_bytes as BYTES"),
         ([tensor("image", noise(0, 4, 4, 3), "UINT8")], "at least one image"),
+        ([tensor("image", noise(0, 4, 4, 3), "UINT8", binary=False)], "at least one image"),
         ([tensor("image", noise(17, 4, 4, 3), "UINT8")], "at most 16 images, got 17"),
         ([tensor("image_bytes", np.array([image(1), b"x"], object), "BYTES")], "image 1: "),
     ],

@@ -116,6 +116,7 @@ FILE = {"name": "image_bytes", "shape": [2], "datatype": "BYTES", "data": ["AA==
         ({"inputs": [{**ONE, "data": [-1]}]}, None, "from 0 to 255"),
         ({"inputs": [{**ONE, "data": [0.5]}]}, None, "from 0 to 255"),
         ({"inputs": [{**ONE, "data": None}]}, None, "from 0 to 255"),
+        ({"inputs": [{**ONE, "data": []}]}, None, r"of shape \[1\], got .*size 0"),
         ({"inputs": [{**ONE, "datatype": "BYTES", "data": ["&"]}]}, None, "BYTES"),
         ({"inputs": [{**ONE, "datatype": "BYTES", "data": [7]}]}, None, "BYTES"),
         ({"inputs": [{**ONE, "parameters": 3}]}, None, "parameters"),

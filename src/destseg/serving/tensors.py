@@ -177,9 +177,11 @@ def _values(tensor: Mapping[str, Any], raw: memoryview | None) -> NDArray[np.gen
 
 def _numbers(data: Any, dtype: np.dtype[Any]) -> NDArray[np.generic]:
     values = np.asarray(data)
+    if not values.size:  # without numbers it has no type either: its shape says what is wrong
+        return values.astype(dtype)
     if dtype.kind == "u" and (values.dtype.kind not in "iu" or values.min() < 0):
         raise ValueError("others than whole numbers from 0 to 255")
-    if dtype == np.uint8 and values.size and values.max() > np.iinfo(np.uint8).max:
+    if dtype == np.uint8 and values.max() > np.iinfo(np.uint8).max:
         raise ValueError("numbers above 255")
     with np.errstate(over="raise"):
         return values.astype(dtype)
