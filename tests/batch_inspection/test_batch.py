@@ -113,7 +113,7 @@ def test_an_interrupted_batch_goes_on_and_has_every_image_once(
     kept = {path: path.stat().st_mtime_ns for path in (files[1], files[3], files[4])}
     code, out, err = batch(source, output, "--allow-unreadable", "--actors", 1)
     assert code == 0
-    assert "; 3 partitions are finished" in err
+    assert "; finished: 3" in err
     assert last_line(out).startswith("90 images: 50 defective, 2 could not be read; 42 in ")
     assert results(output) == found
     assert {path: path.stat().st_mtime_ns for path in kept} == kept

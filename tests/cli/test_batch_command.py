@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from destseg.batch_inspection.values import BatchCounts, BatchJob, BatchPlan
+from destseg.cli.batch import _plan_line
 from destseg.cli.main import main
 from destseg.cli.progress import Pace
 
@@ -45,6 +47,12 @@ def test_a_missing_source_or_model_is_an_error_before_ray_begins(
     assert main(["batch", str(tmp_path / "none"), str(tmp_path), "--output", output]) == 1
     assert "expected the folder of a trained model" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_of_a_single_image_is_told_in_the_singular():
+    job = BatchJob("in", 1, 1, 16, "", "", "", "torch")
+    plan = BatchPlan(job, BatchCounts(), left=1)
+    assert _plan_line(plan) == "1 image in 1 partition, backend torch"
 
 
 @pytest.fixture

@@ -385,7 +385,7 @@ def test_rows_labelled_with_a_defect_are_left_out_and_counted(
     code, out, err = calibrate(brightness_model, tmp_path / "list.csv")
     assert code == 0
     assert "threshold 0.2001" in out
-    assert "3 rows are labelled good; left out are 2 labelled 'dent' (1), '1' (1)" in err
+    assert "3 rows labelled good; left out: 2 labelled 'dent' (1), '1' (1)" in err
 
 
 def test_a_list_of_training_images_is_refused(brightness_model, calibrate, tmp_path):
@@ -526,7 +526,7 @@ def test_one_day_alone_is_told_once_and_in_plain_words(brightness_model, calibra
     # Nobody who did not ask is told.
     assert calibrate(brightness_model, good, "--group-by", "image")[2] == (
         "destseg: note: with 2 calibration images the threshold guarantees a false-alarm rate of "
-        "33.33%, not of 25.00%, which takes 3: give 1 more good images, or accept a "
+        "33.33%, not of 25.00%, which takes 3: give 1 more good image, or accept a "
         "higher --max-false-alarm-rate.\n"
     )
 
@@ -623,7 +623,7 @@ def test_of_very_many_groups_those_that_score_highest_are_shown(
     _, out, _ = calibrate(brightness_model, tmp_path / "days", "--group-by", "folder")
     lines = split(out)[0]
     assert lines[2].split()[0] == "10"
-    assert lines[-2:-1] == ["  and 10 more groups, whose highest scores are lower"]
+    assert lines[-2:-1] == ["  and 10 more groups with lower highest scores"]
 
 
 def test_every_command_says_what_a_guarantee_by_groups_is_about(

@@ -138,7 +138,7 @@ def test_what_is_left_out_is_told(box):
     labelme(box / "crack/none.json", [SQUARE])
     told = []
     assert "good" not in {sample.defect_type for sample in defect_samples(box, told.append)}
-    assert "1 images in folders called good are no defects: left out" in told[0]
+    assert "left out 1 image in folders called good: no defects" in told[0]
     assert "crack/none.json, ground_truth/hole/9_mask.png" in told[1]
 
 

@@ -374,9 +374,7 @@ def test_rows_of_defects_are_left_out_and_counted(column, tmp_path):
     found = [sample.path for sample in good_samples(tmp_path / "list.csv", told.append)]
     assert below(tmp_path, found) == ["0.png", "2.png", "5.png", "7.png"]
     assert len(told) == 1
-    assert (
-        "4 rows are labelled good; left out are 4 labelled 'dent' (2), '' (1), '1' (1)" in told[0]
-    )
+    assert "4 rows labelled good; left out: 4 labelled 'dent' (2), '' (1), '1' (1)" in told[0]
 
 
 @pytest.mark.parametrize(

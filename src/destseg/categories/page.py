@@ -10,6 +10,7 @@ from urllib.parse import quote
 import destseg
 from destseg.categories.job import JobOutcome
 from destseg.categories.summary import COLUMNS, CategorySummary, mean_row
+from destseg.data.lists import counted
 from destseg.model_folder import REPORT
 from destseg.pages.one_file import escaped, one_file, part
 
@@ -27,7 +28,7 @@ def render(folder: Path, rows: Sequence[CategorySummary]) -> str:
     return one_file(
         part(room, "page.html"),
         style=part("destseg.pages", "base.css") + part(room, "page.css"),
-        title=escaped(f"{folder.resolve().name}: {len(rows)} categories"),
+        title=escaped(f"{folder.resolve().name}: {counted(len(rows), 'category', 'categories')}"),
         version=escaped(destseg.__version__),
         lead=escaped(_lead(done, failed, len(rows))),
         head="".join(f"<th scope=col>{escaped(name)}" for name in (*COLUMNS, "report of seed")),
@@ -38,7 +39,8 @@ def render(folder: Path, rows: Sequence[CategorySummary]) -> str:
 
 
 def _lead(done: int, failed: int, categories: int) -> str:
-    models = f"{done} of {done + failed} models of {categories} categories are trained"
+    of = counted(categories, "category", "categories")
+    models = f"{done} of {done + failed} models of {of} are trained"
     return f"{models}; {failed} failed, see below." if failed else f"{models}."
 
 

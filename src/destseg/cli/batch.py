@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
+from destseg.data.lists import counted
 from destseg.redaction import without_secrets
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ def run(words: list[str]) -> int:
         )
         raise
     print(
-        f"{counts.images} images: {counts.defective} defective, {counts.failed} could not be "
-        f"read; {pace.done} in {pace.elapsed} now; written: {without_secrets(parsed.output)}"
+        f"{counted(counts.images, 'image')}: {counts.defective} defective, {counts.failed} could "
+        f"not be read; {pace.done} in {pace.elapsed} now; written: {without_secrets(parsed.output)}"
     )
     if counts.failed:
         print(
@@ -144,7 +145,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan_line(planned: BatchPlan) -> str:
     job, before = planned.job, planned.before
-    line = f"{job.images} images in {job.partitions} partitions, backend {job.backend}"
+    images, partitions = counted(job.images, "image"), counted(job.partitions, "partition")
+    line = f"{images} in {partitions}, backend {job.backend}"
     if before.images:
-        line += f"; {job.partitions - planned.left} partitions are finished"
+        line += f"; finished: {job.partitions - planned.left}"
     return line

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
+from destseg.data.lists import counted
 from destseg.model_folder import METRICS, QUALIFICATION, REPORT
 
 if TYPE_CHECKING:
@@ -121,8 +122,8 @@ def _tell(form: str, old: Calibration | None, new: Calibration) -> None:
     which = "" if form == "fp32" else f"{form}: "
     print(
         f"{which}threshold {new.threshold:.4f}{was}, {new.guarantee()}, "
-        f"from {len(new.scores)} good images"
-        + (f" of {len(groups)} {'group' if len(groups) == 1 else 'groups'}" if groups else "")
+        f"from {counted(len(new.scores), 'good image')}"
+        + (f" of {counted(len(groups), 'group')}" if groups else "")
     )
     for line in _group_lines(groups):
         print(f"  {line}")
@@ -145,5 +146,5 @@ def _group_lines(groups: Sequence[GroupScores]) -> list[str]:
         if each.group in shown
     ]
     if len(groups) > _SHOWN:
-        lines.append(f"and {len(groups) - _SHOWN} more groups, whose highest scores are lower")
+        lines.append(f"and {counted(len(groups) - _SHOWN, 'more group')} with lower highest scores")
     return lines

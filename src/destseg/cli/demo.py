@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import destseg
 from destseg.cli.flags import command_parser
 from destseg.config import Settings
+from destseg.data.lists import counted
 from destseg.errors import DataError, needs_extra
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _demonstrate(output: Path, settings: Settings) -> None:
 
 at the threshold, which only good parts have set:
   found {missed.total - missed.count} of {missed.total} defective parts
-  {false_alarms.count} false alarms in {false_alarms.total} good parts
+  {counted(false_alarms.count, "false alarm")} in {false_alarms.total} good parts
 
 done in {(time.monotonic() - begun) / 60:.1f} minutes; look at
   {output / "sheet.png"}   an image of each defect type, the drawn defect, the heatmap

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 from destseg.cli.writing import finished, tell
+from destseg.data.lists import counted
 
 if TYPE_CHECKING:
     from destseg.monitoring.check import DriftCheck
@@ -131,7 +132,7 @@ def _summary(check: DriftCheck) -> Iterator[str]:
     at = f"after {_which(after.highest_at, check)}" if after.highest_at else "at the start"
     yield (
         f"images    {after.images}{run}, of which {compared} good-looking ones are compared, "
-        f"first with {len(after.scores) - compared} calibration images"
+        f"first with {counted(len(after.scores) - compared, 'calibration image')}"
     )
     yield (
         f"martingale  {_power(after.jumper.log10_capital)} now; highest {_power(after.highest)}, "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import destseg
 from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
 from destseg.cli.writing import finished, place_of, tell
+from destseg.data.lists import counted
 from destseg.model_folder import METRICS
 
 if TYPE_CHECKING:
@@ -145,14 +146,15 @@ def decision_lines(evaluation: Evaluation) -> list[str]:
     Which images these are was told before the first of them, as a warning.
     """
     told_for = f" {evaluation.guaranteed_for}" if evaluation.guaranteed_for else ""
+    images = evaluation.coverage.images
     return [
         f"threshold {evaluation.threshold:.4f}, fitted on calibration images to at most "
         f"{evaluation.guaranteed_false_alarm_rate:.2%} false alarms{told_for}:",
         f"  false alarms {_rate(evaluation.false_alarms)}",
         f"  missed       {_rate(evaluation.misses)}",
         f"{evaluation.coverage}",
-        f"{evaluation.coverage.images} images in {evaluation.seconds:.1f} s, reading and metrics "
-        f"included: {evaluation.coverage.images / evaluation.seconds:.1f} a second",
+        f"{counted(images, 'image')} in {evaluation.seconds:.1f} s, reading and metrics "
+        f"included: {images / evaluation.seconds:.1f} a second",
     ]
 
 

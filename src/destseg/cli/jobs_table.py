@@ -14,6 +14,7 @@ from rich.table import Table
 from destseg.categories.job import JobOutcome
 from destseg.categories.plan import TrainingJob
 from destseg.categories.progress import standing
+from destseg.data.lists import counted
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -44,7 +45,7 @@ class JobsShown:
         """Tell how many jobs there are to do, once."""
         if total and not self._total:
             self._total = total
-            self._say(f"{total} jobs; each tells how far it is")
+            self._say(f"{counted(total, 'job')}; each tells how far it is")
 
     def __exit__(
         self,
@@ -65,7 +66,7 @@ class JobsShown:
         else:
             told = f"trained in {result['minutes']} min"
             if result["restarts"]:
-                told += f" (interrupted {result['restarts']} times, went on)"
+                told += f" (interrupted {counted(result['restarts'], 'time')}, went on)"
         self._say(f"{self._done}/{self._total} {job.name}: {told}")
 
     def update(self, waiting: Sequence[TrainingJob]) -> None:

@@ -22,7 +22,7 @@ from destseg.data.files import sha256_of
 from destseg.data.folders import content_of, files_below, folders_in, images_below
 from destseg.data.images import read_with, resize_for_model
 from destseg.data.labelme import SUFFIX, Labelme, read_labelme
-from destseg.data.lists import some
+from destseg.data.lists import counted, some
 from destseg.data.masks import read_mask
 from destseg.data.samples import Sample, mask_finder
 from destseg.errors import DataError
@@ -95,7 +95,7 @@ def defect_samples(source: str | Path, tell: Tell = lambda _: None) -> list[Samp
     called_good = names.good_among(set(folders.values()))
     good = [path for path in images if folders.get(path) in called_good]
     if good:
-        tell(f"{source}: {len(good)} images in folders called good are no defects: left out")
+        tell(f"{source}: left out {counted(len(good), 'image')} in folders called good: no defects")
     images = [path for path in images if path not in set(good)]
     if not images:
         raise DataError(f"{source}: expected {_LAYOUT}; got {content_of(source)}.")

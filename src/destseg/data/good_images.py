@@ -10,7 +10,7 @@ from pathlib import Path
 
 from destseg.data import names
 from destseg.data.folders import content_of, folders_in, images_below
-from destseg.data.lists import existing, read_list, some
+from destseg.data.lists import counted, existing, read_list, some
 from destseg.errors import DataError
 
 _LOGGER = logging.getLogger(__name__)
@@ -141,16 +141,16 @@ def _good_of_list(source: Path, tell: Callable[[str], None]) -> list[Path]:
         return paths
     good = [path for path, label in rows if label is not None and names.is_good_label(label)]
     left_out = Counter(label or "" for _, label in rows if not names.is_good_label(label or ""))
-    counted = some([f"{label!r} ({count})" for label, count in left_out.most_common()])
+    labels = some([f"{label!r} ({count})" for label, count in left_out.most_common()])
     if not good:
         raise DataError(
-            f"{source}: expected rows labelled good (or OK, normal, 0), got labels {counted}; "
+            f"{source}: expected rows labelled good (or OK, normal, 0), got labels {labels}; "
             "only good images may be taken."
         )
     if left_out:
         tell(
-            f"{source}: {len(good)} rows are labelled good; left out are {left_out.total()} "
-            f"labelled {counted}"
+            f"{source}: {counted(len(good), 'row')} labelled good; left out: {left_out.total()} "
+            f"labelled {labels}"
         )
     return existing(source, good)
 

@@ -64,7 +64,7 @@ def read_table(source: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     where = header.index(columns[0])
     short = [row for row in table if len(row) != len(header) or not row[where]]
     if short:
-        raise DataError(f"{source}: expected {len(header)} cells a row, got {short[0]}.")
+        raise DataError(f"{source}: expected {counted(len(header), 'cell')} a row, got {short[0]}.")
     return [dict(zip(header, row, strict=True)) for row in table]
 
 
@@ -106,7 +106,9 @@ def _read_csv(source: Path, lines: list[str]) -> list[tuple[str, str | None]]:
     label = None if named is None else header.index(named)
     short = [row for row in table if len(row) <= max(where, label or 0) or not row[where]]
     if short:
-        raise DataError(f"{source}: expected {len(header)} filled cells a row, got {short[0]}.")
+        raise DataError(
+            f"{source}: expected {counted(len(header), 'filled cell')} a row, got {short[0]}."
+        )
     return [(row[where], None if label is None else row[label]) for row in table]
 
 
@@ -127,6 +129,11 @@ def existing(source: Path, paths: list[Path]) -> list[Path]:
             f"missing: {some(missing)}; relative paths start at {source.parent.resolve()}."
         )
     return paths
+
+
+def counted(count: int, thing: str, things: str = "") -> str:
+    """Return how many of a thing there are: "1 image", "2 images"."""
+    return f"{count} {thing if count == 1 else things or thing + 's'}"
 
 
 def some(names: Sequence[str], shown: int = 10) -> str:

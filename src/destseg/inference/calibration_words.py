@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from destseg.data.lists import some
+from destseg.data.lists import counted, some
 from destseg.inference.order_statistics import images_needed
 
 _FEW = 3  # images that are named
@@ -57,9 +57,9 @@ def too_few_images(count: int, given: float, rate: float, confidence: float) -> 
         return None
     needed = images_needed(rate, confidence)
     return (
-        f"with {count} calibration images the threshold guarantees a false-alarm rate of "
-        f"{given:.2%}{_with(confidence)}, not of {rate:.2%}, which takes {needed}: "
-        f"give {needed - count} more good images, or accept a higher --max-false-alarm-rate."
+        f"with {counted(count, 'calibration image')} the threshold guarantees a false-alarm rate "
+        f"of {given:.2%}{_with(confidence)}, not of {rate:.2%}, which takes {needed}: give "
+        f"{counted(needed - count, 'more good image')}, or accept a higher --max-false-alarm-rate."
     )
 
 

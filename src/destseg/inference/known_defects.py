@@ -87,9 +87,9 @@ class KnownDefects:
             anew = "train anew, without --from, with" if goes_on else "train with"
             new = "new " if goes_on else ""
             return [
-                f"all {learned} known defects were learned, so how many like them would be missed "
-                f"is not known: give at least 4 {new}images with masks of a type, and a part is "
-                f"not learned but measured, or {anew} --cross-fit 2"
+                f"all known defects ({learned}) were learned, so how many like them would be "
+                f"missed is not known: give at least 4 {new}images with masks of a type, and a "
+                f"part is not learned but measured, or {anew} --cross-fit 2"
             ]
         all_learned = sorted({each.defect_type for each in self.defects} - set(missed))
         lines = [f"of known defects that were not learned, missed: {_worded(total)}"]

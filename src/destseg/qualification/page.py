@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from destseg.data.files import write_atomically
 from destseg.data.images import resize
+from destseg.data.lists import counted
 from destseg.pages.one_file import escaped, one_file, part
 from destseg.qualification.charts import blind_map, curve_chart, family_image
 from destseg.qualification.drawing import FAMILIES, draw_defect
@@ -232,8 +233,8 @@ def _settings(values: Values) -> str:
         "runs on": model["backend"],
         "size that it sees": " × ".join(map(str, reversed(model["image_size"])))
         + (" px, tiles" if model["tile"] else " px"),
-        "threshold": f"{model['threshold']:.4f}, from {model['calibration_images']} calibration "
-        f"images: {model['guarantee']}",
+        "threshold": f"{model['threshold']:.4f}, from "
+        f"{counted(model['calibration_images'], 'calibration image')}: {model['guarantee']}",
         "good images": f"{images['given']} given, {images['read']} read, {images['drawn_on']} "
         "drawn on",
         "their contents (SHA-256)": images["sha256"],

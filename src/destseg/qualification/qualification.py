@@ -17,7 +17,7 @@ from destseg.data.choice import evenly
 from destseg.data.contents import contents_of
 from destseg.data.files import sha256_of_image
 from destseg.data.images import read_with
-from destseg.data.lists import some
+from destseg.data.lists import counted, some
 from destseg.errors import DataError, SettingsError
 from destseg.inference.predictor import Predictor
 from destseg.qualification.blind_spots import BlindSpots, fields_of, find_blind_spots
@@ -318,8 +318,8 @@ def _notes(
     count = len(good.paths)
     if count < _FEW:
         notes.append(
-            f"Only {count} good images were drawn on. The bounds take trials as independent; those "
-            f"on the same image are not quite. Give {_FEW} or more."
+            f"Only drawn on {counted(count, 'good image')}. The bounds take trials as independent; "
+            f"those on the same image are not quite. Give {_FEW} or more."
         )
     rate = Rate(len(good.false_alarms), good.read)
     guaranteed = predictor.calibration.guaranteed_false_alarm_rate

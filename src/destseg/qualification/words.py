@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from destseg.data.lists import counted
+
 Values = Mapping[str, Any]
 
 
@@ -37,7 +39,7 @@ def summary(values: Values) -> list[str]:
         _blind(values),
         _tolerance(values),
         *_repeats(values),
-        f"Measured on {values['images']['drawn_on']} good images with "
+        f"Measured on {counted(values['images']['drawn_on'], 'good image')} with "
         f"{sum(sum(each['trials']) for each in values['detection']):,} drawn defects; the "
         f"reference defect of what is said of places and conditions is "
         f"{length(reference['size'], values)} at a contrast of {reference['contrast']:g} grey "

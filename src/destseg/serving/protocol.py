@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 import destseg
+from destseg.data.lists import counted
 from destseg.inference.predictor import ImageLike
 from destseg.inference.result import Failure, Result
 from destseg.serving.problems import Problem, not_ready
@@ -161,7 +162,9 @@ async def _answer(
     service: Service, visit: Visit, asked: InferRequest, images: list[ImageLike]
 ) -> Response:
     if len(images) > service.limits.queue:
-        raise Problem(422, f"expected at most {service.limits.queue} images, got {len(images)}")
+        raise Problem(
+            422, f"expected at most {counted(service.limits.queue, 'image')}, got {len(images)}"
+        )
     with visit.room(len(images)):
         answers = await visit.inspect(images)
     results = []

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from destseg.data.choice import evenly
 from destseg.data.images import read_image, read_many, resize
+from destseg.data.lists import counted
 from destseg.data.samples import find_images
 from destseg.errors import DataError, ImageError, MissingExtraError
 
@@ -94,8 +95,8 @@ def load_textures(
     textures = _bank(_readable(images), len(chosen), size)
     if len(textures) == 0:
         raise DataError(
-            f"{source}: expected textures, got {len(chosen)} files of which none can be read; "
-            f"give another folder, or {BUILTIN}."
+            f"{source}: expected textures, got {counted(len(chosen), 'file')} of which none can be "
+            f"read; give another folder, or {BUILTIN}."
         )
     return textures
 

@@ -13,6 +13,7 @@ from destseg.data.decoded import GoodImages
 from destseg.data.defects import fingerprint_of
 from destseg.data.files import FileState, states_of
 from destseg.data.groups import group_names
+from destseg.data.lists import counted
 from destseg.data.roi import Roi
 from destseg.data.samples import Sample, good_samples, split_calibration
 from destseg.data.shapes import shrinking_note, turning_note, typical_shape
@@ -75,7 +76,7 @@ class GoodParts:
             log.say(note)
         states = states_of(sample.path for sample in samples)
         contents = contents_of(sample.path for sample in samples)
-        log.say(f"checking {len(samples)} images in {data}", images=len(samples))
+        log.say(f"checking {counted(len(samples), 'image')} in {data}", images=len(samples))
         images = _decoded([sample.path for sample in samples], wanted, states, log)
         samples = _readable_once(samples, images, contents, log)
         groups = group_names([(Path(data), [sample.path for sample in samples])], wanted)
@@ -218,7 +219,8 @@ def _split_again(
             "threshold by what was trained on. Give those, or train anew without --from."
         )
     if gone := len(ancestor.calibrated) - len(calibration):
-        log.say(f"note: {gone} calibration images of {ancestor.bundle.folder} are not there")
+        what = counted(gone, "calibration image")
+        log.say(f"note: not there: {what} of {ancestor.bundle.folder}")
     if ancestor.trained_on is None:
         log.say("note: that model does not say what it was trained on: new images are trained on")
     if groups is not None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from destseg.data.lists import some
+from destseg.data.lists import counted, some
 from destseg.errors import TrainingError
 from destseg.inference.ancestor import Ancestor
 from destseg.inference.known_defects import KnownDefect, KnownDefects
@@ -43,7 +43,7 @@ class Guard:
     def lines(self) -> list[str]:
         """Return it in words."""
         found = (
-            f"of {self.defects} known defects {len(self.gained)} more are found and "
+            f"of {counted(self.defects, 'known defect')} {len(self.gained)} more are found and "
             f"{len(self.lost)} are not found any more"
         )
         none = "no known defects were given"
@@ -53,7 +53,7 @@ class Guard:
         if self.lost:
             lines.append(f"  not found any more: {some(self.lost)}")
         called = f"{self.alarms_before} were called defective and {self.alarms} are now"
-        lines.append(f"  of {self.good} calibration images {called}")
+        lines.append(f"  of {counted(self.good, 'calibration image')} {called}")
         if self.worse:
             lines.append(f"  called defective now: {some(self.worse)}")
         return lines
@@ -145,8 +145,8 @@ def guarded(
     given = {each.sha256 for each in defects}
     if gone := len((ancestor.learned() | ancestor.measured()) - given):
         log.say(
-            f"note: {gone} known defects of {ancestor.bundle.folder} were not given: nothing says "
-            "whether they are still found. Give all of them with --defects."
+            f"note: not given: {counted(gone, 'known defect')} of {ancestor.bundle.folder}. What "
+            "is not given is not compared: give all of them with --defects."
         )
     if guard.lost and not accept_losses:
         raise TrainingError(

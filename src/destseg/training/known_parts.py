@@ -14,7 +14,7 @@ from destseg.data.defects import (
     read_defects,
     require_not_good,
 )
-from destseg.data.lists import some
+from destseg.data.lists import counted, some
 from destseg.data.samples import Sample
 from destseg.inference.ancestor import Ancestor
 from destseg.training.log import TrainingLog
@@ -121,8 +121,8 @@ class KnownParts:
         counts = self.counts()
         listed = some([f"{n} ({c['learned']} + {c['measured']})" for n, c in counts.items()])
         log.say(
-            f"{len(self.learned)} known defects to learn from, {len(self.measured)} only to "
-            f"measure: {listed}",
+            f"{counted(len(self.learned), 'known defect')} to learn from, "
+            f"{len(self.measured)} only to measure: {listed}",
             known_defects=counts,
         )
         unmarked = sorted({each.defect_type for each in self.measured if each.mask is None})
