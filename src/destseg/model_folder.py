@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +72,18 @@ def read_log(folder: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:
             yield record
 
 
+def has_model(holds: Callable[[str], bool]) -> bool:
+    """Whether a folder, asked whether it holds a file of a name, has a model or a saved state."""
+    return holds(CHECKPOINT) or (holds(MANIFEST) and holds(WEIGHTS))
+
+
 def left_by_training(folder: Path) -> bool:
     """Whether the files of a folder that are called as ours are: some are common names.
 
     A training leaves a saved state, a manifest beside weights, or at least a log.
     """
-    return (
-        (folder / CHECKPOINT).exists()
-        or all((folder / name).exists() for name in (MANIFEST, WEIGHTS))
-        or any("event" in record for record in read_log(folder))
+    return has_model(lambda name: (folder / name).exists()) or any(
+        "event" in record for record in read_log(folder)
     )
 
 

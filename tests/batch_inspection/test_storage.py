@@ -43,6 +43,17 @@ def test_a_folder_elsewhere_is_listed(remote):
     assert join(root, files[0][0]) == "memory://plant/in/10.png"
 
 
+def test_the_region_in_a_models_folder_is_no_image_elsewhere_either(folder, remote):
+    model = ["roi.png", "model/roi.png", "model/manifest.json", "model/weights.safetensors"]
+    for name in [*model, "begun/roi.png", "begun/checkpoint.safetensors"]:
+        fsspec.filesystem("memory").pipe(f"/plant/in/{name}", b"x")
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    for place in (str(folder), remote):
+        names = {name for name, _ in list_files(place)[1]}
+        assert {name for name in names if name.endswith("roi.png")} == {"roi.png"}
+
+
 GLOBS = {
     "*.png": ["2.png", "10.png"],
     "**/*.png": ["2.png", "10.png", "a/1.png"],

@@ -20,6 +20,7 @@ from destseg.data.folders import files_below, head_of, is_dead_link, natural_ord
 from destseg.data.kinds import HEAD
 from destseg.data.lists import some
 from destseg.errors import DataError, SettingsError
+from destseg.model_folder import ROI, has_model
 from destseg.redaction import hide, without_secrets
 
 _MAGIC = "*?["
@@ -251,12 +252,23 @@ def _list_remote(source: str) -> tuple[str, list[tuple[str, int]]]:
             root = address.rpartition("/")[0] + mark + options
             return root, [(info.base_name, info.size)]
         root = address.rstrip("/") + mark + options
-        return root, sorted(Storage(root).walk())
+        return root, sorted(_without_regions([*Storage(root).walk()]))
     start = _before_magic(address)
     pattern = address[len(start) :].lstrip("/")
     fits = re.compile(fsspec.utils.glob_translate(pattern)).match
     found = Storage(start + mark + options).walk(deep="/" in pattern or "**" in pattern)
     return start + mark + options, sorted((name, size) for name, size in found if fits(name))
+
+
+def _without_regions(files: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Leave out the region of interest in the folder of a model, as ``entries_below`` does."""
+    names = {name for name, _ in files}
+
+    def is_region(name: str) -> bool:
+        folder, slash, last = name.rpartition("/")
+        return last == ROI and has_model(lambda other: f"{folder}{slash}{other}" in names)
+
+    return [file for file in files if not is_region(file[0])]
 
 
 def _before_magic(pattern: str) -> str:
