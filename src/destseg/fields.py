@@ -18,6 +18,7 @@ from destseg.validation import (
     FRACTION_ABOVE_0,
     GROUP_BY,
     IMAGE_SIZE,
+    OPACITY,
     PATH,
     POSITIVE,
     Rule,
@@ -326,7 +327,7 @@ class SynthesisSettings:
         rising(0, 10),
     )
     perlin_threshold: float = setting(
-        0.5, "perlin-units=cells: noise above this is an anomaly.", FRACTION
+        0.5, "perlin-units=cells: noise, at most 1, above this is an anomaly.", BELOW_1
     )
     perlin_scale: tuple[float, float] = setting(
         (50.0, 150.0),
@@ -341,7 +342,7 @@ class SynthesisSettings:
     opacity: tuple[float, float] = setting(
         (0.2, 1.0),
         "Smallest and largest weight of the texture where it covers the image (1 - beta).",
-        rising(0, 1),
+        OPACITY,
     )
     anomaly_probability: float = setting(
         1.0, "Probability that a training image is given an anomaly.", FRACTION_ABOVE_0

@@ -47,6 +47,11 @@ FRACTION_ABOVE_0 = Rule(
     "a number in (0, 1]",
     schema={"exclusiveMinimum": 0, "maximum": 1},
 )
+OPACITY = Rule(
+    lambda pair: 0 <= pair[0] <= pair[1] <= 1 and pair[1] > 0,
+    "two numbers, 0 <= first <= second <= 1, second above 0, so that anomalies can be seen",
+    schema={"items": {"minimum": 0, "maximum": 1}, "contains": {"exclusiveMinimum": 0}},
+)
 DILATIONS = Rule(
     lambda values: len(values) > 0 and all(value >= 1 for value in values),
     "one whole number or more, each at least 1",
