@@ -13,7 +13,7 @@ import pytest
 
 from destseg.config import Settings
 from destseg.errors import BundleError, MissingExtraError, SettingsError
-from destseg.inference import backends
+from destseg.inference import backends, exports
 from destseg.inference.backends import Runtime, choose, open_backend
 from destseg.inference.bundle import load_bundle, save_bundle
 from destseg.inference.exports import load_export, save_export
@@ -84,6 +84,18 @@ def test_a_file_that_is_no_model_is_a_bundle_error(name, bundle):
     pytest.importorskip(backends.PACKAGES[name])
     with pytest.raises(BundleError, match="cannot run it"):
         open_backend(bundle, Runtime(name))
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_each_file_is_hashed_once_on_the_way_to_a_running_model(name, bundle, monkeypatch):
+    pytest.importorskip(backends.PACKAGES[name])
+    model, require, hashed = load_export(bundle, name).model, exports._require_hash, []
+    monkeypatch.setattr(
+        exports, "_require_hash", lambda path, *rest: hashed.append(path) or require(path, *rest)
+    )
+    with pytest.raises(BundleError, match="cannot run it"):
+        open_backend(exports.bundle_for(bundle, name), Runtime(name))
+    assert hashed == [model]
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])

@@ -90,6 +90,21 @@ def load_export(bundle: Bundle, name: str) -> Export:
     Raises:
         BundleError: if it is missing, changed, or made from other weights.
     """
+    export, how = recorded_export(bundle, name), _how_to_make(bundle, name)
+    try:
+        for file, expected in export.files.items():
+            _require_hash(export.folder / file, sha256_of(export.folder / file), expected, how)
+    except OSError as error:
+        raise _unlike(export.folder, error, how) from error
+    return export
+
+
+def recorded_export(bundle: Bundle, name: str) -> Export:
+    """Read what is recorded of an exported form; its files are checked by whoever opens them.
+
+    Raises:
+        BundleError: if it is missing, its record damaged, or made from other weights.
+    """
     folder = bundle.folder / EXPORTS / name
     how = _how_to_make(bundle, name)
     if not (folder / RECORD).is_file():
@@ -104,12 +119,8 @@ def load_export(bundle: Bundle, name: str) -> Export:
         if not files:
             raise BundleError(f"{folder}: expected an exported model, got no files in it. {how}")
         export = Export(name, folder, files, record["source_sha256"], None, record)
-        for file, expected in export.files.items():
-            _require_hash(folder / file, sha256_of(folder / file), expected, how)
-    except (ValueError, TypeError, KeyError) as error:
-        raise BundleError(f"{folder}: expected an exported model, got {error!r}. {how}") from error
-    except OSError as error:
-        raise BundleError(f"{folder}: expected an exported model, got {error}. {how}") from error
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise _unlike(folder, error, how) from error
     if export.source_sha256 != bundle.weights_sha256:
         raise BundleError(f"{folder}: it was exported from other weights than the bundle's. {how}")
     if (path := folder / CALIBRATION).is_file():
@@ -121,11 +132,11 @@ def bundle_for(bundle: Bundle, backend: str) -> Bundle:
     """Return the bundle with the calibration that holds for a backend.
 
     Raises:
-        BundleError: if a quantised form is missing, damaged or has no calibration.
+        BundleError: if a quantised form is missing, its record damaged, or it has no calibration.
     """
     if not backend.endswith("-int8"):
         return bundle
-    calibration = load_export(bundle, backend).calibration
+    calibration = recorded_export(bundle, backend).calibration
     if calibration is None:
         raise BundleError(
             f"{bundle.folder}: {backend} has no calibration of its own, so its threshold would "
@@ -198,6 +209,11 @@ def _how_to_make(bundle: Bundle, name: str) -> str:
     runtime, _, precision = name.partition("-")
     command = f"quantize {bundle.folder} DATA" if precision else f"export {bundle.folder}"
     return f"Make it with: destseg {command} --to {runtime}"
+
+
+def _unlike(folder: Path, error: Exception, how: str) -> BundleError:
+    got = error if isinstance(error, OSError) else repr(error)
+    return BundleError(f"{folder}: expected an exported model, got {got}. {how}")
 
 
 def _require_hash(path: Path, digest: str, expected: str, how: str = "") -> None:

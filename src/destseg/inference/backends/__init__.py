@@ -8,7 +8,7 @@ from dataclasses import replace
 from destseg.errors import BundleError, needs_extra
 from destseg.inference.backends.runtime import BACKENDS, Backend, Runtime
 from destseg.inference.bundle import Bundle
-from destseg.inference.exports import find_exports, load_export
+from destseg.inference.exports import find_exports, load_export, recorded_export
 
 __all__ = ["BACKENDS", "Backend", "Runtime", "choose", "devices", "installed", "open_backend"]
 
@@ -86,16 +86,19 @@ def open_backend(bundle: Bundle, runtime: Runtime | None = None) -> Backend:
 def _open_export(bundle: Bundle, runtime: Runtime) -> Backend:
     from destseg.inference.backends.forked import OpenedHere
 
-    export = load_export(bundle, runtime.backend)
+    is_onnx = runtime.backend.startswith("onnx")
+    export = recorded_export(bundle, runtime.backend)
 
     def opened() -> Backend:
+        # OpenVINO is given the bytes that are checked; ONNX Runtime opens the file itself.
+        now = (load_export if is_onnx else recorded_export)(bundle, runtime.backend)
         # In a forked process that may be later, and made anew it could have other scores.
-        if load_export(bundle, runtime.backend).sha256 != export.sha256:
+        if now.sha256 != export.sha256:
             raise BundleError(
                 f"{export.folder}: expected the model that was opened before this process was "
                 "forked, got another. Load the bundle anew."
             )
-        if runtime.backend.startswith("onnx"):
+        if is_onnx:
             from destseg.inference.backends.onnx_ import OnnxBackend
 
             return OnnxBackend(export.model, runtime)
