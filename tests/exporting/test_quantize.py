@@ -276,6 +276,13 @@ def test_a_new_split_is_by_groups_where_the_training_was(bundle, tmp_path, runti
     day = done.calibration.groups[0]
     assert all(path.startswith((data / day).as_posix()) for path in done.calibration.paths)
     assert set(done.calibration.groups) == {day}
+    # As they were called where the training was given the folder of good parts.
+    last = day.rpartition("/")[2]
+    said = {"group_by": "folder", "names": [last]}
+    learned = {**bundle.training, "learned_groups": said}
+    done = quantize(replace(bundle, settings=settings, training=learned), data, "onnx", count=4)
+    assert len(done.calibration.paths) == 3
+    assert last not in {each.rpartition("/")[2] for each in done.calibration.groups}
 
 
 def test_an_image_that_is_gone_is_an_error_of_ours(bundle, tmp_path, runtimes):

@@ -216,7 +216,7 @@ def _images(bundle: Bundle, data: str | Path, count: int) -> Images:
         new = [sample for content, sample in good.items() if content not in learned]
         of_all = group_names([(Path(data), [sample.path for sample in new])], settings.data)
         if of_all is not None:
-            known = bundle.learned_groups(group_by)
+            known = bundle.learned_among(of_all, group_by)
             new = [each for each, of in zip(new, of_all, strict=True) if of not in known]
             of_all = [of for of in of_all if of not in known]
         _, chosen = split_calibration(

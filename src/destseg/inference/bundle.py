@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 import destseg
 from destseg.config import Settings, recorded
 from destseg.data.files import write_atomically
+from destseg.data.names import may_be_one
 from destseg.data.noise import UsualNoise
 from destseg.data.roi import Roi
 from destseg.errors import BundleError, DataError, SettingsError
+from destseg.fields import BY_FOLDER
 from destseg.inference.calibration import Calibration
 from destseg.model_folder import (
     CALIBRATION,
@@ -82,6 +84,16 @@ class Bundle:
         said = self.training.get(LEARNED_GROUPS, {})
         return frozenset(said["names"] if said.get("group_by") == group_by else ())
 
+    def learned_among(self, groups: Iterable[str], group_by: str) -> set[str]:
+        """Return the names of groups that it was trained on; a folder may be called by its last.
+
+        Args:
+            groups: the names.
+            group_by: what groups are.
+        """
+        known = self.learned_groups(group_by)
+        same = may_be_one if group_by == BY_FOLDER else str.__eq__
+        return {name for name in groups if any(same(name, each) for each in known)}
     @property
     def noise(self) -> UsualNoise | None:
         """What noise its good images had, beyond which it is filtered out.

@@ -15,7 +15,6 @@ from destseg.data.contents import each_once, hashes_of
 from destseg.data.files import require_all_same, states_of, write_atomically
 from destseg.data.good_images import training_folder
 from destseg.data.lists import some
-from destseg.data.names import may_be_one
 from destseg.data.outputs import require_folder
 from destseg.data.samples import good_samples
 from destseg.errors import BundleError, DataError, SettingsError
@@ -291,11 +290,8 @@ def require_not_learned(bundle: Bundle, good: Sequence[Path], why: str = TOO_LOW
 
 def _require_no_learned_group(bundle: Bundle, groups: Sequence[str], group_by: str) -> None:
     """Refuse images of groups that a model was trained on: they say too little of a new group."""
-    known = bundle.learned_groups(group_by)
-    same = may_be_one if group_by == BY_FOLDER else str.__eq__
     given = {*groups}
-    seen = sorted(name for name in given if any(same(name, each) for each in known))
-    if seen:
+    if seen := sorted(bundle.learned_among(given, group_by)):
         raise DataError(
             f"--group-by {group_by}: expected images of groups that the model was not trained on, "
             f"got {len(seen)} of {len(given)} groups that it was: {some(seen)}. {TOO_LOW} Give "
