@@ -15,6 +15,7 @@ from destseg.data.defects import (
     require_not_good,
 )
 from destseg.data.labelme import read_labelme
+from destseg.data.roi import Roi
 from destseg.errors import DataError
 
 SMALL = DataSettings(image_size=64)
@@ -292,6 +293,18 @@ def test_a_mask_that_marks_all_is_refused_and_one_that_marks_most_is_told(box):
     mask(box / "ground_truth/hole/1_mask.png", box=(0, 64, 0, 64))
     with pytest.raises(DataError, match=r"1_mask\.png: expected a mask that outlines the defect"):
         read_defects(defect_samples(box), SMALL)
+
+
+def test_most_is_asked_of_the_region_of_interest_as_evaluation_asks(box):
+    left = np.zeros((64, 64), bool)
+    left[:, :20] = True
+    told = []
+    mask(box / "ground_truth/hole/1_mask.png", box=(0, 64, 0, 16))  # most of it, a quarter of all
+    mask(box / "ground_truth/hole/2_mask.png", box=(0, 64, 18, 64))  # most of all, not of it
+    read_defects(defect_samples(box), SMALL, told.append, Roi(left))
+    (note,) = told
+    assert note.startswith("1 of 5 masks mark more than half of what is inspected: ")
+    assert "1_mask.png" in note
 
 
 def test_two_masks_of_an_image_that_is_there_twice_are_refused(box):

@@ -24,6 +24,7 @@ from destseg.data.images import read_with, resize_for_model
 from destseg.data.labelme import SUFFIX, Labelme, read_labelme
 from destseg.data.lists import counted, some
 from destseg.data.masks import read_mask
+from destseg.data.roi import Roi
 from destseg.data.samples import Sample, mask_finder
 from destseg.errors import DataError
 
@@ -125,17 +126,21 @@ def defect_samples(source: str | Path, tell: Tell = lambda _: None) -> list[Samp
 
 
 def read_defects(
-    samples: Sequence[Sample], settings: DataSettings, tell: Tell = lambda _: None
+    samples: Sequence[Sample],
+    settings: DataSettings,
+    tell: Tell = lambda _: None,
+    roi: Roi | None = None,
 ) -> list[Defect]:
     """Read images of defects and their masks as large as the model sees them.
 
-    An image that is there twice is used once.  Masks that mark more than half of their images are
-    told: they may be inverted, and some defects are as large.
+    An image that is there twice is used once.  Masks that mark more than half of what is inspected
+    are told: they may be inverted, and some defects are as large.
 
     Args:
         samples: as ``defect_samples`` gives them.
         settings: how images are read.
         tell: is told what is left out or cut off.
+        roi: what is inspected; ``None`` is all.
 
     Raises:
         DataError: naming every file that cannot be used, and why: an image that cannot be read, a
@@ -166,11 +171,12 @@ def read_defects(
             )
         tell(f"{sample.path}: the same image as {same.sample.path}: used once")
     _raise_all(problems)
-    large = [
-        each.sample.mask.as_posix()
-        for each in found.values()
-        if each.sample.mask and each.mask is not None and marks_most(each.mask)
-    ]
+    large = []
+    for each in found.values():
+        if each.sample.mask and each.mask is not None:
+            inspected = None if roi is None else roi.at((each.mask.shape[0], each.mask.shape[1]))
+            if marks_most(each.mask, inspected):
+                large.append(each.sample.mask.as_posix())
     if large:
         tell(large_masks_note(large, sum(each.mask is not None for each in found.values())))
     return list(found.values())
@@ -178,8 +184,8 @@ def read_defects(
 
 def marks_most(mask: NDArray[np.bool_], inspected: NDArray[np.bool_] | None = None) -> bool:
     """Whether a mask, bool [h, w], marks more than half of what is inspected; ``None``: of all."""
-    area = mask.size if inspected is None else np.count_nonzero(inspected)
-    return bool(np.count_nonzero(mask) > _MOST * area)
+    marked = mask if inspected is None else mask[inspected]
+    return bool(np.count_nonzero(marked) > _MOST * marked.size)
 
 
 def large_masks_note(large: Sequence[str], masks: int) -> str:

@@ -65,20 +65,21 @@ def preview(
     images = GoodImages([paths[i] for i in chosen], settings.data)
     if len(images) == 0:
         raise DataError(f"{data}: none of {len(chosen)} images can be read; look at the files")
+    region = settings.data.roi
+    roi = None if region is None else read_roi(region, max_pixels=settings.data.max_pixels)
     known = []
     if defects is not None:
         tell = _LOGGER.warning
-        known = read_defects(defect_samples(defects, tell), settings.data, tell)
+        known = read_defects(defect_samples(defects, tell), settings.data, tell, roi)
         require_masks(known, defects)
         require_not_good(known, paths)
         settings = settings.replace(defect_fraction=1.0)
-    region = settings.data.roi
     batches = Batches.of(
         images,
         settings,
         batch_size=count,
         device=torch.device("cpu"),
-        roi=None if region is None else read_roi(region, max_pixels=settings.data.max_pixels),
+        roi=roi,
         defects=known,
     )
     if known:

@@ -15,6 +15,7 @@ from destseg.data.defects import (
     require_not_good,
 )
 from destseg.data.lists import counted, some
+from destseg.data.roi import Roi
 from destseg.data.samples import Sample
 from destseg.inference.ancestor import Ancestor
 from destseg.training.log import TrainingLog
@@ -48,6 +49,7 @@ class KnownParts:
         log: TrainingLog,
         good: Sequence[Path],
         ancestor: Ancestor | None = None,
+        roi: Roi | None = None,
     ) -> KnownParts:
         """Read, check and split the known defects of a folder, and tell what becomes of them.
 
@@ -59,11 +61,12 @@ class KnownParts:
             good: all good images; none of them may be a defect.
             ancestor: the model that the run goes on from: what it learned is never measured, and
                 what it measured is not learned.
+            roi: what is inspected; ``None`` is all.
 
         Raises:
             DataError: if any of them cannot be used.
         """
-        defects = read_defects(samples, settings.data, log.say)
+        defects = read_defects(samples, settings.data, log.say, roi)
         require_not_good(defects, good)
         before = (ancestor.ever_learned(), ancestor.measured()) if ancestor else ((), ())
         measured = set(_measured(defects, settings.training.seed, *before))

@@ -129,7 +129,7 @@ def _read(run: Run, log: TrainingLog) -> tuple[GoodParts, KnownParts | None]:
     known = None
     if asked.defects is not None:
         good = [*source.training.paths, *(each.path for each in source.calibration_images)]
-        known = KnownParts.read(asked.defects, run.bad, settings, log, good, asked.ancestor)
+        known = KnownParts.read(asked.defects, run.bad, settings, log, good, asked.ancestor, roi)
     elif settings.training.cross_fit:
         log.say("note: --cross-fit has nothing to do without known defects: give --defects.")
     if run.saved is not None:
