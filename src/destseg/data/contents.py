@@ -48,14 +48,20 @@ def each_once(
     return list(first.values())
 
 
+class Unreadable(str):
+    """Why a file has no SHA-256: two that cannot be read for one reason are not the same."""
+
+    __slots__ = ()
+
+
 def contents_of(paths: Iterable[Path]) -> dict[Path, str]:
-    """Return the SHA-256 of each file, or that it cannot be read."""
+    """Return the SHA-256 of each file, or ``Unreadable``."""
     contents = {}
     for path in paths:
         try:
             contents[path] = sha256_of(path)
         except OSError as error:
-            contents[path] = f"unreadable: {error.strerror}"
+            contents[path] = Unreadable(f"unreadable: {error.strerror}")
     return contents
 
 

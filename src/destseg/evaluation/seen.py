@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from destseg.data.contents import contents_of
+from destseg.data.contents import Unreadable, contents_of
 from destseg.data.lists import some
 from destseg.data.samples import Sample
 from destseg.errors import DataError
@@ -64,7 +64,7 @@ def without_learned(predictor: Predictor, samples: Sequence[Sample]) -> tuple[li
     contents = contents_of(each.path for each in samples)
     labels: dict[str, set[bool | None]] = {}
     for sample in samples:
-        if not contents[sample.path].startswith("unreadable"):  # and so the same as nothing
+        if not isinstance(contents[sample.path], Unreadable):
             labels.setdefault(contents[sample.path], set()).add(sample.is_defective)
     kept: list[Sample] = []
     known: tuple[list[str], list[str]] = ([], [])
