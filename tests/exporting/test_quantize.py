@@ -55,8 +55,12 @@ def data(tmp_path):
 @pytest.fixture
 def bundle(tmp_path):
     """Exported to ONNX, with three of the twelve good parts for calibration."""
-    settings = Settings.from_preset(image_size=64, max_false_alarm_rate=0.25)
-    saved = save_bundle(tmp_path / "model", settings, {}, {})
+    return exported(tmp_path / "model")
+
+
+def exported(folder, **changes):
+    settings = Settings.from_preset(image_size=64, max_false_alarm_rate=0.25, **changes)
+    saved = save_bundle(folder, settings, {}, {})
     scores = [2 / 255, 5 / 255, 11 / 255]
     calibration = Calibration.fit(scores, scores, CALIBRATION, settings, saved.weights_sha256)
     bundle = save_calibration(saved, calibration)
@@ -178,6 +182,23 @@ def test_ranges_judgement_and_threshold_have_no_image_in_common(
         int(name[:3]) for name in ranges[::2]
     ]
     assert vnni is False
+
+
+def test_what_is_added_to_an_image_is_not_judged(tmp_path, data, runtimes):
+    """Images of 32 x 64 lie in the upper half of 64 x 64."""
+
+    def raves_below(images):
+        maps = sees(images)
+        maps[:, 32:] = 1
+        return maps
+
+    for path in data.iterdir():
+        Image.open(path).crop((0, 0, 64, 32)).save(path)
+    kinds, _ = runtimes
+    kinds["all"] = raves_below
+    done = quantize(exported(tmp_path / "model", fit="pad"), data, "onnx", count=4)
+    assert done.facts["scope"] == SCOPES[0].text
+    assert done.facts["synthetic"]["image_auroc"] == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("others", [False, True])

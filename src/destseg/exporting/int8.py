@@ -99,7 +99,7 @@ def quantized(
 
 def good_and_anomalous(
     paths: Sequence[Path], settings: Settings, *, seed: int
-) -> tuple[Pixels, NDArray[np.bool_]]:
+) -> tuple[list[Pixels], list[NDArray[np.bool_]]]:
     """Return good images, every second one with a synthetic anomaly, and where that is.
 
     Args:
@@ -108,7 +108,8 @@ def good_and_anomalous(
         seed: of the anomalies.
 
     Returns:
-        uint8 [n, h, w, 3] and bool [n, h, w]; the first, third, ... stay good.
+        Each uint8 [h, w, 3], as large as the networks see it but not padded, and its bool [h, w];
+        the first, third, ... stay good.
 
     Raises:
         DataError: if an image cannot be read, or with ``skip_unreadable`` fewer than 2 can.
@@ -136,7 +137,11 @@ def good_and_anomalous(
     pixels = anomalous.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     where = masks[:, 0].numpy() > 0.5
     pixels[::2], where[::2] = clean[::2], False
-    return pixels, where
+    sizes = [(np.count_nonzero(each[:, 0]), np.count_nonzero(each[0])) for each in there]
+    return (
+        [image[:height, :width] for image, (height, width) in zip(pixels, sizes, strict=True)],
+        [mask[:height, :width] for mask, (height, width) in zip(where, sizes, strict=True)],
+    )
 
 
 def _view(

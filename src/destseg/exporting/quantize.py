@@ -18,6 +18,7 @@ from destseg.data.choice import evenly
 from destseg.data.contents import each_once, root_of
 from destseg.data.files import FileState, require_all_same, sha256_of_image, state_of
 from destseg.data.groups import group_names
+from destseg.data.images import padded
 from destseg.data.lists import some
 from destseg.data.samples import (
     Sample,
@@ -125,7 +126,8 @@ def quantize(
         export_fp32(bundle, to, on_step)
     source = load_export(bundle, to)
     images = _images(bundle, data, count)
-    made, _ = good_and_anomalous(images.ranges, bundle.settings, seed=0)
+    drawn, _ = good_and_anomalous(images.ranges, bundle.settings, seed=0)
+    made = np.stack([padded(image, bundle.settings.data.size) for image in drawn])
     checked, masks = good_and_anomalous(images.judged, bundle.settings, seed=1)
     before = Predictor(bundle, open_backend(bundle, Runtime(to, "cpu")))
     labelled = functools.cache(lambda: _Labelled.of(before, data))  # of fp32 once
@@ -138,7 +140,7 @@ def quantize(
         with tempfile.TemporaryDirectory() as folder:
             after, calibration = _calibrated(bundle, f"{to}-int8", files, images, Path(folder))
             on_step("comparing it with fp32 on good images and synthetic anomalies")
-            agreed = agreement(before, after, list(checked), list(masks))
+            agreed = agreement(before, after, checked, masks)
             tried.append({"scope": each.text, **agreed.to_json()})
             if not agreed.drop <= max_drop:  # NaN, where no anomaly was drawn, is no proof
                 continue
