@@ -546,6 +546,7 @@ def watched(monkeypatch):
     asked, decided = {}, guard.decided
 
     def told(predictor, scores):
+        assert predictor.calibration.anomalies is None  # without room they would change nothing
         asked[predictor.bundle.weights_sha256] = decided(predictor, scores)
         return asked[predictor.bundle.weights_sha256]
 

@@ -76,7 +76,12 @@ def cross_fitted(
             continue
         weights = weights_of(model)
         bundle = save_bundle(place, settings, weights, {}, learning.source.roi)
-        predictor = calibrated(bundle, learning.source, settings.training.device)
+        predictor = calibrated(
+            bundle,
+            learning.source,
+            settings.training.device,
+            anomalies=settings.decision.room > 0,
+        )
         paths = [each.sample.path for each in fold]
         found |= decided(predictor, scores_of(predictor, [each.sha256 for each in fold], paths))
     learning.log.fold = None

@@ -24,8 +24,16 @@ _DRAWN = 96  # synthetic anomalies
 _WEAKER = 0.05  # of them may score lower than what the threshold rises towards
 
 
-def calibrated(bundle: Bundle, source: GoodParts, device: str) -> Predictor:
+def calibrated(
+    bundle: Bundle, source: GoodParts, device: str, *, anomalies: bool = True
+) -> Predictor:
     """Fit the threshold with the finished predictor, so that it means what will be measured.
+
+    Args:
+        bundle: the model.
+        source: the good images of its run.
+        device: where it runs.
+        anomalies: also note what synthetic anomalies score, for ``room`` now or later.
 
     Raises:
         ImageError: if an image cannot be read, or is another than when the run began.
@@ -45,14 +53,15 @@ def calibrated(bundle: Bundle, source: GoodParts, device: str) -> Predictor:
     )
     for path in paths:  # what was put in its place may have been learned from
         require_same(path, source.states[path])
-    calibration = replace(calibration, anomalies=_anomalies(predictor, source))
+    if anomalies:
+        calibration = replace(calibration, anomalies=_anomalies(predictor, source))
     return Predictor(save_calibration(bundle, calibration), backend, runtime=runtime)
 
 
 def _anomalies(predictor: Predictor, source: GoodParts) -> tuple[float, float]:
     """Return the score, and the highest map value, that 19 of 20 synthetic anomalies reach."""
     settings = predictor.bundle.settings
-    paths = [sample.path for sample in source.calibration_images]
+    paths = [sample.path for sample in source.calibration_images[:_DRAWN]]
     images = GoodImages(paths, settings.data, states=source.states)
     drawn = with_anomalies(images, settings, source.roi, count=_DRAWN, seed=settings.training.seed)
     measured = [(each.score, each.anomaly_map.max()) for each in all_measured(predictor, drawn)]
