@@ -14,6 +14,7 @@ from destseg.data.files import sha256_of
 from destseg.errors import DataError
 from destseg.inference.bundle import LEARNED, load_bundle, save_calibration
 from destseg.qualification import nuisances
+from destseg.qualification.words import summary
 from qualification.qualification_model import SIDE, off_level, save_model, write_good
 
 SMALL = {"sizes": [4, 8, 16], "contrasts": [10, 60], "trials": 4}
@@ -79,6 +80,15 @@ def test_light_may_change_until_the_level_leaves_the_threshold(found):
     assert limits["less light"].ended_by[0] == "false alarms"
     assert limits["rotation"].is_largest
     assert [each.name for each in found.tolerances] == [n.name for n in nuisances.NUISANCES]
+
+
+def test_of_a_model_that_finds_nothing_no_condition_is_known(model, good, monkeypatch):
+    monkeypatch.setattr("destseg.qualification.tolerance.is_hit", lambda _, scores: scores > 2)
+    found = destseg.qualify(model, good, mm_per_pixel=0.5, **SMALL)
+    assert {each.ended_by for each in found.tolerances} == {("too few defects found",)}
+    assert {each.limit for each in found.tolerances} == {0}
+    (line,) = [each for each in summary(found.to_json()) if each.startswith("Conditions: ")]
+    assert line.count("not known, as too few defects are found without it") == len(found.tolerances)
 
 
 def test_the_same_command_gives_the_same_files(model, good, tmp_path, capsys):

@@ -18,6 +18,9 @@ from destseg.qualification.trials import Change, Defect, Good, Trial, is_hit, ru
 MAX_FALL = 0.1
 """Detection may fall by so much, as a fraction of the defects drawn."""
 
+TOO_FEW = "too few defects found"
+"""What ends a tolerance before it begins: fewer than may be missed are found without a change."""
+
 _CHANCE = 0.05
 _TOLERANCE = 3  # begins the seeds
 _MIDDLE = (0.2, 0.2, 0.8, 0.8)  # a shift or a rotation leaves the defect in the image
@@ -55,7 +58,7 @@ class Tolerance:
         limit: the largest strength below the first that is not tolerated; 0 where not even the
             weakest is, or the images as they are fail already.
         is_largest: whether the largest strength tried is tolerated, so that the limit is above.
-        ended_by: ``false alarms``, ``missed defects``, both, or nothing.
+        ended_by: ``false alarms``, ``missed defects``, both, ``TOO_FEW``, or nothing.
     """
 
     name: str
@@ -154,6 +157,8 @@ def find_tolerances(
 def _reasons(
     alarms: int, found: int, images: int, before: int, placed: int, rate: float
 ) -> list[str]:
+    if before < max(1, MAX_FALL * placed):  # no fall would show
+        return [TOO_FEW]
     reasons = []
     if alarms and 1 - at_most(alarms - 1, images, rate) < _CHANCE:
         reasons.append("false alarms")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from destseg.data.lists import counted
+from destseg.qualification.tolerance import TOO_FEW
 
 Values = Mapping[str, Any]
 
@@ -102,6 +103,8 @@ def borne(tolerance: Values) -> str:
     """Return how strong a change may be, in words."""
     unit = tolerance["unit"]
     amount = f"{tolerance['limit']:g}{' ' if unit else ''}{unit}"
+    if TOO_FEW in tolerance["ended_by"]:
+        return f"{tolerance['name']}: not known, as too few defects are found without it"
     if tolerance["limit"] == 0:
         weakest = tolerance["tried"][0]["strength"]
         return f"{tolerance['name']}: not even {weakest:g} {unit} is borne"
