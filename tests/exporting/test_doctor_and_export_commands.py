@@ -32,6 +32,16 @@ def test_the_doctor_finds_all_forms_the_same(copied, parts, capsys):
     assert "decide differently" not in out
 
 
+def test_the_doctor_says_which_images_it_could_not_read(copied, parts, tmp_path, capsys):
+    shutil.copy(parts / "004.png", tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"words")
+    code, out, err = run(capsys, "doctor", copied.folder, "--data", tmp_path)
+    assert code == 1
+    assert "bad.png" in err
+    assert "differences from torch on 1 image" in out
+    assert " same" in out
+
+
 @pytest.mark.parametrize("limit", [1, 5, 8, 12, 40])
 def test_the_doctor_compares_on_images_of_all_of_a_folder(
     limit, copied, parts, capsys, monkeypatch

@@ -22,7 +22,8 @@ def shifted(by: float):
 def test_differences_and_decisions_are_found(make_predictor):
     predictors = {"one": make_predictor(), "other": make_predictor(shifted(0.05))}
     images = [grey(0), grey(70), grey(200)]  # 0.2745 and 0.3245: on two sides of 0.3
-    first, second = compare_backends(predictors, images)
+    (first, second), unreadable = compare_backends(predictors, images)
+    assert unreadable == []
     assert (first.map_difference, first.score_difference, first.decisions) == (0, 0, ())
     assert second.map_difference == pytest.approx(0.05, abs=1e-6)
     assert second.score_difference == pytest.approx(0.05, abs=1e-6)
@@ -50,7 +51,7 @@ def test_a_decision_differs_only_beyond_the_tolerance(one, other, kind, make_pre
         return lambda x: np.full(x.shape[:3], base + by * TOLERANCE, np.float32)
 
     predictors = {"one": make_predictor(level(one)), "other": make_predictor(level(other))}
-    _, second = compare_backends(predictors, [grey(0)])
+    (_, second), _ = compare_backends(predictors, [grey(0)])
     assert second.decisions == (("image 0",) if kind == "decisions" else ())
     assert second.borderline == (("image 0",) if kind == "borderline" else ())
 
@@ -69,14 +70,17 @@ def test_a_difference_that_is_no_number_is_not_passed_over(broken, make_predicto
 
     monkeypatch.setattr(parity, "_row", measured)
     predictors = {"one": make_predictor(), "other": make_predictor()}
-    _, other = compare_backends(predictors, [grey(0), grey(1), grey(2)])
+    (_, other), _ = compare_backends(predictors, [grey(0), grey(1), grey(2)])
     assert np.isnan([other.map_difference, other.score_difference]).all()
     assert not other.agrees()
 
 
-def test_images_that_cannot_be_read_are_passed_over(make_predictor, tmp_path):
+def test_images_that_cannot_be_read_are_told(make_predictor, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"words")
-    (only,) = compare_backends({"one": make_predictor()}, [tmp_path / "bad.png", grey(10)])
+    images = [tmp_path / "bad.png", grey(10)]
+    predictors = {"one": make_predictor(), "other": make_predictor()}
+    (only, _), (error,) = compare_backends(predictors, images)
+    assert str(tmp_path / "bad.png") in str(error)
     assert only.nearest == pytest.approx(0.3 + TOLERANCE - 10 / 255, abs=1e-6)
     with pytest.raises(DataError, match="none that can be read"):
         compare_backends({"one": make_predictor()}, [tmp_path / "bad.png"])

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import destseg
 from destseg.cli.flags import command_parser
+from destseg.data.lists import counted
 from destseg.errors import SettingsError, install_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.table import Table
 
-    from destseg.inference.parity import Comparison
+    from destseg.inference.parity import Parity
 
 DESCRIPTION = """Say which runtimes this machine has, and whether they all give the same results.
 
@@ -25,7 +24,8 @@ Without BUNDLE: versions, devices and threads of every runtime, and what to inst
 are missing.  With BUNDLE: every runtime that is installed and that the model was exported for
 inspects the same images; the largest differences from the first one are shown, and whether any
 decision differs.  The exit code is 1 if the maps of an fp32 runtime differ by more than
---tolerance, if one decides differently, or if one cannot run.  Where both scores lie within
+--tolerance, if one decides differently, if one cannot run, or if an image cannot be read: the
+others are compared.  Where both scores lie within
 0.0001 of the threshold, a different decision is rounding: it is named, and is no fault.  INT8 has
 scores and a threshold of its own: it is shown, not judged.
 """
@@ -83,14 +83,16 @@ def run(words: list[str]) -> int:
         print(f"destseg: {name} cannot run: {error}", file=sys.stderr)
     if not parity.comparisons:
         return 1
-    console.print(comparison_table(parity.comparisons, parsed.tolerance))
+    for left_out in parity.unreadable:
+        print(f"destseg: {left_out}", file=sys.stderr)
+    console.print(comparison_table(parity, parsed.tolerance))
     for each in parity.comparisons:
         pair = f"{each.backend} and {parity.comparisons[0].backend} decide differently"
         for image in each.decisions:
             print(f"{pair}: {image}")
         for image in each.borderline:
             print(f"{pair} within {TOLERANCE:g} of the threshold, which is rounding: {image}")
-    return 0 if parity.agrees(parsed.tolerance) else 1
+    return 0 if parity.agrees(parsed.tolerance) and not parity.unreadable else 1
 
 
 def runtimes_table() -> tuple[Table, dict[str, list[str]]]:
@@ -122,14 +124,14 @@ def runtimes_table() -> tuple[Table, dict[str, list[str]]]:
     return table, lacking
 
 
-def comparison_table(comparisons: Sequence[Comparison], tolerance: float) -> Table:
+def comparison_table(parity: Parity, tolerance: float) -> Table:
     """Return a row a backend: its differences from the first, and the verdict."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    first = comparisons[0].backend
+    first = parity.comparisons[0].backend
     table = Table(
-        title=f"largest differences from {first}, same images",
+        title=f"largest differences from {first} on {counted(parity.images, 'image')}",
         box=SIMPLE_HEAD,
         title_justify="left",
     )
@@ -138,7 +140,7 @@ def comparison_table(comparisons: Sequence[Comparison], tolerance: float) -> Tab
             column, justify="left" if column == "backend" else "right", no_wrap=column == "backend"
         )
     table.add_column("verdict", no_wrap=True)
-    for each in comparisons:
+    for each in parity.comparisons:
         if each.backend.endswith("-int8"):
             verdict = "own scores"
         else:

@@ -94,6 +94,7 @@ class Bundle:
         known = self.learned_groups(group_by)
         same = may_be_one if group_by == BY_FOLDER else str.__eq__
         return {name for name in groups if any(same(name, each) for each in known)}
+
     @property
     def noise(self) -> UsualNoise | None:
         """What noise its good images had, beyond which it is filtered out.

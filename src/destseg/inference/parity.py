@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from destseg.errors import DataError, DestsegError
+from destseg.errors import DataError, DestsegError, ImageError
 from destseg.inference.backends import installed
 from destseg.inference.bundle import Bundle
 from destseg.inference.calibration import TOLERANCE
@@ -62,10 +62,14 @@ class Parity:
     Attributes:
         comparisons: one a backend that runs, the reference first; none if nothing runs.
         failed: why what is installed cannot run the model, by backend.
+        images: how many they were compared on.
+        unreadable: why the others could not be read.
     """
 
     comparisons: tuple[Comparison, ...]
     failed: Mapping[str, DestsegError]
+    images: int = 0
+    unreadable: tuple[ImageError, ...] = ()
 
     def agrees(self, tolerance: float = TOLERANCE) -> bool:
         """Whether all of them run and say the same, up to rounding; see ``Comparison.agrees``."""
@@ -92,13 +96,15 @@ def compare_all(bundle: Bundle, images: Sequence[ImageLike], threads: int | None
             )
         except DestsegError as error:
             failed[name] = error
-    comparisons = compare_backends(predictors, images) if predictors else []
-    return Parity(tuple(comparisons), failed)
+    if not predictors:
+        return Parity((), failed)
+    comparisons, unreadable = compare_backends(predictors, images)
+    return Parity(tuple(comparisons), failed, len(images) - len(unreadable), tuple(unreadable))
 
 
 def compare_backends(
     predictors: Mapping[str, Predictor], images: Sequence[ImageLike]
-) -> list[Comparison]:
+) -> tuple[list[Comparison], list[ImageError]]:
     """Return how far each backend is from the first one, which is compared with itself.
 
     Images go through all backends one after the other, so that memory stays bounded and the
@@ -106,12 +112,15 @@ def compare_backends(
 
     Args:
         predictors: by backend, the reference first; all of the same bundle.
-        images: as for ``Predictor.predict``, at least one; those that cannot be read are
-            passed over.
+        images: as for ``Predictor.predict``, at least one.
+
+    Returns:
+        One a backend, of all images that can be read; and why the others cannot.
 
     Raises:
         DataError: if no image can be read.
     """
+    unreadable = []
     rows: dict[str, list[_Row]] = {name: [] for name in predictors}
     for image in images:
         results = {}
@@ -119,6 +128,7 @@ def compare_backends(
             begun = time.perf_counter()
             result = next(predictor.stream([image]))
             if isinstance(result, Failure):
+                unreadable.append(result.error)
                 break
             results[name] = (result, time.perf_counter() - begun)
         for name, (result, seconds) in results.items():
@@ -126,7 +136,7 @@ def compare_backends(
             rows[name].append(_row(result, reference, seconds))
     if not any(rows.values()):
         raise DataError("expected images to compare backends on, got none that can be read")
-    return [
+    comparisons = [
         Comparison(
             backend=name,
             # NaN where one is, which max may pass over.
@@ -139,6 +149,7 @@ def compare_backends(
         )
         for name, mine in rows.items()
     ]
+    return comparisons, unreadable
 
 
 def example_images(count: int, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
