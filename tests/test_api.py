@@ -240,6 +240,8 @@ def test_no_images_and_half_a_seed_are_errors_of_ours(home):
     for measure in (destseg.evaluate, destseg.report):
         with pytest.raises(destseg.DataError, match="got no images"):
             measure("~/model", [])
+        with pytest.raises(destseg.DataError, match=r"expected a path or samples .* got 'a\.png'"):
+            measure("~/model", ["a.png"])
     write_red(home / "in/0.png", 10)
     for state in (None, "~/state.json", "~/state.json"):
         with pytest.raises(destseg.SettingsError, match="--seed: expected a whole number"):

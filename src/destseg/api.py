@@ -1015,11 +1015,18 @@ def _opener(
 def _samples(data: AnyPath | Sequence[Sample]) -> tuple[Sequence[Sample], list[Path]]:
     """Return labelled samples, and the files that are read for them."""
     from destseg.data.labelled import files_of, labelled_samples
+    from destseg.data.samples import Sample
 
     if isinstance(data, str | os.PathLike):
         source = expanded(data)
         samples: Sequence[Sample] = labelled_samples(source)
         return samples, [source, *files_of(samples)]
+    for each in data:
+        if not isinstance(each, Sample):
+            raise DataError(
+                f"data: expected a path or samples (destseg.Sample), got {each!r:.60} among them. "
+                "Images with labels are samples; a folder or a CSV of labels is given by its path."
+            )
     return data, list(files_of(data))
 
 

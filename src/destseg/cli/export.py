@@ -10,9 +10,10 @@ from destseg.cli.flags import command_parser
 DESCRIPTION = """Write a trained model as ONNX or OpenVINO into its bundle.
 
 One file holds the whole arithmetic: uint8 RGB pixels in, anomaly map out; normalisation, networks,
-sigmoid and up-sampling are inside; batch, height and width are free.  The maps are compared with
-PyTorch's before anything is written.  From then on every command uses the exported model by itself,
-on machines without PyTorch too, and `destseg doctor` compares all forms on your images.
+sigmoid and up-sampling are inside; batch, height and width are free, in multiples of 32 pixels.
+The maps are compared with PyTorch's before anything is written.  From then on every command uses
+the exported model by itself, on machines without PyTorch too, and `destseg doctor` compares all
+forms on your images.
 """
 
 EPILOG = """examples:
