@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -15,7 +13,7 @@ from destseg.data.bands import bands
 from destseg.data.choice import evenly
 
 _TWICE_DIFFERED = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-_PER_LEVEL = 6 * math.sqrt(2 / math.pi)  # the mean size of its answers to noise of one level
+_PER_LEVEL = 6 * 0.6745  # the median size of its answers to noise of one level
 _BLOCK = 16
 _SHADES = 4
 _QUIETEST = 0.25
@@ -25,7 +23,7 @@ _BANDS = 16
 _SIDES = (3, 5, 7)
 _LEFT = 0.4  # of the noise, behind each of the filters
 _REACH = sum(side // 2 for side in _SIDES) + _SIDES[-1] // 2
-_UNSEEN = 1.5  # grey levels that are too much and change no decision
+_UNSEEN = 1.0  # a deviation in grey levels that is too much and changes no decision
 
 
 @dataclass(frozen=True)
@@ -53,10 +51,12 @@ class Noise:
     Attributes:
         shades: mean green value of a quarter of the image each, rising, float64 [4].
         deviations: standard deviation of the noise there, in grey levels, float64 [4].
+        everywhere: what three quarters of the image, whatever their shade, have at least.
     """
 
     shades: NDArray[np.float64]
     deviations: NDArray[np.float64]
+    everywhere: float
 
     @property
     def most(self) -> float:
@@ -66,15 +66,17 @@ class Noise:
     def beyond(self, usual: UsualNoise) -> Noise | None:
         """Return the noise that makes it more than is typical, if it is more than all there was.
 
-        Half of the shades have to have too much: a rough defect may fill one, noise is everywhere.
+        A rough defect may fill a shade, or much of the image; noise is everywhere.  So half of the
+        shades and three quarters of the image have to have too much.
 
         Returns:
             ``None`` where there is none that changes a decision.
         """
-        too_much = np.sqrt(np.maximum(0, self.deviations**2 - usual.most**2))
-        if np.median(too_much) < _UNSEEN:
+        found = np.array([np.median(self.deviations), self.everywhere])
+        if (found**2 < usual.most**2 + _UNSEEN**2).any():
             return None
-        return Noise(self.shades, np.sqrt(np.maximum(0, self.deviations**2 - usual.typical**2)))
+        surplus = np.sqrt(np.maximum(0, self.deviations**2 - usual.typical**2))
+        return replace(self, deviations=surplus)
 
 
 def noise_of(image: NDArray[np.uint8]) -> Noise:
@@ -94,31 +96,37 @@ def noise_of(image: NDArray[np.uint8]) -> Noise:
     """
     green = image[..., 1]
     some = evenly(list(bands(green.shape)), _BANDS)
-    found = [_blocks(np.ascontiguousarray(green[rows])) for rows in some]
+    found = [_blocks(green[rows]) for rows in some]
     rough, bright = np.concatenate(found, axis=1)  # [blocks] each
     if len(rough) < _SHADES**2:
-        return Noise(np.linspace(0, 255, _SHADES), np.zeros(_SHADES))
+        return Noise(np.linspace(0, 255, _SHADES), np.zeros(_SHADES), 0.0)
     parts = np.array_split(np.argsort(bright, kind="stable"), _SHADES)
     return Noise(
         np.array([bright[part].mean() for part in parts]),
         np.array([np.quantile(rough[part], _QUIETEST) for part in parts]),
+        float(np.quantile(rough, _QUIETEST)),
     )
 
 
 def _blocks(green: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return how rough blocks are, in levels of noise, and how bright: [2, blocks]."""
-    differences = cv2.convertScaleAbs(cv2.filter2D(green, cv2.CV_16S, _TWICE_DIFFERED))
-    exposed = ((green >= _DARKEST) & (green <= _BRIGHTEST)).astype(np.uint8)
-    inside = _in_blocks(exposed) > _INSIDE
-    return np.stack([_in_blocks(differences)[inside] / _PER_LEVEL, _in_blocks(green)[inside]])
+    height, width = (side // _BLOCK * _BLOCK for side in green.shape)
+    if not height or not width:
+        return np.empty((2, 0))
+    whole = np.ascontiguousarray(green[:height, :width])
+    differences = cv2.convertScaleAbs(cv2.filter2D(whole, cv2.CV_16S, _TWICE_DIFFERED))
+    pixels = differences.reshape(height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK).swapaxes(1, 2)
+    # The median: an edge or specks that fill less than half of a block make it no rougher.
+    rough = np.median(pixels.reshape(-1, _BLOCK**2), axis=1) / _PER_LEVEL
+    exposed = ((whole >= _DARKEST) & (whole <= _BRIGHTEST)) * np.uint8(255)
+    inside = _means(exposed) > 255 * _INSIDE
+    return np.stack([rough[inside], _means(whole)[inside]])
 
 
-def _in_blocks(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the mean of each whole block, [h // 16, w // 16]."""
-    means = cv2.boxFilter(values, cv2.CV_32F, (_BLOCK, _BLOCK))
-    half = _BLOCK // 2
-    height, width = (side // _BLOCK * _BLOCK for side in values.shape)
-    return means[half:height:_BLOCK, half:width:_BLOCK].astype(np.float64)
+def _means(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the mean of each block, rounded: [blocks]."""
+    size = values.shape[1] // _BLOCK, values.shape[0] // _BLOCK
+    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), np.uint8).ravel()
 
 
 def without_noise(image: NDArray[np.uint8], noise: Noise) -> NDArray[np.uint8]:
