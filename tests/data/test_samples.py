@@ -442,7 +442,38 @@ def test_masks_may_lie_beside_the_types_and_straight_in_their_folder_if_there_is
     assert samples.test_samples(tmp_path) == [defective, Sample(test / "normal/1.png", "good")]
     # Of two types either could be meant.
     touch(tmp_path, "test/dent/1.png")
-    assert {sample.mask for sample in samples.test_samples(tmp_path)} == {None}
+    with pytest.raises(DataError, match=r"mask/TYPE/NAME.*none of the test images: 1\.png"):
+        samples.test_samples(tmp_path)
+
+
+def test_a_mask_beside_its_image_is_no_image(tmp_path):
+    touch(tmp_path, "test/good/1.png", "test/good/1_mask.png", "test/dent/1.jpg", "test/cut/2.png")
+    touch(tmp_path, "test/dent/1_mask.png", "test/dent/deep/2.png", "test/dent/deep/2-gt.bmp")
+    touch(tmp_path, "test/dent/3_mask.png", "ground_truth/cut/2.png")
+    test = tmp_path / "test"
+    assert samples.test_samples(tmp_path) == [
+        Sample(test / "cut/2.png", "cut", tmp_path / "ground_truth/cut/2.png"),
+        Sample(test / "dent/1.jpg", "dent", test / "dent/1_mask.png"),
+        Sample(test / "dent/3_mask.png", "dent"),  # nothing says that it is one
+        Sample(test / "dent/deep/2.png", "dent", test / "dent/deep/2-gt.bmp"),
+        Sample(test / "good/1.png", "good"),
+    ]
+    touch(tmp_path, "ground_truth/dent/1.png")
+    with pytest.raises(DataError, match=r"one mask, got .*dent/1\.png and .*dent/1_mask\.png"):
+        samples.test_samples(tmp_path)
+
+
+@pytest.mark.parametrize("called", ["labels", "annotations", "gt"])
+@pytest.mark.parametrize("other", [(), ("test/dent/000.png", "ground_truth/dent/000_mask.png")])
+def test_a_defect_type_that_is_called_like_masks_is_refused(called, other, tmp_path):
+    touch(tmp_path, "test/good/000.png", f"test/{called}/000.png", f"test/{called}/001.png")
+    touch(tmp_path, f"ground_truth/{called}/000_mask.png", *other)
+    wanted = f"got files that belong to none.*: 000.png, 001.png.*such as {called}_defect"
+    with pytest.raises(DataError, match=wanted):
+        samples.test_samples(tmp_path)
+    (tmp_path / "test" / called).rename(tmp_path / "test" / f"{called}_defect")
+    found = {sample.defect_type for sample in samples.test_samples(tmp_path)}
+    assert found == {"good", f"{called}_defect", *(["dent"] if other else [])}
 
 
 def test_a_data_set_without_a_split_is_not_evaluated_on_what_it_trains(tmp_path):

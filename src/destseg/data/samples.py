@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -21,7 +21,7 @@ from destseg.data.folders import (
 )
 from destseg.data.good_images import good_paths
 from destseg.data.kinds import is_image, name_says
-from destseg.data.lists import LIST_SUFFIXES, existing, read_list
+from destseg.data.lists import LIST_SUFFIXES, existing, read_list, some
 from destseg.data.names import GOOD as GOOD
 from destseg.errors import DataError
 
@@ -110,10 +110,12 @@ def test_samples(source: str | Path) -> list[Sample]:
     with any suffix of an image.  A good type (``good``, ``OK``, ``normal``, ...) is given as
     ``good`` and has no masks; the mask of a defective image is ``None`` where the file is missing.
     A folder of masks may have any name that means that, and may lie in ``test/``; where there is
-    but one defect type its masks may lie straight in it.
+    but one defect type its masks may lie straight in it.  Or masks lie beside their images as
+    ``<name>_mask``.
 
     Raises:
-        DataError: there is no test folder, or no image in it, or one outside of the types.
+        DataError: there is no test folder, or no image in it, or one outside of the types; an image
+            has two masks, or a folder in ``test/`` is called masks and has none of these images.
     """
     source = Path(source)
     folder = test_folder(source)
@@ -124,7 +126,7 @@ def test_samples(source: str | Path) -> list[Sample]:
             "tells nothing, so a folder of good and defective images is not divided here: move "
             "those that the model has not seen into test/."
         )
-    found = []
+    found, called_masks = [], dict[str, list[Path]]()
     for path in images_below(folder):
         name, *below = path.relative_to(folder).parts
         if not below:
@@ -132,17 +134,44 @@ def test_samples(source: str | Path) -> list[Sample]:
                 f"{path}: expected test images in one folder a type (test/good, test/scratch, "
                 "...), got one straight in test/; move it into the folder of its type."
             )
-        if not names.is_masks(name):
+        if names.is_masks(name):
+            called_masks.setdefault(name, []).append(path)
+        else:
             found.append((path, PurePath(name, *below)))
+    beside = names.masks_beside([path for path, _ in found])
+    of_image = {image: Path(mask) for mask, image in beside.items()}
+    found = [(path, inside) for path, inside in found if path not in beside]
     types = {inside.parts[0] for _, inside in found}
     defective = types - names.good_among(types)
-    masks = mask_finder([source, folder], single=len(defective) == 1)
+    finder = mask_finder([source, folder], single=len(defective) == 1)
+    masks = {path: finder(inside) for path, inside in found if inside.parts[0] in defective}
+    for name, paths in called_masks.items():
+        _require_masks(folder / name, paths, masks.values())
+    for path, mask in masks.items():
+        own = of_image.get(path.with_suffix(""))
+        if own and mask:
+            raise DataError(f"{path}: expected one mask, got {mask} and {own}. Remove one of them.")
+        masks[path] = own or mask
     return [
-        Sample(path, inside.parts[0], masks(inside))
-        if inside.parts[0] in defective
-        else Sample(path, GOOD)
+        Sample(path, inside.parts[0], masks[path]) if path in masks else Sample(path, GOOD)
         for path, inside in found
     ]
+
+
+def _require_masks(folder: Path, files: Sequence[Path], masks: Collection[Path | None]) -> None:
+    """Refuse a folder that is called like one of masks if none of its files is one.
+
+    Raises:
+        DataError: naming it.
+    """
+    if set(files).isdisjoint(masks):
+        listed = some([path.relative_to(folder).as_posix() for path in files])
+        raise DataError(
+            f"{folder}: expected masks, as this name says, each called as its image is "
+            f"({folder.name}/TYPE/NAME), got files that belong to none of the test images: "
+            f"{listed}. Call them so; or if {folder.name} is a type of defect, give its folder "
+            f"another name, such as {folder.name}_defect."
+        )
 
 
 # pytest would collect these functions wherever a test module imports them.
