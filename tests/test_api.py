@@ -230,6 +230,9 @@ def test_samples_or_a_folder_are_measured_and_files_are_written(home):
     assert len((home / "images.csv").read_text("utf-8").splitlines()) == 3
     again = destseg.evaluate("~/model", [Sample(good, "good"), Sample(bad, "hole")])
     assert again.image == found.image
+    for given, got in ((str(good), "got '.*0.png' among"), (Sample(good, "OK"), r"got 'OK' \(1\)")):
+        with pytest.raises(destseg.DataError, match=rf"^data: expected .*{got}"):
+            destseg.evaluate("~/model", [given, Sample(bad, "hole")])
     assert destseg.report("~/model", "~/data").image == found.image
     assert (home / "model/report.html").is_file()
     with pytest.raises(destseg.SettingsError, match=r"^threads: expected the folder of a model"):
@@ -240,8 +243,6 @@ def test_no_images_and_half_a_seed_are_errors_of_ours(home):
     for measure in (destseg.evaluate, destseg.report):
         with pytest.raises(destseg.DataError, match="got no images"):
             measure("~/model", [])
-        with pytest.raises(destseg.DataError, match=r"expected a path or samples .* got 'a\.png'"):
-            measure("~/model", ["a.png"])
     write_red(home / "in/0.png", 10)
     for state in (None, "~/state.json", "~/state.json"):
         with pytest.raises(destseg.SettingsError, match="--seed: expected a whole number"):

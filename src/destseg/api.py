@@ -1015,7 +1015,7 @@ def _opener(
 def _samples(data: AnyPath | Sequence[Sample]) -> tuple[Sequence[Sample], list[Path]]:
     """Return labelled samples, and the files that are read for them."""
     from destseg.data.labelled import files_of, labelled_samples
-    from destseg.data.samples import Sample
+    from destseg.data.samples import Sample, require_clear
 
     if isinstance(data, str | os.PathLike):
         source = expanded(data)
@@ -1024,9 +1024,11 @@ def _samples(data: AnyPath | Sequence[Sample]) -> tuple[Sequence[Sample], list[P
     for each in data:
         if not isinstance(each, Sample):
             raise DataError(
-                f"data: expected a path or samples (destseg.Sample), got {each!r:.60} among them. "
-                "Images with labels are samples; a folder or a CSV of labels is given by its path."
+                "data: expected a data set's folder, a table (.csv) or values of destseg.Sample, "
+                f"got {each!r} among these. Say what is known of each image: "
+                "Sample(path, defect_type)."
             )
+    require_clear("data", data)
     return data, list(files_of(data))
 
 

@@ -32,6 +32,14 @@ def test_the_label_may_be_called_as_in_lists_of_good_images(tmp_path, called):
     assert [label for _, label in read_list(listed)] == ["dent", "good"]
 
 
+@pytest.mark.parametrize(
+    "label", ["good", "no defect", "No_Anomaly", "FALSE", "0", "no damage", "not defective", "合格"]
+)
+def test_what_says_that_a_part_is_good_does(tmp_path, label):
+    listed = write(tmp_path / "labels.csv", f"path,label\na.png,{label}\nb.png,no_thread\n")
+    assert [each.defect_type for each in labelled_samples(listed)] == ["good", "no_thread"]
+
+
 def test_semicolons_part_columns_too(tmp_path):
     listed = write(tmp_path / "labels.csv", "path;label\na.png;good\n")
     assert labelled_samples(listed) == [Sample(tmp_path / "a.png", "good")]
@@ -54,6 +62,14 @@ def test_semicolons_part_columns_too(tmp_path):
             "one mask an image, got .*1.png and .*2.png for .*Draw both into one file",
         ),
         ("path,label,mask\na.png,dent,1.png\na.png,dent,\n", "one mask an image, got .*None"),
+        *(
+            (
+                f"path,{column}\na.png,{label}\nb.png,dent\n",
+                f"got '{label}' \\(1\\).*good parts good",
+            )
+            for column in ("label", "defect_type")
+            for label in ("none", "No", "N/A", "nan", "unknown", "yes", "negative", "--")
+        ),
     ],
 )
 def test_tables_that_do_not_say_what_images_are_are_refused(text, reason, tmp_path):

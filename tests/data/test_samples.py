@@ -463,6 +463,13 @@ def test_a_mask_beside_its_image_is_no_image(tmp_path):
         samples.test_samples(tmp_path)
 
 
+@pytest.mark.parametrize("called", ["none", "No", "0", "negative"])
+def test_a_folder_that_may_be_of_good_parts_or_of_defects_is_refused(called, tmp_path):
+    touch(tmp_path, f"test/{called}/1.png", f"test/{called}/2.png", "test/dent/1.png")
+    with pytest.raises(DataError, match=rf"test: expected good .*got '{called}' \(2\)"):
+        samples.test_samples(tmp_path)
+
+
 @pytest.mark.parametrize("called", ["labels", "annotations", "gt"])
 @pytest.mark.parametrize("other", [(), ("test/dent/000.png", "ground_truth/dent/000_mask.png")])
 def test_a_defect_type_that_is_called_like_masks_is_refused(called, other, tmp_path):

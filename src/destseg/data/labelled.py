@@ -10,7 +10,7 @@ from pathlib import Path
 
 from destseg.data.lists import read_table, some
 from destseg.data.names import is_good_label
-from destseg.data.samples import GOOD, Sample, test_samples
+from destseg.data.samples import GOOD, Sample, require_clear, test_samples
 from destseg.errors import DataError, ImageError
 
 _LOGGER = logging.getLogger(__name__)
@@ -27,7 +27,8 @@ def labelled_samples(source: str | Path) -> list[Sample]:
     that is logged.
 
     Raises:
-        DataError: if there are none, a label is missing, or an image has two labels or two masks.
+        DataError: if there are none, a label is missing or may mean good or a defect (``none``), or
+            an image has two labels or two masks.
     """
     source = Path(source)
     if source.suffix.lower() != ".csv" or source.is_dir():
@@ -53,6 +54,7 @@ def labelled_samples(source: str | Path) -> list[Sample]:
                 f"{source}: expected one mask an image, got {first.mask} and {sample.mask} for "
                 f"{sample.path}. Draw both into one file, and leave one of the rows out."
             )
+    require_clear(source, found.values())
     if twice := len(rows) - len(found):
         _LOGGER.warning("%s: left out the rows that say an image again (%d)", source, twice)
     return list(found.values())

@@ -18,6 +18,7 @@ def _words(text: str) -> frozenset[str]:
 _GOOD = _words(
     """
     good ok normal pass passed io defectfree nodefect nodefects nondefective notdefective undamaged
+    noanomaly noanomalies nodamage nofault nofaults
     良品 合格 正常
     """
 )
@@ -38,6 +39,12 @@ _DEFECT_TYPES = _words(
     """
     scratch scratches scratched dent dents dented crack cracks cracked chipped broken stain stains
     contamination damage damaged rust misprint 划痕 裂纹
+    """
+)
+# No defect, or that nobody looked; good, or a defect.
+_UNCLEAR = _words(
+    """
+    none no yes n y na nan null unknown unlabeled unlabelled negative positive neg pos 无 是 否 未知
     """
 )
 _SPELLINGS = _GOOD | _DEFECTIVE | _MASKS | _DEFECT_TYPES
@@ -142,6 +149,11 @@ def is_good_label(label: str) -> bool:
     return label.strip().casefold() in _NOT_DEFECTIVE or is_good(label)
 
 
+def is_unclear_label(label: str) -> bool:
+    """Whether a label says that the part is good, or has a defect, but not which of these."""
+    return not any(map(str.isalnum, label)) or "".join(_pieces(label)) in _UNCLEAR
+
+
 def masks_beside(paths: Sequence[PurePath]) -> dict[PurePath, PurePath]:
     """Return the files that are called like masks of others of the paths: 1_mask.png by 1.png.
 
@@ -175,8 +187,11 @@ def _plain(name: str) -> str:
 
 
 def _named(name: str) -> list[str]:
-    words = (word.casefold() for word in _PIECES.findall(name))
-    return [word for word in words if word not in _NEUTRAL]
+    return [word for word in _pieces(name) if word not in _NEUTRAL]
+
+
+def _pieces(name: str) -> list[str]:
+    return [word.casefold() for word in _PIECES.findall(name)]
 
 
 def may_be_one(name: str, other: str) -> bool:

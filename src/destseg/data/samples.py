@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -115,7 +116,8 @@ def test_samples(source: str | Path) -> list[Sample]:
 
     Raises:
         DataError: there is no test folder, or no image in it, or one outside of the types; an image
-            has two masks, or a folder in ``test/`` is called masks and has none of these images.
+            has two masks, a folder in ``test/`` is called masks and has none of these images, or
+            like no type of defect (``none``).
     """
     source = Path(source)
     folder = test_folder(source)
@@ -152,10 +154,37 @@ def test_samples(source: str | Path) -> list[Sample]:
         if own and mask:
             raise DataError(f"{path}: expected one mask, got {mask} and {own}. Remove one of them.")
         masks[path] = own or mask
-    return [
+    samples = [
         Sample(path, inside.parts[0], masks[path]) if path in masks else Sample(path, GOOD)
         for path, inside in found
     ]
+    require_clear(folder, samples)
+    return samples
+
+
+def require_clear(source: object, samples: Iterable[Sample]) -> None:
+    """Refuse types of defects that may be none: ``none``, ``no``, ``0``, ``OK``.
+
+    Args:
+        source: what says them, for the error.
+        samples: those that are good have the type ``good``.
+
+    Raises:
+        DataError: naming the types.
+    """
+    unclear = Counter(
+        each.defect_type
+        for each in samples
+        if each.defect_type not in (GOOD, None)
+        and (names.is_good_label(each.defect_type) or names.is_unclear_label(each.defect_type))
+    )
+    if unclear:
+        listed = some([f"{label!r} ({count})" for label, count in unclear.most_common()])
+        raise DataError(
+            f"{source}: expected good or the name of a defect type for each image, got {listed}, "
+            "which is not clear. Call good parts good, others by their type of defect, and leave "
+            "out what nobody knows."
+        )
 
 
 def _require_masks(folder: Path, files: Sequence[Path], masks: Collection[Path | None]) -> None:
