@@ -469,6 +469,13 @@ def test_a_confidence_raises_the_threshold_and_is_said():
     assert "which takes 59: give 19 more good images" in few.guarantee_note()
 
 
+def test_the_highest_confidence_that_there_is_has_a_bound_and_is_no_certainty():
+    confidence = float(np.nextafter(1, 0))
+    assert 0.999 < rate_bound(2, 1, confidence) <= 1
+    sure = fitted([0.1, 0.2, 0.3]).with_rate(1.0, confidence)
+    assert "with 99.99999999999999% confidence" in sure.guarantee()
+
+
 @pytest.mark.parametrize("confidence", [-0.1, 1.0, float("nan")])
 def test_a_confidence_out_of_its_range_is_refused(confidence):
     with pytest.raises(SettingsError, match=r"--confidence: expected a number in \[0, 1\)"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 from destseg.data.lists import counted, some
 from destseg.inference.order_statistics import images_needed
@@ -108,4 +109,6 @@ def alone(image: str, score: float, following: float) -> str:
 
 
 def _with(confidence: float) -> str:
-    return f" with {100 * confidence:.4g}% confidence" if confidence else ""
+    # In decimals: rounded, the highest of all would be a certainty.
+    percent = (100 * Decimal(str(confidence))).normalize()
+    return f" with {percent:f}% confidence" if confidence else ""

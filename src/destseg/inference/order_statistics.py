@@ -65,6 +65,8 @@ def rate_bound(n: int, rank: int, confidence: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(60):  # halving: at most so many parts of n are above, with 1 - confidence
         rate = (low + high) / 2
+        if rate == high:  # no number is left between them, and beyond 1 there is no logarithm
+            break
         inside, outside = math.log(rate), math.log1p(-rate)
         at_most = np.exp(logs + k * inside + (n - k) * outside).sum()
         low, high = (rate, high) if at_most > 1 - confidence else (low, rate)
