@@ -285,6 +285,16 @@ def test_overlays_of_an_earlier_run_are_replaced_unless_they_are_read_now(predic
     assert str(overlays / "part.png") in err
 
 
+@pytest.mark.parametrize("overlays", ["out", "out/deep"])
+def test_a_file_and_overlays_in_one_place_are_refused_before_the_work(overlays, predict, tmp_path):
+    path = write(tmp_path / "part.png", 20)
+    words = (path, "--output", tmp_path / "out", "--overlays", tmp_path / overlays)
+    code, _, err = predict(*words)
+    assert code == 1
+    assert f"{tmp_path / 'out'}: expected a file to write to, got a folder" in err
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
 @pytest.mark.parametrize("where", ["in/overlays", "linked/more"])
 def test_overlays_in_a_folder_that_is_searched_are_refused(where, predict, tmp_path):
     """They would be inspected the next time, and trained on."""

@@ -99,10 +99,10 @@ def _require_outputs(
     require_apart([*results, *drawings], read)
     if overlays is not None:
         require_outside(overlays, map(expanded, parsed.images), "--overlays")
-    for path in results:
-        require_file(path)
     if overlays is not None:
         require_folder(overlays)
+    for path in results:  # after that: the folder may have been made in the file's place
+        require_file(path)
 
 
 def _draw(answer: destseg.Result, target: Path) -> bool:
