@@ -161,7 +161,7 @@ class DataSettings:
     calibration_fraction: float = setting(
         0.1,
         "Fraction of the good images kept from training for the calibration set, which fits the "
-        "threshold.",
+        "threshold, though never more than half of all.",
         FRACTION,
     )
     calibration_minimum: int = setting(

@@ -80,7 +80,10 @@ def warnings(calibration: Calibration, source: GoodParts, folder: Path) -> Itera
         folder: where the model will be.
     """
     if short := calibration.guarantee_note():
-        yield f"note: {short} A higher --calibration-fraction also sets more images aside."
+        # More than half of all are never set aside.
+        more = len(source.calibration_images) < len(source.training) - 1
+        also = " A higher --calibration-fraction also sets more images aside." if more else ""
+        yield f"note: {short}{also}"
     if alone := calibration.lone_note():
         yield f"note: {alone}"
     paths = [sample.path for sample in source.calibration_images]
