@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from destseg.training.log import TrainingLog
 from destseg.training.processes import rank, together, wait_for_all
 from destseg.training.request import Request, Run, checked
 from destseg.training.run_folder import note_beginning, region_of_interest, require_same_images
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def train(
@@ -58,6 +61,8 @@ def train(
     with Claim(folder, resume=resume, overwrite=overwrite) as claim:
         run = checked(asked, claim.look())
         if run is None:
+            if rank() == 0 and not quiet:  # the finished run's own log stays as it is
+                _LOGGER.warning("%s: finished before, nothing to go on with", folder)
             device = "auto" if settings is None else settings.training.device
             return load(folder, backend="torch", device=device)
         main = rank() == 0  # of several processes the one that writes
