@@ -74,6 +74,8 @@ class GoodParts:
             log.say(shrinking_note(shape, wanted), image_size=wanted.size)
         if note := turning_note(wanted):
             log.say(note)
+        if wanted.tile and wanted.fit == "pad":
+            log.say("note: --fit pad has nothing to do with --tile: tiles keep their shape.")
         states = states_of(sample.path for sample in samples)
         contents = contents_of(sample.path for sample in samples)
         log.say(f"checking {counted(len(samples), 'image')} in {data}", images=len(samples))
