@@ -34,11 +34,13 @@ def checkpoint(step=7):
         scaler={"scale": 65536.0, "growth_factor": 2.0},
         seconds=12.25,
         data_sha256="c0ffee",
+        textures_sha256="7ea",
     )
 
 
 def assert_same(one, other):
-    for name in ("phase", "step", "settings", "images", "scaler", "seconds", "data_sha256"):
+    plain = ("phase", "step", "settings", "images", "scaler", "seconds")
+    for name in (*plain, "data_sha256", "textures_sha256"):
         assert getattr(one, name) == getattr(other, name)
     for name in ("model", "optimizer"):
         ours, theirs = getattr(one, name), getattr(other, name)

@@ -157,6 +157,8 @@ def test_a_run_with_defects_resumes_to_the_same_weights(
     run(parts, folder, settings, defects=bad, resume=True)  # finished: loaded
     with pytest.raises(TrainingError, match="or other --defects or --from"):
         run(parts, folder, settings, defects=bad / "hole", resume=True)
+    with pytest.raises(TrainingError, match="or other --defects or --from"):
+        run(parts, folder, settings, resume=True)
 
 
 def test_a_defect_that_is_also_good_is_refused_before_anything_is_written(

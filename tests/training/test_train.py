@@ -176,6 +176,19 @@ def test_the_learning_learns(parts, settings, tmp_path):
         assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:3]), phase
 
 
+def test_what_can_have_no_effect_is_told_and_not_advised(parts, settings, finished, tmp_path):
+    advice, pad = "A higher --calibration-fraction", "note: --fit pad has nothing to do"
+    told = [entry.get("text", "") for entry in log_of(finished)]
+    assert any(advice in text for text in told)
+    assert not any(pad in text for text in told)
+    half = settings.replace(calibration_fraction=1.0, tile=True, fit="pad")  # half at most
+    run(parts, tmp_path / "run", half)
+    told = [entry.get("text", "") for entry in log_of(tmp_path / "run")]
+    assert any(text.startswith("6 images to train on, 6 for calibration") for text in told)
+    assert not any(advice in text for text in told)
+    assert any(pad in text for text in told)
+
+
 # ---- one seed, one result
 
 
@@ -551,6 +564,58 @@ def test_other_data_are_refused_whatever_their_names(
             run(data, finished, None, resume=True)
         with pytest.raises(TrainingError, match="or other names or contents"):
             run(data, interrupted, settings, resume=True)
+
+
+def test_other_textures_and_another_region_are_refused_too(
+    parts, settings, tmp_path, monkeypatch, caplog
+):
+    """For a run to go on with and for a finished one; the files of before may be gone by then."""
+    textures = write_images(tmp_path / "textures", 3)
+    region, other = tmp_path / "region.png", np.full((64, 64), 255, np.uint8)
+    Image.fromarray(other).save(region)
+    other[:20] = 0
+    settings = settings.replace(roi=str(region), textures=str(textures))
+    with monkeypatch.context() as patched:
+        at_call(patched, DenoisePhase, 2, send(signal.SIGTERM))
+        with pytest.raises(TrainingInterrupted):
+            run(parts, tmp_path / "run", settings)
+    texture, spare = textures / "001.png", tmp_path / "spare.png"
+    Image.fromarray(other).save(spare)
+    cases = [
+        (region, spare, r"--roi.* another"),
+        (texture, parts / "000.png", r"--textures.* other"),
+    ]
+
+    def refuse():
+        for path, instead, message in cases:
+            kept = path.read_bytes()
+            shutil.copy(instead, path)
+            for asked in (settings, None):
+                with pytest.raises(TrainingError, match=rf"(?s){message}.*--overwrite"):
+                    run(parts, tmp_path / "run", asked, resume=True)
+            path.write_bytes(kept)
+
+    refuse()
+    run(parts, tmp_path / "run", settings, resume=True)
+    refuse()
+    assert "finished before" not in caplog.text
+    train(parts, output=tmp_path / "run", settings=settings, resume=True)
+    assert f"{tmp_path / 'run'}: finished before, nothing to go on with" in caplog.text
+    region.unlink()
+    shutil.rmtree(textures)
+    assert run(parts, tmp_path / "run", settings, resume=True).bundle.roi() is not None
+
+
+def test_a_state_that_does_not_know_its_textures_goes_on(parts, settings, tmp_path, monkeypatch):
+    """As those of before they were noted."""
+    settings = settings.replace(textures=str(write_images(tmp_path / "textures", 3)))
+    with monkeypatch.context() as patched:
+        at_call(patched, DenoisePhase, 2, send(signal.SIGTERM))
+        with pytest.raises(TrainingInterrupted):
+            run(parts, tmp_path / "run", settings)
+    state = tmp_path / "run" / STATE
+    save_checkpoint(state, dataclasses.replace(load_checkpoint(state), textures_sha256=""))
+    run(parts, tmp_path / "run", settings, resume=True)
 
 
 # ---- losses and weights that are not finite

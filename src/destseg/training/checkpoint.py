@@ -34,6 +34,8 @@ class Checkpoint:
         scaler: state of the loss scaler, empty where none is used.
         seconds: training time so far.
         data_sha256: of the good images, as ``contents.fingerprint`` gives it.
+        textures_sha256: the same of the textures; empty where there is no folder of them, and of a
+            run of before it was noted.
     """
 
     phase: str
@@ -46,6 +48,7 @@ class Checkpoint:
     scaler: Mapping[str, float]
     seconds: float
     data_sha256: str
+    textures_sha256: str = ""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -62,6 +65,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "scaler": checkpoint.scaler,
         "seconds": checkpoint.seconds,
         "data_sha256": checkpoint.data_sha256,
+        "textures_sha256": checkpoint.textures_sha256,
     }
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     write_atomically(path, safetensors.torch.save(plain, {"destseg": json.dumps(meta)}))
@@ -97,6 +101,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             scaler=meta["scaler"],
             seconds=meta["seconds"],
             data_sha256=meta["data_sha256"],
+            textures_sha256=meta.get("textures_sha256", ""),
         )
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise TrainingError(

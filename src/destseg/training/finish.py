@@ -28,6 +28,7 @@ from destseg.inference.known_defects import KnownDefects
 from destseg.inference.predictor import Predictor, load
 from destseg.model.destseg import DeSTSeg
 from destseg.model_folder import CANDIDATE, remove_unfinished
+from destseg.training.good_parts import TEXTURES
 from destseg.training.guard import guarded, measured
 from destseg.training.known_parts import KnownParts
 from destseg.training.learn import Learning, weights_of
@@ -118,6 +119,7 @@ def facts_of(
         "images": len(source.training),
         "calibration_images": len(source.calibration_images),
         "data_sha256": source.sha256,
+        **({TEXTURES: source.textures_sha256} if source.textures_sha256 else {}),
         "teacher": learning.teacher,
         "minutes": round(seconds / 60, 2),
         "images_per_s": round(images / seconds, 2) if seconds else None,

@@ -15,11 +15,15 @@ from destseg.data.files import FileState, states_of
 from destseg.data.groups import group_names
 from destseg.data.lists import counted
 from destseg.data.roi import Roi
-from destseg.data.samples import Sample, good_samples, split_calibration
+from destseg.data.samples import Sample, find_images, good_samples, split_calibration
 from destseg.data.shapes import shrinking_note, turning_note, typical_shape
 from destseg.errors import DataError
 from destseg.inference.ancestor import Ancestor, Seen, by_groups, split_like
+from destseg.synthesis.textures import BUILTIN
 from destseg.training.log import TrainingLog
+
+TEXTURES = "textures_sha256"
+"""Fact of a bundle: SHA-256 of the textures that it learned with, where a folder has them."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class GoodParts:
         training_groups: of the images to train on; none where each counts by itself.
         roi: what of them is inspected; ``None`` is all.
         sha256: of all that the run learns from, as ``run_fingerprint`` gives it.
+        textures_sha256: of what is laid over them, as ``textures_fingerprint`` gives it.
         contents: SHA-256 of each image to train on.
         calibration_contents: of each calibration image.
         states: of all files when their content was looked at.
@@ -46,6 +51,7 @@ class GoodParts:
     training_groups: frozenset[str] = frozenset()
     roi: Roi | None = None
     sha256: str = ""
+    textures_sha256: str = ""
     contents: frozenset[str] = frozenset()
     calibration_contents: Sequence[str] = ()
     states: Mapping[Path, FileState | None] = field(default_factory=dict)
@@ -106,6 +112,7 @@ class GoodParts:
             training_groups=learned,
             roi=roi,
             sha256=run_fingerprint(fingerprint(data, contents), defects, ancestor),
+            textures_sha256=textures_fingerprint(settings.synthesis.textures),
             contents=frozenset(contents[sample.path] for sample in training),
             calibration_contents=[contents[sample.path] for sample in calibration_images],
             states=states,
@@ -257,3 +264,14 @@ def run_fingerprint(good: str, defects: Sequence[Sample], ancestor: Ancestor | N
     known = fingerprint_of(defects) if defects else ""
     begun = "" if ancestor is None else ancestor.bundle.weights_sha256
     return hashlib.sha256(f"{good}\n{known}\n{begun}\n".encode()).hexdigest()
+
+
+def textures_fingerprint(source: str) -> str:
+    """Return the SHA-256 of the textures of a run; empty where they are built in, or gone by now.
+
+    Raises:
+        DataError: if there are none in the folder.
+    """
+    if source == BUILTIN or not Path(source).exists():
+        return ""
+    return fingerprint(source, contents_of(find_images(source)))

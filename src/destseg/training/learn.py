@@ -217,6 +217,7 @@ class Learning:
             scaler=progress.scaler,
             seconds=seconds,
             data_sha256=self.source.sha256,
+            textures_sha256=self.source.textures_sha256,
         )
         save_checkpoint(folder / CHECKPOINT, state)
 

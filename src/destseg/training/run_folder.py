@@ -31,7 +31,12 @@ from destseg.model_folder import (
     unfinished_models,
 )
 from destseg.training.checkpoint import Checkpoint
-from destseg.training.good_parts import GoodParts, run_fingerprint
+from destseg.training.good_parts import (
+    TEXTURES,
+    GoodParts,
+    run_fingerprint,
+    textures_fingerprint,
+)
 
 
 def refuse_files_of_others(folder: Path) -> None:
@@ -94,28 +99,29 @@ def region_of_interest(
 
     Raises:
         ImageError, DataError: if its file cannot be used.
-        TrainingError: if the ancestor has another than there is in the file.
+        TrainingError: if there is another in the file than it began with, or its ancestor has.
     """
-    if settings.data.roi is None:
+    path, most = settings.data.roi, settings.data.max_pixels
+    if path is None:
         return None
-    if ancestor is not None:
-        return _same_region(ancestor, Path(settings.data.roi), settings.data.max_pixels)
-    path = folder / ROI if resume else settings.data.roi
-    return read_roi(path, max_pixels=settings.data.max_pixels)
-
-
-def _same_region(ancestor: Bundle, path: Path, max_pixels: int) -> Roi | None:
-    """Return an ancestor's region; its file may be gone, but may not be another by now."""
-    roi = ancestor.roi()
-    if path.exists() and roi is not None:
-        asked = read_roi(path, max_pixels=max_pixels)
-        if not np.array_equal(asked.mask, roi.mask):
-            raise TrainingError(
-                f"--roi: expected the region that {ancestor.folder} was trained with, got another "
-                f"in {path}. To go on from it put its own there ({ancestor.folder / ROI}); for "
-                "another region train anew without --from."
-            )
+    if ancestor is None and not resume:
+        return read_roi(path, max_pixels=most)
+    begun = folder if ancestor is None else ancestor.folder
+    roi = read_roi(begun / ROI, max_pixels=most) if ancestor is None else ancestor.roi()
+    if _is_other(path, roi, most):
+        how = "with --overwrite" if ancestor is None else "without --from"
+        raise TrainingError(
+            f"--roi: expected the region that {begun} was trained with, got another in {path}. To "
+            f"go on put its own there ({begun / ROI}); for another region train anew {how}."
+        )
     return roi
+
+
+def _is_other(path: str, roi: Roi | None, max_pixels: int) -> bool:
+    """Whether a file has another region than a run's; it may be gone."""
+    if roi is None or not Path(path).exists():
+        return False
+    return not np.array_equal(read_roi(path, max_pixels=max_pixels).mask, roi.mask)
 
 
 def note_beginning(folder: Path, settings: Settings, roi: Roi | None) -> None:
@@ -150,11 +156,17 @@ def settled(settings: Settings | None, saved: Checkpoint | None, data: str | Pat
 
 
 def require_same_images(source: GoodParts, data: str | Path, saved: Checkpoint) -> None:
-    """Refuse to go on with other images than those that a run began with.
+    """Refuse to go on with other images, or textures, than those that a run began with.
 
     Raises:
         TrainingError: if their names, number or contents differ.
     """
+    if saved.textures_sha256 not in ("", source.textures_sha256):
+        raise TrainingError(
+            "--textures: expected the images of the run to be resumed, got others in "
+            f"{recorded(saved.settings).synthesis.textures}. Restore them, or start anew with "
+            "--overwrite."
+        )
     names = source.names(source.training.paths)
     if (saved.images, saved.data_sha256) != (names, source.sha256):
         raise TrainingError(
@@ -181,19 +193,30 @@ def require_same_run(
         ancestor: the model to go on from asked for.
 
     Raises:
-        TrainingError: naming the settings that differ, and whether the images do.
+        TrainingError: naming the settings that differ, and whether the images, the textures or the
+            region do.
     """
     bundle = load_bundle(folder)
     differing = []
     if settings is not None:
         settings = gone_on_with(settled_size(settings, data), recorded_in(folder))
         differing += changed_settings(bundle.settings, settings, HARMLESS_WHEN_FINISHED)
+    asked = settings or bundle.settings
+    region, textures = asked.data.roi, asked.synthesis.textures
+    if region is not None and _is_other(region, bundle.roi(), asked.data.max_pixels):
+        differing.append(f"  --roi {region}: another region than then")
+    laid_over = textures_fingerprint(textures)
+    if laid_over and bundle.training.get(TEXTURES, laid_over) != laid_over:
+        differing.append(f"  --textures {textures}: other images than then")
     if bundle.training.get("data_sha256") != run_fingerprint(
         fingerprint(data, contents_of(each.path for each in good_samples(data))),
         defects,
         ancestor,
     ):
-        others = "" if not defects and ancestor is None else ", or other --defects or --from"
+        has_more = (
+            defects or ancestor or not {"known_defects", "ancestor"}.isdisjoint(bundle.training)
+        )
+        others = ", or other --defects or --from" if has_more else ""
         differing.append(
             f"  {data}: other images than then: their number, names or contents{others}"
         )
