@@ -52,7 +52,7 @@ def test_the_noise_that_was_added_is_found(level, one_colour):
 
 
 def test_noise_is_found_for_each_shade():
-    image = np.repeat(np.repeat([[40, 80], [120, 200]], 64, 0), 64, 1)[..., None]
+    image = np.repeat(np.repeat([[40, 80], [120, 200]], 128, 0), 128, 1)[..., None]
     image = image.repeat(3, 2).astype(np.uint8)
     found = noise_of(in_grains(image, 6))
     assert found.shades == pytest.approx([40, 80, 120, 200], abs=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -103,9 +104,15 @@ def noise_of(image: NDArray[np.uint8]) -> Noise:
     parts = np.array_split(np.argsort(bright, kind="stable"), _SHADES)
     return Noise(
         np.array([bright[part].mean() for part in parts]),
-        np.array([np.quantile(rough[part], _QUIETEST) for part in parts]),
-        float(np.quantile(rough, _QUIETEST)),
+        np.array([_ranked(rough[part], _QUIETEST) for part in parts]),
+        float(_ranked(rough, _QUIETEST)),
     )
+
+
+def _ranked(values: NDArray[Any], fraction: float) -> NDArray[Any]:
+    """Return of each row the value that a fraction of them is below: [...] of [..., k]."""
+    place = int(fraction * values.shape[-1])
+    return np.asarray(np.partition(values, place, axis=-1)[..., place])
 
 
 def _blocks(green: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -115,9 +122,10 @@ def _blocks(green: NDArray[np.uint8]) -> NDArray[np.float64]:
         return np.empty((2, 0))
     whole = np.ascontiguousarray(green[:height, :width])
     differences = cv2.convertScaleAbs(cv2.filter2D(whole, cv2.CV_16S, _TWICE_DIFFERED))
-    pixels = differences.reshape(height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK).swapaxes(1, 2)
+    # Every second column tells as much in half of the time, which every image pays.
+    pixels = differences[:, ::2].reshape(height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK // 2)
     # The median: an edge or specks that fill less than half of a block make it no rougher.
-    rough = np.median(pixels.reshape(-1, _BLOCK**2), axis=1) / _PER_LEVEL
+    rough = _ranked(pixels.swapaxes(1, 2).reshape(-1, _BLOCK**2 // 2), 0.5) / _PER_LEVEL
     exposed = ((whole >= _DARKEST) & (whole <= _BRIGHTEST)) * np.uint8(255)
     inside = _means(exposed) > 255 * _INSIDE
     return np.stack([rough[inside], _means(whole)[inside]])
