@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from destseg.data.noise import UsualNoise, noise_of
 from destseg.errors import DataError
 from destseg.inference import parity
 from destseg.inference.calibration import TOLERANCE
@@ -91,3 +92,10 @@ def test_example_images_are_the_same_every_time_and_no_two_alike():
     assert [image.shape for image in once] == [(64, 64, 3)] * 3
     assert all(np.array_equal(a, b) for a, b in zip(once, again, strict=True))
     assert not np.array_equal(once[0], once[1])
+
+
+def test_example_images_have_no_noise_that_is_filtered_out():
+    images = [
+        image for size in ((64, 64), (256, 256), (160, 416)) for image in example_images(4, size)
+    ]
+    assert [noise_of(image).beyond(UsualNoise(0, 0)) for image in images] == [None] * len(images)
