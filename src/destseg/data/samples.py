@@ -119,7 +119,25 @@ def test_samples(source: str | Path) -> list[Sample]:
             has two masks, a folder in ``test/`` is called masks and has none of these images, or
             like no type of defect (``none``).
     """
-    source = Path(source)
+    folder, samples, called_masks = _found(Path(source))
+    masks = {sample.mask for sample in samples}
+    for name, paths in called_masks.items():
+        _require_masks(folder / name, paths, masks)
+    require_clear(folder, samples)
+    return samples
+
+
+def images_to_test(source: Path) -> list[Path]:
+    """Return the images of ``test_samples``, for who need not know what is known of them.
+
+    Raises:
+        DataError: there is no test folder, or no image in it, or one outside of the types.
+    """
+    return [sample.path for sample in _found(source)[1]]
+
+
+def _found(source: Path) -> tuple[Path, list[Sample], dict[str, list[Path]]]:
+    """Return the test folder, its samples, and by folder what lies in those called like masks."""
     folder = test_folder(source)
     if folder is None:
         raise DataError(
@@ -147,8 +165,6 @@ def test_samples(source: str | Path) -> list[Sample]:
     defective = types - names.good_among(types)
     finder = mask_finder([source, folder], single=len(defective) == 1)
     masks = {path: finder(inside) for path, inside in found if inside.parts[0] in defective}
-    for name, paths in called_masks.items():
-        _require_masks(folder / name, paths, masks.values())
     for path, mask in masks.items():
         own = of_image.get(path.with_suffix(""))
         if own and mask:
@@ -158,8 +174,7 @@ def test_samples(source: str | Path) -> list[Sample]:
         Sample(path, inside.parts[0], masks[path]) if path in masks else Sample(path, GOOD)
         for path, inside in found
     ]
-    require_clear(folder, samples)
-    return samples
+    return folder, samples, called_masks
 
 
 def require_clear(source: object, samples: Iterable[Sample]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from destseg.data.folders import folders_in
 from destseg.data.lists import LIST_SUFFIXES
 from destseg.data.names import is_defective, is_good, is_masks, is_test
-from destseg.data.samples import find_images, test_folder, test_samples
+from destseg.data.samples import find_images, images_to_test, test_folder
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def source_images(source: Path) -> list[Path]:
         DataError: if a folder or a list is missing or empty.
     """
     if test_folder(source) and folders_in(source, is_masks):
-        return [sample.path for sample in test_samples(source)]
+        return images_to_test(source)
     if source.is_dir() or source.suffix.lower() in LIST_SUFFIXES:
         return _without_masks(source, find_images(source))
     return [source]
