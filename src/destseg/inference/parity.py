@@ -159,8 +159,8 @@ def example_images(count: int, size: tuple[int, int]) -> Iterator[NDArray[np.uin
         coarse = random.integers(0, 256, (8, 8, 3)).astype(np.float32)
         soft = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
         # Of some pixels: what is finer is a camera's noise, which inspection filters out.
-        grain = cv2.GaussianBlur(40 * random.standard_normal(soft.shape, np.float32), (0, 0), 1.5)
-        image = (soft + grain).clip(0, 255).astype(np.uint8)
+        grain = random.integers(-64, 65, soft.shape).astype(np.float32)
+        image = (soft + cv2.GaussianBlur(grain, (0, 0), 1.5)).clip(0, 255).astype(np.uint8)
         ends = random.integers(0, size[::-1], (2, 2))
         colour = tuple(int(value) for value in random.integers(0, 256, 3))
         cv2.line(image, tuple(map(int, ends[0])), tuple(map(int, ends[1])), colour, 3)
