@@ -159,7 +159,7 @@ def example_images(count: int, size: tuple[int, int]) -> Iterator[NDArray[np.uin
         coarse = random.integers(0, 256, (8, 8, 3)).astype(np.float32)
         soft = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
         # Of some pixels: what is finer is a camera's noise, which inspection filters out.
-        grain = random.integers(-64, 65, soft.shape).astype(np.float32)
+        grain = random.integers(-64, 65, (*size, 3)).astype(np.float32)
         image = (soft + cv2.GaussianBlur(grain, (0, 0), 1.5)).clip(0, 255).astype(np.uint8)
         ends = random.integers(0, size[::-1], (2, 2))
         colour = tuple(int(value) for value in random.integers(0, 256, 3))
