@@ -25,9 +25,9 @@ are missing.  With BUNDLE: every runtime that is installed and that the model wa
 inspects the same images; the largest differences from the first one are shown, and whether any
 decision differs.  The exit code is 1 if the maps of an fp32 runtime differ by more than
 --tolerance, if one decides differently, if one cannot run, or if an image cannot be read: the
-others are compared.  Where both scores lie within
-0.0001 of the threshold, a different decision is rounding: it is named, and is no fault.  INT8 has
-scores and a threshold of its own: it is shown, not judged.
+others are compared.  Where both scores lie within 0.0001 of the threshold, a different decision is
+rounding: it is named, and is no fault.  INT8 has scores and a threshold of its own: it is shown,
+not judged.
 """
 
 EPILOG = """examples:

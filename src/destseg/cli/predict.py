@@ -99,7 +99,6 @@ def _require_outputs(
     require_apart([*results, *drawings], read)
     if overlays is not None:
         require_outside(overlays, map(expanded, parsed.images), "--overlays")
-    if overlays is not None:
         require_folder(overlays)
     for path in results:  # after that: the folder may have been made in the file's place
         require_file(path)

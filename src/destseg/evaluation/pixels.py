@@ -238,10 +238,11 @@ class PixelCounts:
             DataError: if shapes or types are others, or values NaN, infinite or out of range; the
                 message names the map by its index, the first being 0.
         """
-        scores, defective = self._checked(anomaly_map, mask)
+        masks = (mask,) if inspected is None else (mask, inspected)
+        scores, (defective, *rest) = self._checked(anomaly_map, *masks)
         counted: Any = ...
-        if inspected is not None:
-            counted = self._checked(anomaly_map, inspected)[1]
+        if rest:
+            (counted,) = rest
             defective = defective & counted
         if defective.any():
             _, regions = cv2.connectedComponents(defective.view(np.uint8), connectivity=8)
@@ -280,21 +281,25 @@ class PixelCounts:
         """Return the curves ``roc``, ``pr``, ``pro`` of the maps so far; see ``pixel_curves``."""
         return self.ranked().curves(points)
 
-    def _checked(self, anomaly_map: npt.ArrayLike, mask: npt.ArrayLike) -> Pair:
-        for given in (anomaly_map, mask):
+    def _checked(
+        self, anomaly_map: npt.ArrayLike, *masks: npt.ArrayLike
+    ) -> tuple[npt.NDArray[np.floating], list[npt.NDArray[np.bool_]]]:
+        for given in (anomaly_map, *masks):
             if (other := beside_arrays(given)) is not None:
                 raise DataError(f"map {self.maps}: expected a map and a mask, got {other}")
-        scores, defective = np.asarray(anomaly_map), np.asarray(mask)
-        if scores.ndim != 2 or scores.shape != defective.shape or not scores.size:
-            raise DataError(
-                f"map {self.maps}: expected a map and a mask of one shape [h, w], "
-                f"got {scores.shape} and {defective.shape}"
-            )
-        if scores.dtype.kind != "f" or defective.dtype != np.bool_:
-            raise DataError(
-                f"map {self.maps}: expected a map of floats and a mask of booleans (mask > 0), "
-                f"got {scores.dtype} and {defective.dtype}"
-            )
+        scores = np.asarray(anomaly_map)
+        marked = [np.asarray(mask) for mask in masks]
+        for each in marked:
+            if scores.ndim != 2 or scores.shape != each.shape or not scores.size:
+                raise DataError(
+                    f"map {self.maps}: expected a map and a mask of one shape [h, w], "
+                    f"got {scores.shape} and {each.shape}"
+                )
+            if scores.dtype.kind != "f" or each.dtype != np.bool_:
+                raise DataError(
+                    f"map {self.maps}: expected a map of floats and a mask of booleans (mask > 0), "
+                    f"got {scores.dtype} and {each.dtype}"
+                )
         finite = np.isfinite(scores)
         if not finite.all():
             wrong = ~finite
@@ -309,4 +314,4 @@ class PixelCounts:
                 f"map {self.maps}: expected values in [0, 1], got some from {scores.min()} to "
                 f"{scores.max()}; only exact counts take others"
             )
-        return np.ascontiguousarray(scores), np.ascontiguousarray(defective)
+        return np.ascontiguousarray(scores), [np.ascontiguousarray(each) for each in marked]

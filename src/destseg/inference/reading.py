@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from destseg.as_found import without_remarks
 from destseg.config import DataSettings
 from destseg.data.depth import depth_note, is_dim
 from destseg.data.images import resize_for_model
@@ -18,6 +20,8 @@ from destseg.inference.result import Failure
 from destseg.inference.sources import Content, read
 
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
+
+_DEPTH, _NOISE = "depth", "noise"  # what is told once
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +40,11 @@ class Pixels:
     pixels: NDArray[np.uint8]
     height: int
     width: int
+
+
+def without_notes() -> AbstractContextManager[None]:
+    """Tell nothing of the images that are read meanwhile: they are of our own making."""
+    return without_remarks(__name__)
 
 
 class Reading:
@@ -89,6 +98,3 @@ class Reading:
             self._told.add(kind)
         if not told:  # once: the images of a line are alike
             _log.warning("%s: %s", path, note)
-
-
-_DEPTH, _NOISE = "depth", "noise"

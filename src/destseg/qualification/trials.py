@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from destseg.as_found import without_remarks
 from destseg.data.images import read_with
 from destseg.inference.measuring import all_measured
 from destseg.inference.predictor import Predictor
+from destseg.inference.reading import without_notes
 from destseg.inference.result import Failure
 from destseg.qualification.drawing import draw_defect, place
 
@@ -132,7 +132,7 @@ def run_trials(
                 drawn.append(number)
                 yield made
 
-    with without_remarks("destseg.inference.reading"):  # the noise is of the trials' own making
+    with without_notes():
         for position, measured in enumerate(all_measured(predictor, images())):
             scores[drawn[position]] = measured.score
             on_done()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from destseg.as_found import without_remarks
 from destseg.data.decoded import GoodImages
 from destseg.data.files import require_same
 from destseg.data.groups import one_day
@@ -18,6 +17,7 @@ from destseg.inference.calibrate import fit_calibration
 from destseg.inference.calibration import Calibration
 from destseg.inference.measuring import all_measured
 from destseg.inference.predictor import Predictor
+from destseg.inference.reading import without_notes
 from destseg.synthesis.whole import with_anomalies
 from destseg.training.good_parts import GoodParts
 
@@ -65,7 +65,7 @@ def _anomalies(predictor: Predictor, source: GoodParts) -> tuple[float, float]:
     paths = [sample.path for sample in source.calibration_images[:_DRAWN]]
     images = GoodImages(paths, settings.data, states=source.states)
     drawn = with_anomalies(images, settings, source.roi, count=_DRAWN, seed=settings.training.seed)
-    with without_remarks("destseg.inference.reading"):  # they are of our own making
+    with without_notes():
         measured = [(each.score, each.anomaly_map.max()) for each in all_measured(predictor, drawn)]
     if not measured:  # as where what is inspected is smaller than any anomaly
         return 0.0, 0.0
