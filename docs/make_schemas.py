@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from destseg.config import GROUPS, PRESETS, RETIRED, Settings, field_types
-from destseg.validation import IMAGE_SIZE
+from destseg.validation import IMAGE_SIZE, ROOM
 
 TARGET = Path(__file__).parent / "schemas" / "settings.json"
 _NAMES = {int: "integer", float: "number", str: "string", bool: "boolean", type(None): "null"}
@@ -57,7 +57,7 @@ def _group(defaults: Any) -> dict[str, Any]:
 def _setting(item: dataclasses.Field[Any], expected: Any) -> dict[str, Any]:
     rule, default = item.metadata["rule"], item.default
     # Its words say what types there are; so do the keywords.
-    fits = dict(rule.schema) if rule is IMAGE_SIZE else _both(_type(expected), rule.schema)
+    fits = dict(rule.schema) if rule in (IMAGE_SIZE, ROOM) else _both(_type(expected), rule.schema)
     told = {"description": item.metadata["help"]}
     return {**fits, **told, "default": list(default) if isinstance(default, tuple) else default}
 

@@ -63,7 +63,7 @@ PAPER = {
         "jpeg_quality": 100,
         "shift": 0.0,
     },
-    "decision": {"score_fraction": 100 / 256**2},
+    "decision": {"score_fraction": 100 / 256**2, "room": 0.0},
 }
 
 # One value a field that is not its default and fits.

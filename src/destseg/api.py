@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
-from destseg.config import PresetName, Settings, recorded_yaml
+from destseg.config import PresetName, Room, Settings, recorded_yaml
 from destseg.data.paths import AnyPath, expanded, require_given
 from destseg.errors import DataError, SettingsError, needs_extra
 from destseg.keywords import RuntimeKeywords, SettingsKeywords, shows
@@ -787,7 +787,7 @@ def calibrate(
     group_by: str | None = None,
     max_false_alarm_rate: float | None = None,
     confidence: float | None = None,
-    room: float | None = None,
+    room: Room | None = None,
     restore: str | None = None,
     on_progress: OnProgress | None = None,
     **runtime: Unpack[RuntimeKeywords],
@@ -809,7 +809,8 @@ def calibrate(
         max_false_alarm_rate: fraction of good parts that may be called defective; ``None`` keeps
             it.
         confidence: with which that rate is to hold, in [0, 1), 0 in the mean; ``None`` keeps it.
-        room: how far the threshold rises towards synthetic anomalies, in [0, 1]; ``None`` keeps it.
+        room: how far the threshold rises towards synthetic anomalies, in [0, 1], or ``auto``;
+            ``None`` keeps it.
         restore: name of a kept calibration to go back to, alone.
         on_progress: called after each image, with those of all forms.
         **runtime: as for ``load``, where ``model`` is a folder; quantised forms run on the CPU, and

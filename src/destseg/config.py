@@ -31,6 +31,7 @@ from destseg.fields import (
     DecisionSettings,
     ImageSize,
     ModelSettings,
+    Room,
     SynthesisSettings,
     TrainingSettings,
     VariationSettings,
@@ -49,6 +50,7 @@ __all__ = [
     "ImageSize",
     "ModelSettings",
     "PresetName",
+    "Room",
     "Settings",
     "SynthesisSettings",
     "TrainingSettings",
@@ -278,6 +280,7 @@ BEFORE: dict[str, dict[str, Any]] = {
     "model": {"consensus": 0.0},
     "synthesis": {"line_probability": 0.0},
     "variation": dataclasses.asdict(UNCHANGED),
+    "decision": {"room": 0.0},
 }
 """Settings that there were not always, and what was so before, by group."""
 
@@ -307,6 +310,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "constant",
         "warmup_steps": 0,
         "denoise_loss_scale": 32.0,
+        "room": 0.0,
     },
 }
 

@@ -21,6 +21,7 @@ from destseg.validation import (
     OPACITY,
     PATH,
     POSITIVE,
+    ROOM,
     Rule,
     at_least,
     between,
@@ -42,6 +43,13 @@ SHARED = "shared"
 
 ImageSize: TypeAlias = int | tuple[int, int] | Literal["auto"]
 """A side, (height, width), or ``auto``: the shape of the images."""
+
+Room: TypeAlias = float | Literal["auto"]
+"""How far a threshold rises towards synthetic anomalies, or ``auto``: half of the way, but not
+above ``EVEN``."""
+
+EVEN = 0.5
+"""Map value at which the heads hold a defect as likely as none."""
 
 STRIDE = 32
 """What the sides of images are multiples of: the coarsest stride of the networks."""
@@ -450,10 +458,11 @@ class DecisionSettings:
         "59 of them for 5 %, 299 for 1 %); 0: in the mean over all choices.",
         BELOW_1,
     )
-    room: float = setting(
-        0.0,
+    room: Room = setting(
+        "auto",
         "How far the threshold rises from the calibration images towards synthetic anomalies, "
-        "where these score higher (19 of 20 of them): 0 not at all, 0.5 half of the way. Good "
-        "parts of another day have that room. Not for faint or thin defects, which score in it.",
-        FRACTION,
+        "where these score higher (19 of 20 of them): good parts of another day have that room, "
+        "faint or small defects score in it. 0 not at all, 0.5 half of the way; auto: half of "
+        "the way, but not above a score of 0.5.",
+        ROOM,
     )

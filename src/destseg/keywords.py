@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypedDict, TypeVar
 
-from destseg.config import ImageSize, Settings
+from destseg.config import ImageSize, Room, Settings
 
 
 class SettingsKeywords(TypedDict, total=False):
@@ -87,7 +87,7 @@ class SettingsKeywords(TypedDict, total=False):
     score_fraction: float
     max_false_alarm_rate: float
     confidence: float
-    room: float
+    room: Room
 
 
 class RuntimeKeywords(TypedDict, total=False):

@@ -129,6 +129,14 @@ GROUP_BY = Rule(
 )
 
 
+ROOM = Rule(
+    lambda value: value == "auto" or 0 <= value <= 1,
+    "auto, or a number in [0, 1]",
+    says_type=True,
+    schema={"anyOf": [{"const": "auto"}, {"type": "number", "minimum": 0, "maximum": 1}]},
+)
+
+
 def rising(low: float, high: float, *, above: bool = False) -> Rule:
     """Return the rule that of two numbers the first is not above the second, both in a range.
 

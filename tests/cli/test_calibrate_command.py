@@ -255,6 +255,14 @@ def test_room_alone_raises_the_threshold_of_every_form(with_room, calibrate):
     assert load(with_room, backend="torch").predict(grey).is_defective
 
 
+def test_room_may_be_left_to_the_model(with_room, calibrate):
+    code, out, err = calibrate(with_room, "--room", "auto")
+    assert (code, err) == (0, "")
+    assert out.count("raised from 0.3001 towards synthetic anomalies (--room auto)") == 1
+    assert load_bundle(with_room).calibration.threshold == pytest.approx(0.5, abs=1e-4)
+    assert load_export(load_bundle(with_room), "onnx-int8").calibration.room == "auto"
+
+
 @pytest.mark.parametrize("words", [[], ["--add"]])
 def test_new_images_keep_the_room_and_what_anomalies_score(words, with_room, calibrate, tmp_path):
     assert calibrate(with_room, "--room", "1")[0] == 0
@@ -275,12 +283,12 @@ def test_there_is_no_room_where_nobody_knows_what_anomalies_score(with_int8, cal
     assert files(with_int8) == before
 
 
-@pytest.mark.parametrize("room", ["-0.1", "1.5", "nan"])
+@pytest.mark.parametrize("room", ["-0.1", "1.5", "nan", "half"])
 def test_room_out_of_range_is_refused(room, with_room, calibrate):
     before = files(with_room)
     code, _, err = calibrate(with_room, "--room", room)
     assert code != 0
-    assert "--room: expected a " in err
+    assert "--room: expected auto, or a number in [0, 1], got" in err
     assert files(with_room) == before
 
 

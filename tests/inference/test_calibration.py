@@ -530,11 +530,36 @@ def test_there_is_no_room_where_anomalies_score_as_good_images_do():
     assert "--room 1 changes nothing" in calibration.set_by()
 
 
-def test_room_is_kept_with_a_calibration():
-    calibration = with_room([0.1, 0.2], 0.5, 0.7)
+@pytest.mark.parametrize(
+    ("good", "anomalies", "threshold"),
+    [
+        (0.3, 0.5, 0.4),  # half of the way
+        (0.3, 0.7, 0.5),
+        (0.3, 1.0, 0.5),  # but not above what is as likely a defect as none
+        (0.6, 1.0, 0.6),  # which good images may already be
+        (0.3, 0.2, 0.3),
+    ],
+)
+def test_auto_is_half_of_the_way_but_not_above_a_half(good, anomalies, threshold):
+    calibration = with_room([0.1, good], "auto", anomalies)
+    assert calibration.threshold == pytest.approx(threshold, abs=TOLERANCE)
+    assert calibration.pixel_threshold == pytest.approx(threshold, abs=TOLERANCE)
+    assert calibration.good_limit == pytest.approx(good, abs=TOLERANCE)
+    assert ("(--room auto)" in calibration.set_by()) == (threshold > good)
+    assert ("--room" in calibration.set_by()) == (threshold > good)
+
+
+@pytest.mark.parametrize("room", [0.5, "auto"])
+def test_room_is_kept_with_a_calibration(room):
+    calibration = with_room([0.1, 0.2], room, 0.7)
     assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
-    assert calibration.with_rate(0.5).room == 0.5
+    assert calibration.with_rate(0.5).room == room
+
+
+def test_another_room_is_taken():
+    calibration = with_room([0.1, 0.2], 0.5, 0.7)
     assert calibration.with_rate(0.5, room=0.25).room == 0.25
+    assert calibration.with_rate(0.5, room="auto").room == "auto"
 
 
 def test_a_calibration_of_before_has_no_room():
@@ -545,7 +570,7 @@ def test_a_calibration_of_before_has_no_room():
     assert Calibration.from_dict(values).room == 0
 
 
-@pytest.mark.parametrize("room", [-0.1, 1.1, float("nan")])
-def test_room_is_a_fraction(room):
-    with pytest.raises(SettingsError, match="--room"):
+@pytest.mark.parametrize("room", [-0.1, 1.1, float("nan"), "half", True])
+def test_room_is_a_fraction_or_auto(room):
+    with pytest.raises(SettingsError, match=r"--room: expected auto, or a number in \[0, 1\], got"):
         with_room([0.1], room, 0.5)

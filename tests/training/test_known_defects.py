@@ -536,7 +536,7 @@ def crossed(parts, settings, box, tmp_path_factory):
         run(
             parts,
             folder,
-            settings.replace(cross_fit=2),
+            settings.replace(cross_fit=2, room=0.0),
             defects=box,
             on_progress=lambda *progress: told.append(progress),
         )
@@ -548,7 +548,8 @@ def watched(monkeypatch):
     asked, decided = {}, guard.decided
 
     def told(predictor, scores):
-        assert predictor.calibration.anomalies is None  # without room they would change nothing
+        calibration = predictor.calibration  # without room anomalies would change nothing
+        assert (calibration.anomalies is None) == (calibration.room == 0)
         asked[predictor.bundle.weights_sha256] = decided(predictor, scores)
         return asked[predictor.bundle.weights_sha256]
 

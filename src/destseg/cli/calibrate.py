@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import destseg
-from destseg.cli.flags import add_runtime_flags, command_parser, runtime_options
+from destseg.cli.flags import add_runtime_flags, command_parser, reader, runtime_options
+from destseg.config import Room
 from destseg.data.lists import counted
 from destseg.model_folder import METRICS, QUALIFICATION, REPORT
 
@@ -73,10 +74,10 @@ def run(words: list[str]) -> int:
     )
     parser.add_argument(
         "--room",
-        type=float,
+        type=reader(Room),
         metavar="R",
-        help="how far the threshold rises from good images towards synthetic anomalies, 0 (not at "
-        "all) to 1 (all the way; default: as it was)",
+        help="how far the threshold rises from good images towards synthetic anomalies: 0 (not at "
+        "all) to 1 (all the way), or auto: half of the way, but not above 0.5 (default: as it was)",
     )
     parser.add_argument(
         "--restore", metavar="FILE", help="go back to a calibration that was kept, by its name"

@@ -16,6 +16,7 @@ from destseg.config import (
     PRESETS,
     RETIRED,
     ImageSize,
+    Room,
     Settings,
     field_types,
     flag,
@@ -164,23 +165,23 @@ def _add_flag(section: Any, name: str, expected: Any, values: Any) -> None:
             flag(name), action=argparse.BooleanOptionalAction, default=default, help=help_text
         )
         return
-    options: dict[str, Any] = {"default": default, "help": help_text, "type": _reader(expected)}
+    options: dict[str, Any] = {"default": default, "help": help_text, "type": reader(expected)}
     if get_origin(expected) is Literal:
         options["metavar"] = "{" + ",".join(get_args(expected)) + "}"
     elif get_origin(expected) is tuple:
         several = get_args(expected)
         options |= {"nargs": "+" if several[-1] is Ellipsis else len(several)}
-        options["type"] = _reader(several[0])
+        options["type"] = reader(several[0])
         options["metavar"] = _METAVARS[several[0]]
     else:
         options["metavar"] = _METAVARS.get(expected, "FILE")
     section.add_argument(flag(name), **options)
 
 
-_METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME", ImageSize: "SIZE"}
+_METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME", ImageSize: "SIZE", Room: "R"}
 
 
-def _reader(expected: Any) -> Any:
+def reader(expected: Any) -> Any:
     """Return a function that reads a value, or leaves the text for the settings to refuse.
 
     The settings name every wrong flag at once; argparse would stop at the first.

@@ -11,14 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from destseg.config import ImageSize, Settings
+from destseg.config import ImageSize, Room, Settings
 from destseg.data.lists import some
 from destseg.data.names import may_be_one
 from destseg.errors import BundleError, DataError, SettingsError
-from destseg.fields import BY_FOLDER, EACH_IMAGE
+from destseg.fields import BY_FOLDER, EACH_IMAGE, EVEN
 from destseg.inference import calibration_words as words
 from destseg.inference.order_statistics import allowed_above, chance_of_flagged, rate_bound
 from destseg.inference.votes import Votes
+from destseg.validation import ROOM, problem
 
 TOLERANCE = 1e-4
 """Largest difference of map values, and so of scores, that is rounding between fp32 runtimes.
@@ -87,7 +88,7 @@ class Calibration:
         image_sha256: of the files, in the order of ``scores``, ``""`` of those where it is not
             known; ``None`` where it is known of none.
         room: how far the thresholds rise from the calibration images towards the anomalies, in
-            [0, 1].
+            [0, 1], or ``auto``: half of the way, but not above what is as likely a defect as none.
         anomalies: the score, and the highest map value, that 19 of 20 synthetic anomalies on the
             first calibration images reach; ``None``: not known, and the thresholds do not rise.
     """
@@ -109,7 +110,7 @@ class Calibration:
     groups: tuple[str, ...] | None = None
     consensus: float = 0.0
     image_sha256: tuple[str, ...] | None = None
-    room: float = 0.0
+    room: Room = 0.0
     anomalies: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -124,8 +125,8 @@ class Calibration:
             raise SettingsError(
                 f"--confidence: expected a number in [0, 1), got {self.confidence!r}"
             )
-        if not 0 <= self.room <= 1:
-            raise SettingsError(f"--room: expected a number in [0, 1], got {self.room!r}")
+        if wrong := problem(self.room, Room, ROOM):
+            raise SettingsError(f"--room: {wrong}")
         if list(self.scores) != sorted(self.scores):
             raise DataError("a calibration's scores are expected in rising order")
         if self.groups is not None:
@@ -166,18 +167,18 @@ class Calibration:
         )
 
     def with_rate(
-        self, max_false_alarm_rate: float, confidence: float = 0.0, room: float | None = None
+        self, max_false_alarm_rate: float, confidence: float = 0.0, room: Room | None = None
     ) -> Calibration:
         """Return the same calibration scores with another rate and confidence asked for.
 
         Args:
             max_false_alarm_rate: in (0, 1].
             confidence: in [0, 1); 0 is in the mean.
-            room: in [0, 1]; ``None`` keeps it.
+            room: in [0, 1], or ``auto``; ``None`` keeps it.
 
         Raises:
             SettingsError: if the rate is not in (0, 1], the confidence not in [0, 1), or the room
-                not in [0, 1].
+                neither ``auto`` nor in [0, 1].
         """
         return replace(
             self,
@@ -256,7 +257,10 @@ class Calibration:
     def _raised(self, limit: float, kind: int) -> float:
         if self.anomalies is None:
             return limit
-        return limit + self.room * max(0.0, self.anomalies[kind] - limit)
+        gap = max(0.0, self.anomalies[kind] - limit)
+        if self.room == "auto":
+            return max(limit, min(limit + gap / 2, EVEN))
+        return limit + self.room * gap
 
     @property
     def tie_limit(self) -> float:

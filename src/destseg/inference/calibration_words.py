@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
+from destseg.config import Room
 from destseg.data.lists import counted, some
 from destseg.inference.order_statistics import images_needed
 
@@ -17,7 +18,7 @@ def set_by(images: Sequence[str], of_regions: Sequence[str]) -> str:
     return f"set by {image}" + (f", that of regions by {pixel}" if pixel != image else "")
 
 
-def raised(limit: float, threshold: float, room: float) -> str:
+def raised(limit: float, threshold: float, room: Room) -> str:
     """Return by how much the threshold lies above what good images alone ask for, if it does.
 
     Args:
@@ -26,7 +27,9 @@ def raised(limit: float, threshold: float, room: float) -> str:
         room: how far it was to rise.
     """
     if threshold > limit:
-        return f", raised from {limit:.4f} towards synthetic anomalies (--room {room:g})"
+        return f", raised from {limit:.4f} towards synthetic anomalies (--room {room})"
+    if room == "auto":
+        return ""
     return f"; --room {room:g} changes nothing, as synthetic anomalies score no higher"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from destseg.config import Settings
+from destseg.config import Room, Settings
 from destseg.data.contents import each_once, hashes_of
 from destseg.data.files import require_all_same, states_of, write_atomically
 from destseg.data.good_images import training_folder
@@ -72,7 +72,7 @@ def calibrate_forms(
     add: bool = False,
     max_false_alarm_rate: float | None = None,
     confidence: float | None = None,
-    room: float | None = None,
+    room: Room | None = None,
     restore: str | None = None,
     on_progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Recalibration:

@@ -80,7 +80,7 @@ def cross_fitted(
             bundle,
             learning.source,
             settings.training.device,
-            anomalies=settings.decision.room > 0,
+            anomalies=settings.decision.room != 0,
         )
         paths = [each.sample.path for each in fold]
         found |= decided(predictor, scores_of(predictor, [each.sha256 for each in fold], paths))
