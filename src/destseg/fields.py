@@ -219,9 +219,9 @@ class VariationSettings:
     """
 
     light: float = setting(
-        0.2,
-        "How far the light of your line may change, as the natural logarithm of a factor: 0.2 is "
-        "18 % darker to 22 % brighter, and its gamma alike. 0 if brightness alone shows a defect.",
+        0.25,
+        "How far the light of your line may change, as the natural logarithm of a factor: 0.25 is "
+        "22 % darker to 28 % brighter, and its gamma alike. 0 if brightness alone shows a defect.",
         between(0, 1),
     )
     white_balance: float = setting(

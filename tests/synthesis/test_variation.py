@@ -184,7 +184,7 @@ def test_a_grey_cameras_images_are_given_no_colour():
         grey = (levels + random.integers(0, 9, (count, 31, 37, 1))).astype(np.uint8)
         assert beyond_their_own(VariationSettings(), list(grey.repeat(3, 3))).white_balance == 0
     assert beyond_their_own(VariationSettings(), STILL).white_balance == 0
-    assert beyond_their_own(VariationSettings(), STILL).light == 0.2
+    assert beyond_their_own(VariationSettings(), STILL).light == VariationSettings().light
 
 
 def sharp(*sigmas):
@@ -261,4 +261,4 @@ def test_what_is_taken_off_of_a_grey_cameras_light_is_told():
 
 def test_black_images_have_a_light():
     black = [np.zeros((8, 8, 3), np.uint8)] * 5
-    assert beyond_their_own(VariationSettings(), black).light == 0.2
+    assert beyond_their_own(VariationSettings(), black).light == VariationSettings().light
