@@ -14,6 +14,7 @@ from destseg.data.files import sha256_of
 from destseg.errors import DataError
 from destseg.inference.bundle import LEARNED, load_bundle, save_calibration
 from destseg.qualification import nuisances
+from destseg.qualification.page import render
 from destseg.qualification.words import summary
 from qualification.qualification_model import SIDE, off_level, save_model, write_good
 
@@ -84,9 +85,16 @@ def test_light_may_change_until_the_level_leaves_the_threshold(found):
 
 def test_of_a_model_that_finds_nothing_no_condition_is_known(model, good, monkeypatch):
     monkeypatch.setattr("destseg.qualification.tolerance.is_hit", lambda _, scores: scores > 2)
-    found = destseg.qualify(model, good, mm_per_pixel=0.5, **SMALL)
+    told = []
+    found = destseg.qualify(
+        model, good, mm_per_pixel=0.5, on_progress=lambda *each: told.append(each), **SMALL
+    )
     assert {each.ended_by for each in found.tolerances} == {("too few defects found",)}
     assert {each.limit for each in found.tolerances} == {0}
+    assert {each.tried for each in found.tolerances} == {()}  # no change is tried in vain
+    assert [each.name for each in found.tolerances] == [n.name for n in nuisances.NUISANCES]
+    assert told[-1][0] == told[-1][1]
+    assert "not even" not in render(found.to_json(), found.typical)
     (line,) = [each for each in summary(found.to_json()) if each.startswith("Conditions: ")]
     assert line.count("not known, as too few defects are found without it") == len(found.tolerances)
 

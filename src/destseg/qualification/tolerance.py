@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ class Tolerance:
         name: of the change.
         unit: of its strength.
         says: a sentence with a place for the limit.
-        tried: strengths, rising.
+        tried: strengths, rising; none where too few defects are found without the change.
         limit: the largest strength below the first that is not tolerated; 0 where not even the
             weakest is, or the images as they are fail already.
         is_largest: whether the largest strength tried is tolerated, so that the limit is above.
@@ -90,13 +90,13 @@ def find_tolerances(
     images: int,
     seed: int,
     on_done: Callable[[int], object] = lambda _: None,
-    nuisances: Sequence[Nuisance] = NUISANCES,
 ) -> tuple[Strength, tuple[Tolerance, ...]]:
     """Return what is so without a change, and how strong each change may be.
 
-    Strengths rise until one is not tolerated; then the gap below it is halved twice.  Too many
-    false alarms are more than the guaranteed rate explains: as many or more have a probability
-    below 5 % with it.  The images, and the defects on them, are the same at every strength.
+    Strengths rise until one is not tolerated; then the gap below it is halved twice.  None is tried
+    where so few defects are found without a change that no fall would show.  Too many false alarms
+    are more than the guaranteed rate explains: as many or more have a probability below 5 % with
+    it.  The images, and the defects on them, are the same at every strength.
 
     Args:
         predictor: the model.
@@ -105,7 +105,6 @@ def find_tolerances(
         images: how many good images, and how many with a defect.
         seed: of all that is random.
         on_done: called with the number of trials that are done or no longer needed.
-        nuisances: the changes.
     """
     families = list(FAMILIES)
     rate = predictor.calibration.guaranteed_false_alarm_rate
@@ -127,6 +126,13 @@ def find_tolerances(
         return int(called[:images].sum()), int(called[images:].sum()), placed
 
     _, before, placed = counts(None)
+    unchanged = Strength(0.0, 0, before, images, True)
+    if before < max(1, MAX_FALL * placed):  # no fall would show
+        on_done(most_trials(images) - 2 * images)
+        return unchanged, tuple(
+            Tolerance(each.name, each.unit, each.says, (), 0.0, False, (TOO_FEW,))
+            for each in NUISANCES
+        )
 
     def at(nuisance: Nuisance, strength: float) -> Strength:
         alarms, found, _ = counts(nuisance.at(strength))
@@ -134,7 +140,7 @@ def find_tolerances(
         return Strength(strength, alarms, found, images, tolerated)
 
     limits = []
-    for nuisance in nuisances:
+    for nuisance in NUISANCES:
         tried: list[Strength] = []
         for strength in nuisance.strengths:
             tried.append(at(nuisance, strength))
@@ -151,14 +157,12 @@ def find_tolerances(
                 tried.append(at(nuisance, middle))
                 low, high = (middle, high) if tried[-1].is_tolerated else (low, middle)
         limits.append(_limit(nuisance, tried, images, before, placed, rate))
-    return Strength(0.0, 0, before, images, True), tuple(limits)
+    return unchanged, tuple(limits)
 
 
 def _reasons(
     alarms: int, found: int, images: int, before: int, placed: int, rate: float
 ) -> list[str]:
-    if before < max(1, MAX_FALL * placed):  # no fall would show
-        return [TOO_FEW]
     reasons = []
     if alarms and 1 - at_most(alarms - 1, images, rate) < _CHANCE:
         reasons.append("false alarms")
