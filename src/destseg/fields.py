@@ -28,6 +28,9 @@ from destseg.validation import (
     rising,
 )
 
+BUILTIN = "builtin"
+"""``textures`` where they are those that come with an installed package."""
+
 EACH_IMAGE = "image"
 """``group_by`` where every image counts by itself."""
 
@@ -318,7 +321,7 @@ class SynthesisSettings:
     """The synthetic anomalies that good images are given (section 3.1)."""
 
     textures: str = setting(
-        "builtin",
+        BUILTIN,
         "Textures to lay over good images: a folder of images (searched to any depth, for "
         "example DTD), or builtin: the photographs that come with scikit-image.",
         PATH,

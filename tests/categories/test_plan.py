@@ -1,14 +1,18 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import destseg
+from conftest import write_images
 from destseg.categories import plan
 from destseg.categories.plan import find_categories, make_jobs, settings_by_category
 from destseg.config import Settings
-from destseg.data.contents import contents_of, fingerprint
+from destseg.data.contents import contents_of, fingerprint, textures_fingerprint
+from destseg.data.roi import read_roi
 from destseg.data.samples import good_samples
 from destseg.errors import DataError, SettingsError, TrainingError
 from destseg.training import claim
@@ -232,6 +236,41 @@ def test_a_finished_model_of_other_images_is_not_taken_for_these(by, categories,
     shutil.rmtree(root / "bolt/train")
     with pytest.raises(TrainingError, match="bolt"):
         plan.require_same_runs(jobs)
+
+
+def test_a_finished_model_of_other_textures_or_another_region_is_not_taken_for_these(
+    categories, tmp_path
+):
+    textures = write_images(tmp_path / "textures", 3)
+    region, whole = tmp_path / "region.png", np.full((8, 8), 255, np.uint8)
+    Image.fromarray(whole).save(region)
+    settings = Settings().replace(textures=str(textures), roi=str(region))
+    jobs = jobs_in(categories, tmp_path / "out", settings)[:2]
+    laid_over = {"textures_sha256": textures_fingerprint(str(textures))}
+    for job, own in zip(jobs, (laid_over, {}), strict=True):
+        leave(job, "result.json")
+        good = contents_of(each.path for each in good_samples(job.category.data))
+        facts = {"data_sha256": fingerprint(job.category.data, good), **own}
+        (job.folder / "manifest.json").write_text(json.dumps({"training": facts}), "utf-8")
+        (job.folder / "roi.png").write_bytes(read_roi(region).to_png())
+    plan.require_same_runs(jobs)
+    kept = region.read_bytes()
+    whole[:4] = 0
+    Image.fromarray(whole).save(region)
+    with pytest.raises(TrainingError) as caught:
+        plan.require_same_runs(jobs)
+    assert str(caught.value).count(f"--roi {region}: another region than then") == 2
+    region.write_bytes(kept)
+    shutil.copy(textures / "000.png", textures / "001.png")
+    with pytest.raises(TrainingError) as caught:
+        plan.require_same_runs(jobs)
+    told = str(caught.value)
+    assert f"--textures {textures}: other images than then" in told
+    assert "nut" not in told  # it does not say which it had
+    assert "--roi" not in told
+    region.unlink()
+    shutil.rmtree(textures)  # what is not there any more is no other
+    plan.require_same_runs(jobs)
 
 
 def test_results_that_do_not_say_what_they_are_of_are_taken_with_a_note(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,19 +12,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from destseg.config import Settings, changed_settings, gone_on_with, read_yaml, recorded_yaml
-from destseg.data.contents import contents_of, fingerprint
+from destseg.data.contents import contents_of, fingerprint, textures_fingerprint
 from destseg.data.folders import folders_in
 from destseg.data.lists import some
 from destseg.data.names import is_good, is_split
+from destseg.data.roi import is_other_region, read_roi
 from destseg.data.samples import Sample, good_samples
 from destseg.data.shapes import settled_size
 from destseg.errors import DataError, SettingsError, TrainingError
 from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
+from destseg.inference.bundle import TEXTURES
 from destseg.model_folder import (
     CHECKPOINT,
     LOG,
     MANIFEST,
     RESULT,
+    ROI,
     SETTINGS,
     left_by_training,
     remove_model,
@@ -186,18 +190,19 @@ def only(jobs: Sequence[TrainingJob], names: Sequence[str] | None) -> list[Train
 
 
 def require_same_runs(jobs: Iterable[TrainingJob]) -> None:
-    """Refuse to take models for done, or to go on with them, that are of other settings or images.
+    """Refuse to take models for done, or to go on with them, that are of other settings or files.
 
-    The images are those of finished jobs: of a begun one its resumption looks at them.
+    The files are those of finished jobs: good images, textures and the region of interest.  Of a
+    begun one its resumption looks at them.
 
     Raises:
         TrainingError: naming them, and what differs.
     """
     problems = []
-    images = _Images()
+    files = _Files()
     for job in jobs:
-        if job.state == "finished" and (differs := images.changed(job)):
-            problems.append(f"{job.folder} ({job.state}):\n{differs}")
+        if job.state == "finished" and (differs := files.changed(job)):
+            problems.append("\n".join([f"{job.folder} ({job.state}):", *differs]))
             continue
         written = job.folder / SETTINGS
         if job.state == "new" or not written.is_file():
@@ -211,50 +216,66 @@ def require_same_runs(jobs: Iterable[TrainingJob]) -> None:
             problems.append("\n".join([f"{job.folder} ({job.state}):", *changed]))
     if problems:
         raise TrainingError(
-            "expected the settings and images that these models were begun with, got others:\n"
+            "expected the settings and files that these models were begun with, got others:\n"
             + "\n".join(problems)
             + "\nGive the same, choose another --output, or train anew with --overwrite."
         )
-    if images.untold:
+    if files.untold:
         _LOGGER.warning(
             "it is not known which images these finished models are of, so they are taken as they "
             "are: %s",
-            some([str(folder) for folder in images.untold]),
+            some([str(folder) for folder in files.untold]),
         )
 
 
-class _Images:
-    """The good images of finished jobs, now and then; a category's are read once."""
+class _Files:
+    """What finished jobs were trained with, now and then; what several share is read once."""
 
     def __init__(self) -> None:
         self.untold: list[Path] = []
-        self._now: dict[Path, str] = {}
+        self._good = functools.cache(_good_fingerprint)
+        self._textures = functools.cache(textures_fingerprint)
 
-    def changed(self, job: TrainingJob) -> str | None:
-        """Return how a job's good images differ from those that it was trained on, if they do."""
-        then, data = data_sha256(job.folder), job.category.data
+    def changed(self, job: TrainingJob) -> list[str]:
+        """Return how a job's images and region differ from those that it was trained with."""
+        data, textures = job.category.data, job.settings.synthesis.textures
+        region, most = job.settings.data.roi, job.settings.data.max_pixels
+        then, own = fact(job.folder, "data_sha256"), job.folder / ROI
+        differing = []
         if then is None:
             self.untold.append(job.folder)
-            return None
         try:
-            if data not in self._now:
-                samples = good_samples(data, tell=lambda _: None)
-                self._now[data] = fingerprint(data, contents_of(each.path for each in samples))
+            if then is not None and self._good(data) != then:
+                differing.append(
+                    f"  {data}: other images than then: their number, names or contents"
+                )
+            laid_over = self._textures(textures)
+            if laid_over and fact(job.folder, TEXTURES) not in (None, laid_over):
+                differing.append(f"  --textures {textures}: other images than then")
+            if (
+                region is not None
+                and own.is_file()
+                and is_other_region(region, read_roi(own, max_pixels=most), most)
+            ):
+                differing.append(f"  --roi {region}: another region than then")
         except DataError as error:
-            return f"  {error}"
-        if self._now[data] == then:
-            return None
-        return f"  {data}: other images than then: their number, names or contents"
+            differing.append(f"  {error}")
+        return differing
 
 
-def data_sha256(folder: Path) -> str | None:
-    """Return the SHA-256 of what a finished job learned from; ``None`` where it does not say."""
-    for name, within in ((RESULT, ()), (MANIFEST, ("training",))):
+def _good_fingerprint(data: Path) -> str:
+    samples = good_samples(data, tell=lambda _: None)
+    return fingerprint(data, contents_of(each.path for each in samples))
+
+
+def fact(folder: Path, name: str) -> str | None:
+    """Return what a finished job says of what it learned from; ``None`` where it does not say."""
+    for file, within in ((RESULT, ()), (MANIFEST, ("training",))):
         try:
-            facts = json.loads((folder / name).read_bytes())
+            facts = json.loads((folder / file).read_bytes())
             for key in within:
                 facts = facts[key]
-            return str(facts["data_sha256"])
+            return str(facts[name])
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from destseg.data.files import sha256_of, sha256_of_image
 from destseg.data.lists import some
-from destseg.data.samples import Sample
+from destseg.data.samples import Sample, find_images
+from destseg.fields import BUILTIN
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -79,6 +80,17 @@ def fingerprint(data: str | Path, contents: Mapping[Path, str]) -> str:
         name = os.fsencode(name_in(root, path))
         whole.update(name + b"\0" + content.encode() + b"\n")
     return whole.hexdigest()
+
+
+def textures_fingerprint(source: str) -> str:
+    """Return the SHA-256 of the textures of a run; empty where they are built in, or gone by now.
+
+    Raises:
+        DataError: if there are none in the folder.
+    """
+    if source == BUILTIN or not Path(source).exists():
+        return ""
+    return fingerprint(source, contents_of(find_images(source)))
 
 
 def test_fingerprint(samples: Sequence[Sample]) -> str:

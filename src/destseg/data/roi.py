@@ -89,6 +89,13 @@ def read_roi(path: str | Path, *, max_pixels: int = DataSettings.max_pixels) -> 
         raise DataError(f"{path}: {error}") from None
 
 
+def is_other_region(path: str, roi: Roi | None, max_pixels: int) -> bool:
+    """Whether a file has another region than a run's; it may be gone."""
+    if roi is None or not Path(path).exists():
+        return False
+    return not np.array_equal(read_roi(path, max_pixels=max_pixels).mask, roi.mask)
+
+
 def _polygons(path: Path) -> list[NDArray[np.float64]]:
     """Return polygons, each float64 [n, 2] of x and y in [0, 1], n >= 3."""
     try:

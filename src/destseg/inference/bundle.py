@@ -45,6 +45,9 @@ LEARNED_GROUPS = "learned_groups"
 NOISE = "noise"
 """Fact of a bundle: the noise of the images that it was trained on, as of ``UsualNoise``."""
 
+TEXTURES = "textures_sha256"
+"""Fact of a bundle: SHA-256 of the textures that it learned with, where a folder has them."""
+
 
 @dataclass(frozen=True)
 class Bundle:

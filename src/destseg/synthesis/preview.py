@@ -28,10 +28,9 @@ from destseg.data.roi import read_roi
 from destseg.data.samples import find_images, good_samples
 from destseg.data.shapes import settled_size
 from destseg.errors import DataError
-from destseg.fields import SIDE
+from destseg.fields import BUILTIN, SIDE
 from destseg.phases import SEGMENT
 from destseg.synthesis.batches import Batches, batch_indices
-from destseg.synthesis.textures import BUILTIN
 
 _LOGGER = logging.getLogger("destseg")
 _LARGEST = 2.0  # times the size that the networks see; more makes a sheet too large to look at

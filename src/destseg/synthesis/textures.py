@@ -19,8 +19,7 @@ from destseg.data.images import read_image, read_many, resize
 from destseg.data.lists import counted
 from destseg.data.samples import find_images
 from destseg.errors import DataError, ImageError, MissingExtraError
-
-BUILTIN = "builtin"
+from destseg.fields import BUILTIN
 
 
 class Images(Protocol):

@@ -18,6 +18,7 @@ from destseg.inference.bundle import (
     LEARNED,
     LEARNED_GROUPS,
     NOISE,
+    TEXTURES,
     Bundle,
     load_bundle,
     save_bundle,
@@ -28,7 +29,6 @@ from destseg.inference.known_defects import KnownDefects
 from destseg.inference.predictor import Predictor, load
 from destseg.model.destseg import DeSTSeg
 from destseg.model_folder import CANDIDATE, remove_unfinished
-from destseg.training.good_parts import TEXTURES
 from destseg.training.guard import guarded, measured
 from destseg.training.known_parts import KnownParts
 from destseg.training.learn import Learning, weights_of

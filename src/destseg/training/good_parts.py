@@ -8,22 +8,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from destseg.config import DataSettings, Settings
-from destseg.data.contents import contents_of, each_once, fingerprint, name_in, root_of
+from destseg.data.contents import (
+    contents_of,
+    each_once,
+    fingerprint,
+    name_in,
+    root_of,
+    textures_fingerprint,
+)
 from destseg.data.decoded import GoodImages
 from destseg.data.defects import fingerprint_of
 from destseg.data.files import FileState, states_of
 from destseg.data.groups import group_names
 from destseg.data.lists import counted
 from destseg.data.roi import Roi
-from destseg.data.samples import Sample, find_images, good_samples, split_calibration
+from destseg.data.samples import Sample, good_samples, split_calibration
 from destseg.data.shapes import shrinking_note, turning_note, typical_shape
 from destseg.errors import DataError
 from destseg.inference.ancestor import Ancestor, Seen, by_groups, split_like
-from destseg.synthesis.textures import BUILTIN
 from destseg.training.log import TrainingLog
-
-TEXTURES = "textures_sha256"
-"""Fact of a bundle: SHA-256 of the textures that it learned with, where a folder has them."""
 
 
 @dataclass(frozen=True)
@@ -264,14 +267,3 @@ def run_fingerprint(good: str, defects: Sequence[Sample], ancestor: Ancestor | N
     known = fingerprint_of(defects) if defects else ""
     begun = "" if ancestor is None else ancestor.bundle.weights_sha256
     return hashlib.sha256(f"{good}\n{known}\n{begun}\n".encode()).hexdigest()
-
-
-def textures_fingerprint(source: str) -> str:
-    """Return the SHA-256 of the textures of a run; empty where they are built in, or gone by now.
-
-    Raises:
-        DataError: if there are none in the folder.
-    """
-    if source == BUILTIN or not Path(source).exists():
-        return ""
-    return fingerprint(source, contents_of(find_images(source)))

@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from destseg.config import Settings, changed_settings, gone_on_with, recorded
-from destseg.data.contents import contents_of, fingerprint
+from destseg.data.contents import contents_of, fingerprint, textures_fingerprint
 from destseg.data.files import write_atomically
 from destseg.data.labelled import files_of
 from destseg.data.lists import some
 from destseg.data.outputs import require_apart
-from destseg.data.roi import Roi, read_roi
+from destseg.data.roi import Roi, is_other_region, read_roi
 from destseg.data.samples import Sample, good_samples
 from destseg.data.shapes import settled_size
 from destseg.errors import SettingsError, TrainingError
 from destseg.fields import HARMLESS, HARMLESS_WHEN_FINISHED
 from destseg.inference.ancestor import Ancestor
-from destseg.inference.bundle import Bundle, load_bundle, recorded_in
+from destseg.inference.bundle import TEXTURES, Bundle, load_bundle, recorded_in
 from destseg.model_folder import (
     CALIBRATION,
     MANIFEST,
@@ -31,12 +29,7 @@ from destseg.model_folder import (
     unfinished_models,
 )
 from destseg.training.checkpoint import Checkpoint
-from destseg.training.good_parts import (
-    TEXTURES,
-    GoodParts,
-    run_fingerprint,
-    textures_fingerprint,
-)
+from destseg.training.good_parts import GoodParts, run_fingerprint
 
 
 def refuse_files_of_others(folder: Path) -> None:
@@ -108,20 +101,13 @@ def region_of_interest(
         return read_roi(path, max_pixels=most)
     begun = folder if ancestor is None else ancestor.folder
     roi = read_roi(begun / ROI, max_pixels=most) if ancestor is None else ancestor.roi()
-    if _is_other(path, roi, most):
+    if is_other_region(path, roi, most):
         how = "with --overwrite" if ancestor is None else "without --from"
         raise TrainingError(
             f"--roi: expected the region that {begun} was trained with, got another in {path}. To "
             f"go on put its own there ({begun / ROI}); for another region train anew {how}."
         )
     return roi
-
-
-def _is_other(path: str, roi: Roi | None, max_pixels: int) -> bool:
-    """Whether a file has another region than a run's; it may be gone."""
-    if roi is None or not Path(path).exists():
-        return False
-    return not np.array_equal(read_roi(path, max_pixels=max_pixels).mask, roi.mask)
 
 
 def note_beginning(folder: Path, settings: Settings, roi: Roi | None) -> None:
@@ -203,7 +189,7 @@ def require_same_run(
         differing += changed_settings(bundle.settings, settings, HARMLESS_WHEN_FINISHED)
     asked = settings or bundle.settings
     region, textures = asked.data.roi, asked.synthesis.textures
-    if region is not None and _is_other(region, bundle.roi(), asked.data.max_pixels):
+    if region is not None and is_other_region(region, bundle.roi(), asked.data.max_pixels):
         differing.append(f"  --roi {region}: another region than then")
     laid_over = textures_fingerprint(textures)
     if laid_over and bundle.training.get(TEXTURES, laid_over) != laid_over:
