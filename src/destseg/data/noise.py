@@ -96,7 +96,8 @@ def noise_of(image: NDArray[np.uint8]) -> Noise:
         Without any noise where there are fewer than 16 blocks to tell it by.
     """
     green = image[..., 1]
-    some = evenly(list(bands(green.shape)), _BANDS)
+    # A row of blocks at least, however wide the image is.
+    some = evenly(list(bands(green.shape, max(2**18, _BLOCK * green.shape[1]))), _BANDS)
     found = [_blocks(green[rows]) for rows in some]
     rough, bright = np.concatenate(found, axis=1)  # [blocks] each
     if len(rough) < _SHADES**2:
