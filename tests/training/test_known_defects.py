@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from destseg.data.files import sha256_of
 from destseg.data.samples import Sample
 from destseg.errors import BundleError, DataError, SettingsError, TrainingError, TrainingInterrupted
 from destseg.evaluation.report import training_curves
-from destseg.inference.ancestor import Ancestor, Seen, split_like
-from destseg.inference.bundle import load_bundle
+from destseg.inference.ancestor import Ancestor, Seen, by_groups, split_like
+from destseg.inference.bundle import Bundle, load_bundle
+from destseg.inference.calibration import Calibration
 from destseg.inference.known_defects import KnownDefect, KnownDefects, load_known_defects
 from destseg.rate import Rate
 from destseg.training import cross_fit, guard
@@ -331,6 +333,46 @@ def test_a_group_whose_old_images_are_gone_is_still_known(of_days, tmp_path):
     bundle = run(days, tmp_path / "next", None, ancestor=model).bundle
     assert {*bundle.calibration.groups} == {before}
     assert trained in bundle.training["learned_groups"]["names"]
+
+
+def known_by(settings, learned, calibrated):
+    """An ancestor whose images are all gone: it knows groups by their names alone."""
+    count = len(calibrated)
+    names = [f"{group}/old.png" for group in calibrated]
+    scores = [0.1] * count
+    return Ancestor(
+        Bundle(
+            folder=Path("model"),
+            settings=settings,
+            weights_sha256="",
+            calibration=Calibration.fit(scores, scores, names, settings, "", groups=calibrated),
+            training={
+                "learned_groups": {"group_by": settings.data.group_by, "names": sorted(learned)}
+            },
+        ),
+        frozenset(),
+        frozenset(),
+        None,
+    )
+
+
+def test_a_folder_is_known_as_seen_from_another_place(settings):
+    """New images never calibrate where others of their folder were trained on."""
+
+    def divided(learned, calibrated, groups, group_by="folder"):
+        ancestor = known_by(settings.replace(group_by=group_by), learned, calibrated)
+        return by_groups({group: group for group in groups}, [], groups, ancestor, group_by)
+
+    now = ["cam/mon", "cam/tue", "cam/wed"]
+    assert divided(["mon"], ["tue"], now) == (["cam/tue"], ["cam/wed"])
+    shorter = divided(["cam/mon"], ["x/cam/tue"], ["mon", "cam/tue", "on", "wed"])
+    assert shorter == (["cam/tue"], ["on", "wed"])
+    # What has the very name of a group is that one.
+    assert divided(["cam/mon"], ["mon"], ["cam/mon", "mon"]) == (["mon"], [])
+    # Of days or patterns a part of the name is another group.
+    assert divided(["mon"], ["tue"], now, "name:.+") == ([], now)
+    with pytest.raises(TrainingError, match=r"got 1 .*: mon\."):
+        divided(["a/mon"], ["b/mon"], ["mon", "wed"])
 
 
 def test_groups_of_which_a_model_knows_both_are_refused(of_days, parts, plain, settings, tmp_path):

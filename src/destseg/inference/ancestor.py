@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from destseg.config import Settings, changed_settings, settings_fields
 from destseg.data.lists import some
+from destseg.data.names import may_be_one
 from destseg.errors import BundleError, TrainingError
-from destseg.fields import ALIKE
+from destseg.fields import ALIKE, BY_FOLDER
 from destseg.inference.bundle import Bundle, load_bundle
 from destseg.inference.known_defects import KnownDefects, load_known_defects
 from destseg.model_folder import CALIBRATION, KEPT
@@ -160,7 +161,8 @@ def by_groups(
     """Return what ``split_like`` does where images have groups: a new one goes where its group is.
 
     A group that the ancestor was trained on is trained on again, one that calibrated calibrates,
-    and only images of groups that it does not know are new.
+    and only images of groups that it does not know are new.  A folder may be known by its last
+    names, as seen from another place.
 
     Args:
         groups: that of each good image, by the image's name.
@@ -175,11 +177,18 @@ def by_groups(
     """
     known = {*calibration, *new}
     learned = {group for name, group in groups.items() if name not in known}
-    learned |= ancestor.bundle.learned_groups(group_by)
-    calibrated = {groups[name] for name in calibration}
-    before = ancestor.bundle.calibration
+    learned_then = ancestor.bundle.learned_groups(group_by)
+    before, calibrated_then = ancestor.bundle.calibration, frozenset[str]()
     if before is not None and before.group_by == group_by != ALIKE:
-        calibrated |= {*(before.groups or ())}
+        calibrated_then = frozenset(before.groups or ())
+    learned |= learned_then
+    calibrated = {groups[name] for name in calibration} | calibrated_then
+    if group_by == BY_FOLDER:
+        for group in {*groups.values()} - learned - calibrated:
+            if any(may_be_one(group, each) for each in learned_then):
+                learned.add(group)
+            if any(may_be_one(group, each) for each in calibrated_then):
+                calibrated.add(group)
     if both := sorted(learned & calibrated):
         raise TrainingError(
             f"--group-by {group_by}: expected groups of which {ancestor.bundle.folder} was either "
