@@ -291,6 +291,18 @@ def test_a_saved_state_is_loaded_for_its_own_model_and_threshold_only(tmp_path):
         load_state(path, calibration([0.1, 0.2, 0.3], rate=0.5))
 
 
+def test_a_state_is_of_one_calibration_though_another_has_room_up_to_the_same_threshold(tmp_path):
+    one, other = (
+        dataclasses.replace(calibration(scores), room="auto", anomalies=(0.9, 0.9))
+        for scores in ([0.1, 0.2, 0.3], [0.1, 0.2, 0.4])
+    )
+    assert one.threshold == other.threshold
+    save_state(tmp_path / "state.json", Drift.start(one))
+    assert load_state(tmp_path / "state.json", one) == Drift.start(one)
+    with pytest.raises(DataError, match="limit: the state has"):
+        load_state(tmp_path / "state.json", other)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -140,7 +140,7 @@ def _summary(check: DriftCheck) -> Iterator[str]:
     )
     room = ""
     if check.beyond > check.flagged:
-        room = f", {check.beyond} above the calibration images"
+        room = f", {check.beyond} above what good images alone ask for"
     yield (
         f"flagged     {check.flagged} of {len(check.steps)} in this run are above the threshold"
         f"{room}; of good parts at most {check.guaranteed_false_alarm_rate:.2%} are expected"

@@ -54,8 +54,9 @@ class Drift:
 
     Attributes:
         weights_sha256: of the weights that the calibration was made for.
-        threshold: the calibration's; it and the hash say what a state belongs to.
-        limit: only scores below it are compared.
+        threshold: the calibration's; it, the hash and the limit say what a state belongs to.
+        limit: only scores below it are compared; where the threshold has room, two calibrations
+            may have one threshold and other limits.
         seed: of the random numbers that order equal scores.
         scores: the calibration's and the images' scores below the limit, rising.
         images: number of images seen.
@@ -234,7 +235,11 @@ def parse_state(content: bytes, path: str | Path, calibration: Calibration) -> D
         drift = Drift.from_dict(json.loads(content))
     except (ValueError, DataError) as error:
         raise no_state(path, error) from error
-    ours = {"weights_sha256": calibration.weights_sha256, "threshold": calibration.threshold}
+    ours = {
+        "weights_sha256": calibration.weights_sha256,
+        "threshold": calibration.threshold,
+        "limit": calibration.tie_limit,
+    }
     wrong = [
         f"  {name}: the state has {getattr(drift, name)}, the model {value}"
         for name, value in ours.items()
