@@ -791,6 +791,26 @@ def test_what_the_ancestor_learned_is_in_no_fold(parts, bad, box, of_few, tmp_pa
     assert Ancestor.open(tmp_path / "next").settings.training.cross_fit == 0
 
 
+def test_a_model_goes_on_with_what_its_threshold_was_asked_for_since(parts, bad, plain, tmp_path):
+    asked = {"max_false_alarm_rate": 0.5, "confidence": 0.25, "room": 0.0, "group_by": "alike"}
+    shutil.copytree(plain, tmp_path / "plain")
+    destseg.calibrate(tmp_path / "plain", parts_of(plain, parts, tmp_path / "again"), **asked)
+    predictor = run(
+        parts, tmp_path / "next", None, defects=bad, ancestor=tmp_path / "plain", accept_losses=True
+    )
+    settings, now = predictor.bundle.settings.flat(), predictor.calibration
+    assert {name: settings[name] for name in asked} == asked
+    assert {name: getattr(now, name) for name in asked} == asked
+
+
+def parts_of(model, parts, folder):
+    """Copy the calibration images of a model."""
+    folder.mkdir()
+    for name in load_bundle(model).calibration.paths:
+        shutil.copy(parts / Path(name).name, folder)
+    return folder
+
+
 def test_what_is_said_of_cross_fitting_what_an_ancestor_learned_is_true(
     parts, settings, bad, tmp_path
 ):

@@ -315,13 +315,7 @@ def _calibrated(
     scratch = replace(bundle, folder=folder)
     form = save_export(scratch, name, files, {})
     backend = open_backend(scratch, Runtime(name, "cpu"))
-    settings = bundle.settings.replace(group_by=images.group_by)
-    if (now := bundle.calibration) is not None:  # what was asked for since the training
-        settings = settings.replace(
-            max_false_alarm_rate=now.max_false_alarm_rate,
-            confidence=now.confidence,
-            room=now.room,
-        )
+    settings = bundle.settings_now.replace(group_by=images.group_by)
     calibration = fit_calibration(
         Predictor(bundle, backend),
         images.calibration_images,
@@ -331,8 +325,8 @@ def _calibrated(
         groups=images.groups,
         image_sha256=images.contents,
     )
-    if now is not None:  # those of the model that it was made from
-        calibration = replace(calibration, anomalies=now.anomalies)
+    if bundle.calibration is not None:  # those of the model that it was made from
+        calibration = replace(calibration, anomalies=bundle.calibration.anomalies)
     calibrated = replace(bundle, calibration=calibration)
     return Predictor(calibrated, backend), calibration
 

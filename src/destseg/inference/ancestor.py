@@ -85,9 +85,13 @@ class Ancestor:
 
     @property
     def settings(self) -> Settings:
-        """Those to go on with: its own, with fewer steps and a lower rate, not cross-fitted."""
+        """Those to go on with: its own, with fewer steps and a lower rate, not cross-fitted.
+
+        Its threshold keeps what it has been asked for since, or the old model and the new one would
+        be compared at other rates.
+        """
         training = self.bundle.settings.training
-        return self.bundle.settings.replace(
+        return self.bundle.settings_now.replace(
             segment_steps=min(STEPS, training.segment_steps),
             cross_fit=0,
             lr_head=_RATE * training.lr_head,

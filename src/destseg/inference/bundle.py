@@ -70,6 +70,19 @@ class Bundle:
     roi_sha256: str | None = None
 
     @property
+    def settings_now(self) -> Settings:
+        """The settings, with what its threshold has been asked for since the training."""
+        now = self.calibration
+        if now is None:
+            return self.settings
+        return self.settings.replace(
+            max_false_alarm_rate=now.max_false_alarm_rate,
+            confidence=now.confidence,
+            room=now.room,
+            group_by=now.group_by,
+        )
+
+    @property
     def learned_sha256(self) -> frozenset[str]:
         """SHA-256 of the image files that it, or a model that it went on from, has learned from.
 

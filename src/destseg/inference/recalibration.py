@@ -108,13 +108,14 @@ def calibrate_forms(
             f"--room: expected 0 for {bundle.folder}, which was trained before there was room and "
             f"does not know what synthetic anomalies score, got {room!r}; train anew for it"
         )
-    rate = before.max_false_alarm_rate if max_false_alarm_rate is None else max_false_alarm_rate
-    confidence = before.confidence if confidence is None else confidence
-    settings = bundle.settings.replace(
-        max_false_alarm_rate=rate,
-        confidence=confidence,
-        room=before.room if room is None else room,
-        group_by=before.group_by if group_by is None else group_by,
+    wanted = {
+        "max_false_alarm_rate": max_false_alarm_rate,
+        "confidence": confidence,
+        "room": room,
+        "group_by": group_by,
+    }
+    settings = bundle.settings_now.replace(
+        **{name: value for name, value in wanted.items() if value is not None}
     )
     forms = {
         name: load_export(bundle, name) for name in find_exports(bundle) if name.endswith("-int8")
@@ -143,7 +144,12 @@ def calibrate_forms(
                 "expected good images, --max-false-alarm-rate, or both, got neither: there is "
                 "nothing to change"
             )
-        fitted = {name: each.with_rate(rate, confidence, room) for name, each in old.items()}
+        fitted = {
+            name: each.with_rate(
+                settings.decision.max_false_alarm_rate, settings.decision.confidence, room
+            )
+            for name, each in old.items()
+        }
     else:
         hashes = _hashes(bundle, forms)
         if add:  # to a form that has none nothing can be added
