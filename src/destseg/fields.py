@@ -67,7 +67,6 @@ HARMLESS = {
     "cache_gib",
     "checkpoint_every",
     "cross_fit",
-    "filter_noise",
     "log_every",
     "confidence",
     "room",
@@ -83,7 +82,6 @@ HARMLESS_WHEN_FINISHED = HARMLESS - {
     "confidence",
     "room",
     "cross_fit",
-    "filter_noise",
     "max_false_alarm_rate",
     "tile_overlap",
 }
@@ -242,7 +240,8 @@ class VariationSettings:
     noise: float = setting(
         0.0,
         "Largest noise of the camera that training adds, as its standard deviation in grey levels "
-        "(of 255) at image-size. Defects are then outlined less well: try filter-noise first.",
+        "(of 255) at image-size; with filter-noise training sees what the filter leaves of it. "
+        "Defects are then outlined less well: try without it first.",
         between(0, 50),
     )
     defocus: float = setting(

@@ -10,6 +10,7 @@ from PIL import Image
 
 from destseg.config import UNCHANGED, DataSettings, SynthesisSettings
 from destseg.data.decoded import GoodImages
+from destseg.data.noise import UsualNoise, noise_of, without_noise
 from destseg.data.roi import Roi
 from destseg.errors import DataError
 from destseg.synthesis.batches import Batches, batch_indices
@@ -532,3 +533,36 @@ def test_the_region_turns_with_the_image(tmp_path, rotation):
         assert light[masks.bool()].min() >= 0.3  # nearest against bilinear: the border's pixels
         hit += int(masks.sum())
     assert hit > 1000
+
+
+def test_training_sees_what_the_filter_leaves_of_noise():
+    shade = np.linspace(60, 180, 64)[:, None, None].repeat(64, 1).repeat(3, 2)
+    images = [(shade + k).astype(np.uint8) for k in range(4)]
+    usual = UsualNoise.of([noise_of(image).most for image in images])
+
+    def shown(*, filter_noise):
+        made = Batches(
+            images,
+            textures(),
+            **STRAIGHT,
+            variation=dataclasses.replace(UNCHANGED, noise=12.0),
+            filter_noise=filter_noise,
+            synthesis=SynthesisSettings(line_probability=0.0),
+            batch_size=4,
+            seed=0,
+            device=torch.device("cpu"),
+        )
+        batches = [made.make("segment", step) for step in range(6)]
+        return [
+            each.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+            for batch in batches
+            for each in (*batch.clean, *batch.anomalous)
+        ]
+
+    filtered = 0
+    for noisy, seen in zip(shown(filter_noise=False), shown(filter_noise=True), strict=True):
+        surplus = noise_of(noisy).beyond(usual)
+        expected = noisy if surplus is None else without_noise(noisy, surplus)
+        assert np.array_equal(seen, expected)
+        filtered += surplus is not None
+    assert 0 < filtered < 48

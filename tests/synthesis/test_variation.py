@@ -9,8 +9,9 @@ from destseg.synthesis.variation import (
     Variation,
     beyond_their_own,
     draw_variation,
+    lit,
+    photographed,
     taken_off,
-    vary,
 )
 
 RANDOM = np.random.default_rng(0)
@@ -30,6 +31,10 @@ def drawn(n=600, **changes):
     return [draw_variation(draw, only(**changes)) for _ in range(n)]
 
 
+def vary(image, variation):
+    return photographed(lit(image, variation), variation)
+
+
 def varied(image, **changes):
     return vary(image, dataclasses.replace(NOTHING, **changes))
 
@@ -42,7 +47,7 @@ def test_where_nothing_may_change_nothing_is_drawn():
     assert draw_variation(draw, UNCHANGED) is None
     assert draw_variation(draw, Settings.from_preset("paper").variation) is None
     assert draw.random() == fresh.random()
-    assert vary(IMAGE, None) is IMAGE
+    assert lit(IMAGE, None) is IMAGE
 
 
 def test_the_same_generator_gives_the_same_images():

@@ -20,6 +20,7 @@ from torch import Tensor
 from destseg.config import UNCHANGED, Settings, SynthesisSettings, VariationSettings
 from destseg.data.defects import Defect
 from destseg.data.images import padded, padded_mask
+from destseg.data.noise import noise_of, without_noise
 from destseg.data.roi import Roi
 from destseg.phases import PHASES, SEGMENT
 from destseg.synthesis.anomalies import add_anomalies, add_lines, cutpaste
@@ -32,7 +33,7 @@ from destseg.synthesis.variation import (
     draw_variation,
     lit,
     photographed,
-    vary,
+    usual_noise,
 )
 
 _LINES = 77  # the stream of the random numbers of lines
@@ -116,6 +117,7 @@ class Batches:
         textures: uint8 [t, 3, h, w], of the size of a sample; made grey if the images are.
         rotation, quarter_turns: as in ``draw_view``.
         variation: changes that are no defect; what the images vary by already is not added.
+        filter_noise: whether inspection filters noise out; what is shown is without it then, too.
         synthesis: how masks and opacities are drawn.
         batch_size: images in a step.
         seed: of everything drawn.
@@ -135,6 +137,7 @@ class Batches:
         rotation: float,
         quarter_turns: bool,
         variation: VariationSettings = UNCHANGED,
+        filter_noise: bool = False,
         synthesis: SynthesisSettings,
         batch_size: int,
         seed: int,
@@ -154,6 +157,7 @@ class Batches:
         self._rotation = rotation
         self._quarter_turns = quarter_turns
         self.variation = beyond_their_own(variation, images)
+        self._usual = usual_noise(images) if filter_noise and self.variation.noise else None
         self._synthesis = synthesis
         self._batch_size = batch_size
         self._seed = seed
@@ -185,6 +189,7 @@ class Batches:
             rotation=data.rotation,
             quarter_turns=data.quarter_turns,
             variation=settings.variation,
+            filter_noise=data.filter_noise,
             synthesis=synthesis,
             batch_size=batch_size,
             seed=settings.training.seed,
@@ -257,8 +262,10 @@ class Batches:
             size = self._pad_to
         view = self._view(size, draw, around)
         variation = draw_variation(draw, self.variation)
-        shown = vary(show(image, view), variation)
-        before = shown if clean is image else vary(show(clean, view), variation)
+        shown = self._seen(lit(show(image, view), variation), variation)
+        before = shown
+        if clean is not image:
+            before = self._seen(lit(show(clean, view), variation), variation)
         return Known(place, source, before, shown, show_mask(mask, view))
 
     def _photograph(self, batch: Batch, variations: Sequence[Variation | None]) -> None:
@@ -268,8 +275,18 @@ class Batches:
                 continue
             for images in (batch.clean, batch.anomalous):
                 seen = images[row].round().to("cpu", torch.uint8).permute(1, 2, 0).contiguous()
-                changed = photographed(seen.numpy(), variation)
+                changed = self._seen(seen.numpy(), variation)
                 images[row] = torch.from_numpy(changed).permute(2, 0, 1).to(images.dtype)
+
+    def _seen(self, image: NDArray[np.uint8], variation: Variation | None) -> NDArray[np.uint8]:
+        """Return what inspection is shown of an image that the camera has changed."""
+        if variation is None:
+            return image
+        image = photographed(image, variation)
+        if self._usual is None or not variation.noise:
+            return image
+        surplus = noise_of(image).beyond(self._usual)
+        return image if surplus is None else without_noise(image, surplus)
 
     def _lines(self, words: list[int], wanted: range, batch: Batch, where: Tensor | None) -> None:
         """Give some samples of a batch lines instead of textures.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from destseg.config import UNCHANGED, VariationSettings, flag
 from destseg.data.choice import evenly
+from destseg.data.noise import UsualNoise, noise_of
 from destseg.synthesis.textures import Images
 
 _LOOKED_AT = 64
@@ -119,6 +120,11 @@ def _gradient(grey: NDArray[np.float32]) -> float:
     return 2 * math.log((float(last.mean()) + 1) / (float(first.mean()) + 1))
 
 
+def usual_noise(images: Images) -> UsualNoise:
+    """Return how much noise good images have, of some that are spread over all."""
+    return UsualNoise.of([noise_of(image).most for image in _some(images)])
+
+
 def taken_off(asked: VariationSettings, given: VariationSettings, images: Images) -> str | None:
     """Return in words what ``beyond_their_own`` took off of what images vary by; ``None``: nothing.
 
@@ -211,16 +217,6 @@ def photographed(image: NDArray[np.uint8], variation: Variation) -> NDArray[np.u
     if variation.quality < 100:
         image = _as_jpeg(image, variation.quality)
     return image
-
-
-def vary(image: NDArray[np.uint8], variation: Variation | None) -> NDArray[np.uint8]:
-    """Return an image after all of a change: light, then camera.
-
-    Args:
-        image: uint8 [h, w, 3].
-        variation: as ``draw_variation`` gives it; ``None`` changes nothing.
-    """
-    return image if variation is None else photographed(lit(image, variation), variation)
 
 
 def _grain(shape: tuple[int, ...], start: int) -> NDArray[np.float32]:
