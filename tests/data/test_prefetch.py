@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as how
 from hypothesis import strategies as st
 
-from destseg.data.prefetch import in_order
+from destseg.data.prefetch import batches, in_order
 
 
 @how(max_examples=40)
@@ -73,15 +73,34 @@ def test_an_error_is_raised_in_its_turn():
     assert list(results) == []
 
 
-def test_an_error_of_the_items_is_raised():
+@pytest.mark.parametrize("ahead", [0, 1, 4, 9])
+@pytest.mark.parametrize("given", [0, 1, 5, 20])
+def test_an_error_of_the_items_is_raised_behind_all_results(ahead, given):
     def items():
-        yield 1
+        yield from range(given)
         raise ValueError("no more")
 
-    results = in_order(lambda item: item, items(), ahead=0)
-    assert next(results) == 1
+    results = in_order(lambda item: item, items(), ahead=ahead)
+    assert list(itertools.islice(results, given)) == list(range(given))
     with pytest.raises(ValueError, match="no more"):
         next(results)
+    assert list(results) == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 6])
+def test_batches_are_full_but_for_the_last_even_before_an_error(size):
+    def items(fault: bool):
+        yield from range(5)
+        if fault:
+            raise ValueError("no more")
+
+    expected = [list(range(5))[start : start + size] for start in range(0, 5, size)]
+    assert list(batches(items(fault=False), size)) == expected
+    broken = batches(items(fault=True), size)
+    assert list(itertools.islice(broken, len(expected))) == expected
+    with pytest.raises(ValueError, match="no more"):
+        next(broken)
+    assert list(batches([], size)) == []
 
 
 def own_threads() -> set[int]:
@@ -117,6 +136,9 @@ def test_no_thread_is_left_at_the_end_or_after_an_error():
     assert own_threads() <= before
     with pytest.raises(ZeroDivisionError):
         list(in_order(lambda item: 1 // item, [1, 0, 1]))
+    assert own_threads() <= before
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda item: item, (1 // item for item in [1, 1, 0])))
     assert own_threads() <= before
 
 

@@ -582,6 +582,44 @@ def test_an_endless_stream_can_be_left_and_leaves_no_thread(predictor):
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("tile", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("given", [0, 1, 2, 8, 30])
+def test_what_an_iterator_raises_comes_behind_the_answers_to_its_images(
+    given, batch_size, tile, make_predictor
+):
+    def camera():
+        for level in range(given):
+            yield np.full((8, 8, 3), level, np.uint8)
+        raise TimeoutError("no image in 10 s")
+
+    before = threading.active_count()
+    predictor = make_predictor(batch_size=batch_size, tile=tile)
+    for answers in (predictor.stream(camera()), predictor.measure(camera())):
+        scores = [answer.score for answer in itertools.islice(answers, given)]
+        assert scores == pytest.approx(np.arange(given) / 255)
+        with pytest.raises(TimeoutError, match="no image in 10 s"):
+            next(answers)
+        assert threading.active_count() == before
+    with pytest.raises(TimeoutError, match="no image in 10 s"):
+        predictor.predict(camera())
+
+
+def test_what_a_backend_raises_comes_behind_the_results_of_earlier_batches(make_predictor):
+    def backend(images):
+        if images.max() > 5:
+            raise ValueError("out of memory")
+        return images[..., 0].astype(np.float32) / 255
+
+    images = [np.full((8, 8, 3), level, np.uint8) for level in range(9)]
+    answers = make_predictor(backend, batch_size=3).stream(images)
+    assert [answer.path for answer in itertools.islice(answers, 6)] == [
+        f"image {number}" for number in range(6)
+    ]
+    with pytest.raises(ValueError, match="out of memory"):
+        next(answers)
+
+
 def test_a_failing_backend_is_not_hidden(make_predictor):
     def backend(images):
         raise ValueError("out of memory")

@@ -18,14 +18,25 @@ def in_order(
 
     Args:
         function: called in threads; what it raises is raised here, in its turn.
-        items: taken only as they are needed.
+        items: taken only as they are needed; what they raise is raised here behind the results of
+            all items before it.
         threads: number of threads.
         ahead: at most this many results wait at any time.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="destseg-read")
     waiting: deque[Future[Output]] = deque()
     try:
-        for item in items:
+        source = iter(items)
+        while True:
+            try:
+                item = next(source)
+            except StopIteration:
+                break
+            except Exception as error:
+                ended: Future[Output] = Future()
+                ended.set_exception(error)
+                waiting.append(ended)
+                break
             waiting.append(pool.submit(function, item))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
@@ -33,3 +44,20 @@ def in_order(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def batches(items: Iterable[Item], size: int) -> Generator[list[Item]]:
+    """Yield ``size`` items at a time, fewer at the end and before what the items raise."""
+    batch: list[Item] = []
+    try:
+        for item in items:
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from PIL import Image
 
 from destseg.data.images import padded
 from destseg.data.paths import AnyPath, expanded
-from destseg.data.prefetch import in_order
+from destseg.data.prefetch import batches, in_order
 from destseg.errors import BatchError, BundleError, SettingsError
 from destseg.inference.backends import Backend, Runtime, choose, open_backend
 from destseg.inference.bundle import Bundle, load_bundle
@@ -175,6 +174,7 @@ class Predictor:
             BatchError: if some of several cannot; its ``results`` has all the others.
             DataError: if a folder or a list has no images.
             BundleError: if the predictor was closed.
+            Exception: whatever an iterator raises; ``stream`` gives the results before it.
         """
         if (many := several(images)) is None:
             (only,) = self.stream([images])  # type: ignore[list-item]  # no iterable of images
@@ -194,7 +194,8 @@ class Predictor:
         """Yield a result or a failure for each image, in order, in bounded memory.
 
         Args:
-            images: as in ``predict``, one or many; read as they are needed.
+            images: as in ``predict``, one or many; read as they are needed.  What an iterator
+                raises is raised behind the answers to all images before it.
 
         Raises:
             DataError: if a folder or a list has no images.
@@ -236,7 +237,7 @@ class Predictor:
         else:
             reading = in_order(self._read, given, threads=2, ahead=2 * self.batch_size)
         with contextlib.closing(reading) as read:
-            while batch := list(itertools.islice(read, self.batch_size)):
+            for batch in batches(read, self.batch_size):
                 yield from self._map_together(batch)
 
     def read(self, image: ImageLike) -> Pixels | Failure:
