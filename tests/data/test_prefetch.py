@@ -56,8 +56,47 @@ def test_items_are_taken_only_a_few_ahead(ahead):
     assert taken == []
     for done in range(1, 30):
         assert next(results) == done - 1
-        assert len(taken) == done + ahead
+        assert done <= len(taken) <= done + ahead
     results.close()
+
+
+def test_while_a_result_takes_long_as_many_items_are_taken_as_may_wait():
+    taken: list[int] = []
+    full = threading.Event()
+
+    def items():
+        for item in range(30):
+            taken.append(item)
+            if len(taken) == 10:
+                full.set()
+            yield item
+
+    results = in_order(lambda item: full.wait(10) and item, items(), threads=2, ahead=9)
+    assert next(results) == 0
+    # What is out is replaced: the threads have as much to do while the consumer is at work.
+    for done in range(2, 20):
+        next(results)
+        assert len(taken) == done + 9
+    results.close()
+
+
+def test_a_result_does_not_wait_for_items_that_come_slowly():
+    taken: list[int] = []
+    worked = threading.Semaphore(0)
+
+    def work(item: int) -> int:
+        worked.release()
+        return item
+
+    def items():
+        for item in range(12):
+            taken.append(item)
+            yield item
+            assert worked.acquire(timeout=10)
+            time.sleep(0.02)  # until its result is there
+
+    behind = [len(taken) - 1 - result for result in in_order(work, items(), ahead=9)]
+    assert sorted(behind)[len(behind) // 2] == 1
 
 
 def test_an_error_is_raised_in_its_turn():

@@ -5,6 +5,7 @@ import logging
 import pickle
 import re
 import threading
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -526,6 +527,21 @@ def test_a_stream_takes_images_as_they_are_needed(make_predictor):
         # One batch is out, two more are being read.
         assert next_value(taken) <= done + 4 * batch_size
     stream.close()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_stream_answers_while_a_camera_takes_its_time(batch_size, make_predictor):
+    taken = itertools.count()
+
+    def camera():
+        for _ in zip(range(10 * batch_size), taken, strict=False):
+            time.sleep(0.02)
+            yield np.zeros((4, 4, 3), np.uint8)
+
+    stream = make_predictor(batch_size=batch_size).stream(camera())
+    behind = [next_value(taken) - 1 - number for number, _ in enumerate(stream)]
+    assert sorted(behind)[len(behind) // 2] <= 2 * batch_size
+    assert max(behind) < 4 * batch_size
 
 
 def next_value(counter: itertools.count) -> int:

@@ -16,6 +16,8 @@ def in_order(
 ) -> Generator[Output]:
     """Yield ``function(item)`` in the order of the items, a few ahead of the consumer.
 
+    Where one is ready it is yielded for each item that is taken, so slow items are not waited for.
+
     Args:
         function: called in threads; what it raises is raised here, in its turn.
         items: taken only as they are needed; what they raise is raised here behind the results of
@@ -38,7 +40,9 @@ def in_order(
                 waiting.append(ended)
                 break
             waiting.append(pool.submit(function, item))
-            if len(waiting) > ahead:
+            # One for each that is taken: so what waits stays as much as the threads once needed,
+            # and where items come slowly nothing waits for more of them.
+            if len(waiting) > ahead or waiting[0].done():
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

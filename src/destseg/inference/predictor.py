@@ -193,6 +193,11 @@ class Predictor:
     def stream(self, images: Images) -> Iterator[Result | Failure]:
         """Yield a result or a failure for each image, in order, in bounded memory.
 
+        Images are read ahead, so an answer comes up to 4 * ``batch_size`` - 1 images later: of a
+        camera that is slower than the model usually 2 * ``batch_size``.  With a camera load the
+        model with ``batch_size=1``, or, if an answer must not wait for the next image, call
+        ``predict`` for each.
+
         Args:
             images: as in ``predict``, one or many; read as they are needed.  What an iterator
                 raises is raised behind the answers to all images before it.
