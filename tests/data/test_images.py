@@ -444,7 +444,7 @@ def test_arrays_of_both_depths_and_all_layouts(dtype, shape):
     [
         (np.zeros((4, 5, 3), np.float32), r"float32 \[4, 5, 3\]; multiply by 255"),
         (np.zeros((4, 5), np.int16), r"int16 \[4, 5\]$"),
-        (np.zeros((4, 5), bool), "bool"),
+        (np.zeros((4, 5), bool), r"bool \[4, 5\]; multiply by 255"),
         (np.zeros((4, 5, 2), np.uint8), r"uint8 \[4, 5, 2\]"),
         (np.zeros((1, 4, 5, 3), np.uint8), r"uint8 \[1, 4, 5, 3\]"),
         (np.zeros((0, 5, 3), np.uint8), r"uint8 \[0, 5, 3\]"),
@@ -453,6 +453,7 @@ def test_arrays_of_both_depths_and_all_layouts(dtype, shape):
         (np.zeros((4, 5), np.uint8).view(np.matrix), "got a matrix"),
         ([[1, 2]], "got list"),
         (None, "got NoneType"),
+        ({"a": 1}, r"got dict; give its values, list\(images.values\(\)\)"),
         (Image.new("F", (3, 3)), "floating-point"),
         (Image.new("RGB", (0, 3)), "none of them 0"),
     ],

@@ -360,7 +360,11 @@ def test_what_is_no_image_is_refused_with_what_would_be(predictor, tmp_path):
     closed.close()
     first = np.zeros((3, 64, 64), np.uint8)
     for image, reason in (
-        (first, "channels come last"),
+        (first, r"move it to the end; if these are several grey images, .*: list\(array\)"),
+        (first[[0, 1]], r"\[2, 64, 64\]; if these are several grey images"),
+        (first > 0, "bool .*; multiply by 255 and convert to uint8"),
+        ({"left": first[0]}, r"got dict; give .* list\(images.values\(\)\)"),
+        ({"part.png": 1}, r"got dict; give .* paths, list\(images\)"),
         (Tensor(first), "channels come last"),
         (Tensor(np.zeros((2, 2, 3), object)), "expected a uint8 tensor"),
         (io.StringIO("words"), "open it with 'rb'"),

@@ -255,19 +255,26 @@ def array_to_rgb(
     colour = array.ndim == 3 and array.shape[2] in (3, 4)
     whole = array.dtype.kind == "u" and array.dtype.itemsize <= 2
     if not (grey or colour) or not whole or array.size == 0:
-        hint = "; multiply by 255 and convert to uint8" if array.dtype.kind == "f" else ""
-        if array.ndim == 3 and array.shape[0] in (1, 3, 4):
-            hint += "; channels come last: move the first axis to the end"
         raise ImageError(
             name,
             "expected uint8 or uint16 [H, W], [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA, none "
-            f"of them 0, got {array.dtype} {list(array.shape)}{hint}",
+            f"of them 0, got {array.dtype} {list(array.shape)}{_array_hint(array)}",
         )
     colours = array if grey else array[..., :3]
     values = _to_8_bits(colours, name, bit_depth) if array.dtype.itemsize == 2 else colours
     if grey:
         values = np.repeat(values.reshape(*array.shape[:2], 1), 3, axis=2)
     return np.ascontiguousarray(values, dtype=np.uint8)
+
+
+def _array_hint(array: NDArray[np.generic]) -> str:
+    """Return what to do with an array that is no image, as far as it shows."""
+    hint = "; multiply by 255 and convert to uint8" if array.dtype.kind in "fb" else ""
+    if array.ndim == 3 and array.shape[2] > 4:
+        if array.shape[0] in (1, 3, 4):
+            hint += "; channels come last: if they are the first axis, move it to the end"
+        hint += "; if these are several grey images, give a list of them: list(array)"
+    return hint
 
 
 def pil_to_rgb(

@@ -9,7 +9,7 @@ none, and a background colour would be an invention.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import cv2
@@ -110,7 +110,11 @@ def as_image(image: object, *, bit_depth: int = DataSettings.bit_depth) -> NDArr
         return array_to_rgb(image, bit_depth)
     if not isinstance(image, Image.Image):
         expected = "expected a uint8 array [H, W, 3] or a PIL image"
-        raise ImageError("image", f"{expected}, got {type(image).__name__}")
+        hint = ""
+        if isinstance(image, Mapping):
+            hint = "; give its values, list(images.values()), or its keys if they are paths, "
+            hint += "list(images)"
+        raise ImageError("image", f"{expected}, got {type(image).__name__}{hint}")
     name = getattr(image, "filename", "") or "PIL image"
     with image_errors(name):
         image.load()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -75,7 +75,7 @@ def several(images: Images) -> Iterable[ImageLike] | None:
         return None
     if isinstance(images, np.ndarray | TensorLike):
         return list(_array(images, "images")) if images.ndim == 4 else None
-    if isinstance(images, BinaryFile):
+    if isinstance(images, BinaryFile | Mapping):  # the latter is refused: keys or values, who knows
         return None
     return images if isinstance(images, Iterable) else None
 
