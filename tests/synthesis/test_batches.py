@@ -540,13 +540,13 @@ def test_training_sees_what_the_filter_leaves_of_noise():
     images = [(shade + k).astype(np.uint8) for k in range(4)]
     usual = UsualNoise.of([noise_of(image).most for image in images])
 
-    def shown(*, filter_noise):
+    def shown(usual):
         made = Batches(
             images,
             textures(),
             **STRAIGHT,
             variation=dataclasses.replace(UNCHANGED, noise=12.0),
-            filter_noise=filter_noise,
+            usual=usual,
             synthesis=SynthesisSettings(line_probability=0.0),
             batch_size=4,
             seed=0,
@@ -560,7 +560,7 @@ def test_training_sees_what_the_filter_leaves_of_noise():
         ]
 
     filtered = 0
-    for noisy, seen in zip(shown(filter_noise=False), shown(filter_noise=True), strict=True):
+    for noisy, seen in zip(shown(None), shown(usual), strict=True):
         surplus = noise_of(noisy).beyond(usual)
         expected = noisy if surplus is None else without_noise(noisy, surplus)
         assert np.array_equal(seen, expected)

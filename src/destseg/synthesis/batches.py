@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from destseg.config import UNCHANGED, Settings, SynthesisSettings, VariationSettings
+from destseg.data.decoded import GoodImages
 from destseg.data.defects import Defect
 from destseg.data.images import padded, padded_mask
-from destseg.data.noise import noise_of, without_noise
+from destseg.data.noise import UsualNoise, noise_of, without_noise
 from destseg.data.roi import Roi
 from destseg.phases import PHASES, SEGMENT
 from destseg.synthesis.anomalies import add_anomalies, add_lines, cutpaste
@@ -33,7 +34,6 @@ from destseg.synthesis.variation import (
     draw_variation,
     lit,
     photographed,
-    usual_noise,
 )
 
 _LINES = 77  # the stream of the random numbers of lines
@@ -117,7 +117,8 @@ class Batches:
         textures: uint8 [t, 3, h, w], of the size of a sample; made grey if the images are.
         rotation, quarter_turns: as in ``draw_view``.
         variation: changes that are no defect; what the images vary by already is not added.
-        filter_noise: whether inspection filters noise out; what is shown is without it then, too.
+        usual: noise of the images, beyond which inspection filters it out, and so what is shown is
+            without it; ``None`` where nothing is filtered.
         synthesis: how masks and opacities are drawn.
         batch_size: images in a step.
         seed: of everything drawn.
@@ -137,7 +138,7 @@ class Batches:
         rotation: float,
         quarter_turns: bool,
         variation: VariationSettings = UNCHANGED,
-        filter_noise: bool = False,
+        usual: UsualNoise | None = None,
         synthesis: SynthesisSettings,
         batch_size: int,
         seed: int,
@@ -157,7 +158,7 @@ class Batches:
         self._rotation = rotation
         self._quarter_turns = quarter_turns
         self.variation = beyond_their_own(variation, images)
-        self._usual = usual_noise(images) if filter_noise and self.variation.noise else None
+        self._usual = usual
         self._synthesis = synthesis
         self._batch_size = batch_size
         self._seed = seed
@@ -168,7 +169,7 @@ class Batches:
     @classmethod
     def of(
         cls,
-        images: Images,
+        images: GoodImages,
         settings: Settings,
         *,
         batch_size: int,
@@ -189,7 +190,7 @@ class Batches:
             rotation=data.rotation,
             quarter_turns=data.quarter_turns,
             variation=settings.variation,
-            filter_noise=data.filter_noise,
+            usual=UsualNoise.of(images.noise) if data.filter_noise else None,
             synthesis=synthesis,
             batch_size=batch_size,
             seed=settings.training.seed,

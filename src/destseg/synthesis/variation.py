@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from destseg.config import UNCHANGED, VariationSettings, flag
 from destseg.data.choice import evenly
-from destseg.data.noise import UsualNoise, noise_of
 from destseg.synthesis.textures import Images
 
 _LOOKED_AT = 64
@@ -118,11 +117,6 @@ def _gradient(grey: NDArray[np.float32]) -> float:
     first, last = grey[: (len(grey) + 1) // 2], grey[len(grey) // 2 :]
     # Between the middles of two halves lies half of the way.
     return 2 * math.log((float(last.mean()) + 1) / (float(first.mean()) + 1))
-
-
-def usual_noise(images: Images) -> UsualNoise:
-    """Return how much noise good images have, of some that are spread over all."""
-    return UsualNoise.of([noise_of(image).most for image in _some(images)])
 
 
 def taken_off(asked: VariationSettings, given: VariationSettings, images: Images) -> str | None:
