@@ -181,18 +181,17 @@ def by_groups(
     """
     known = {*calibration, *new}
     learned = {group for name, group in groups.items() if name not in known}
-    learned_then = ancestor.bundle.learned_groups(group_by)
+    learned |= ancestor.bundle.learned_groups(group_by)
     before, calibrated_then = ancestor.bundle.calibration, frozenset[str]()
     if before is not None and before.group_by == group_by != ALIKE:
         calibrated_then = frozenset(before.groups or ())
-    learned |= learned_then
     calibrated = {groups[name] for name in calibration} | calibrated_then
+    unknown = {*groups.values()} - learned - calibrated
+    learned |= ancestor.bundle.learned_among(unknown, group_by)
     if group_by == BY_FOLDER:
-        for group in {*groups.values()} - learned - calibrated:
-            if any(may_be_one(group, each) for each in learned_then):
-                learned.add(group)
-            if any(may_be_one(group, each) for each in calibrated_then):
-                calibrated.add(group)
+        calibrated |= {
+            group for group in unknown if any(may_be_one(group, each) for each in calibrated_then)
+        }
     if both := sorted(learned & calibrated):
         raise TrainingError(
             f"--group-by {group_by}: expected groups of which {ancestor.bundle.folder} was either "
