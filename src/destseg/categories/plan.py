@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from destseg.config import Settings, changed_settings, gone_on_with, read_yaml, recorded_yaml
-from destseg.data.contents import contents_of, fingerprint, textures_fingerprint
+from destseg.data.contents import (
+    changed_files,
+    contents_of,
+    fingerprint,
+    textures_fingerprint,
+)
 from destseg.data.folders import folders_in
 from destseg.data.lists import some
 from destseg.data.names import is_good, is_split
-from destseg.data.roi import is_other_region, read_roi
+from destseg.data.roi import read_roi
 from destseg.data.samples import Sample, good_samples
 from destseg.data.shapes import settled_size
 from destseg.errors import DataError, SettingsError, TrainingError
@@ -238,10 +243,8 @@ class _Files:
 
     def changed(self, job: TrainingJob) -> list[str]:
         """Return how a job's images and region differ from those that it was trained with."""
-        data, textures = job.category.data, job.settings.synthesis.textures
-        region, most = job.settings.data.roi, job.settings.data.max_pixels
+        data, differing = job.category.data, list[str]()
         then, own = fact(job.folder, "data_sha256"), job.folder / ROI
-        differing = []
         if then is None:
             self.untold.append(job.folder)
         try:
@@ -249,15 +252,11 @@ class _Files:
                 differing.append(
                     f"  {data}: other images than then: their number, names or contents"
                 )
-            laid_over = self._textures(textures)
-            if laid_over and fact(job.folder, TEXTURES) not in (None, laid_over):
-                differing.append(f"  --textures {textures}: other images than then")
-            if (
-                region is not None
-                and own.is_file()
-                and is_other_region(region, read_roi(own, max_pixels=most), most)
-            ):
-                differing.append(f"  --roi {region}: another region than then")
+            roi = None
+            if job.settings.data.roi is not None and own.is_file():
+                roi = read_roi(own, max_pixels=job.settings.data.max_pixels)
+            laid_over = fact(job.folder, TEXTURES)
+            differing += changed_files(job.settings, roi, laid_over, self._textures)
         except DataError as error:
             differing.append(f"  {error}")
         return differing

@@ -11,8 +11,10 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from destseg.config import Settings
 from destseg.data.files import sha256_of, sha256_of_image
 from destseg.data.lists import some
+from destseg.data.roi import Roi, is_other_region
 from destseg.data.samples import Sample, find_images
 from destseg.fields import BUILTIN
 
@@ -91,6 +93,33 @@ def textures_fingerprint(source: str) -> str:
     if source == BUILTIN or not Path(source).exists():
         return ""
     return fingerprint(source, contents_of(find_images(source)))
+
+
+def changed_files(
+    settings: Settings,
+    roi: Roi | None,
+    textures_sha256: str | None,
+    textures: Callable[[str], str] = textures_fingerprint,
+) -> list[str]:
+    """Return which files that a run's settings name, region and textures, are others by now.
+
+    Args:
+        settings: of the run.
+        roi: the region that it began with; ``None`` where that is not known.
+        textures_sha256: the same of its textures.
+        textures: gives the SHA-256 of those that are there now.
+
+    Raises:
+        DataError: if one of the files cannot be used.
+    """
+    differing = []
+    region, laid_over = settings.data.roi, settings.synthesis.textures
+    if region is not None and is_other_region(region, roi, settings.data.max_pixels):
+        differing.append(f"  --roi {region}: another region than then")
+    now = textures(laid_over)
+    if now and textures_sha256 not in (None, now):
+        differing.append(f"  --textures {laid_over}: other images than then")
+    return differing
 
 
 def test_fingerprint(samples: Sequence[Sample]) -> str:

@@ -26,6 +26,7 @@ from destseg.data.images import padded, padded_mask
 from destseg.errors import DataError, needs_extra
 from destseg.exporting.export import metadata_of, openvino_files
 from destseg.exporting.graph import INPUT
+from destseg.fields import BUILTIN
 from destseg.inference.backends import imports
 from destseg.inference.bundle import Bundle
 from destseg.inference.exports import Export
@@ -124,7 +125,7 @@ def good_and_anomalous(
     views = [_view(images[index], settings.data, draw) for index in range(len(images))]
     clean, there = (np.stack(each) for each in zip(*views, strict=True))
     # Not the textures of the training, which need not be on this machine.
-    textures = load_textures("builtin", settings.data.size, max_pixels=settings.data.max_pixels)
+    textures = load_textures(BUILTIN, settings.data.size, max_pixels=settings.data.max_pixels)
     generator = torch.Generator().manual_seed(seed)
     channels_first = torch.from_numpy(clean).permute(0, 3, 1, 2)
     anomalous, masks = add_anomalies(

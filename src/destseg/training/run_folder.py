@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from destseg.config import Settings, changed_settings, gone_on_with, recorded
-from destseg.data.contents import contents_of, fingerprint, textures_fingerprint
+from destseg.data.contents import changed_files, contents_of, fingerprint
 from destseg.data.files import write_atomically
 from destseg.data.labelled import files_of
 from destseg.data.lists import some
@@ -187,13 +187,9 @@ def require_same_run(
     if settings is not None:
         settings = gone_on_with(settled_size(settings, data), recorded_in(folder))
         differing += changed_settings(bundle.settings, settings, HARMLESS_WHEN_FINISHED)
-    asked = settings or bundle.settings
-    region, textures = asked.data.roi, asked.synthesis.textures
-    if region is not None and is_other_region(region, bundle.roi(), asked.data.max_pixels):
-        differing.append(f"  --roi {region}: another region than then")
-    laid_over = textures_fingerprint(textures)
-    if laid_over and bundle.training.get(TEXTURES, laid_over) != laid_over:
-        differing.append(f"  --textures {textures}: other images than then")
+    differing += changed_files(
+        settings or bundle.settings, bundle.roi(), bundle.training.get(TEXTURES)
+    )
     if bundle.training.get("data_sha256") != run_fingerprint(
         fingerprint(data, contents_of(each.path for each in good_samples(data))),
         defects,
