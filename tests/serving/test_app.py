@@ -246,6 +246,16 @@ def test_too_many_bytes_are_refused(serve, declared):
     assert f"at most {len(content)} bytes" in problem(refused, 413)
 
 
+@pytest.mark.parametrize("path", ["/v1/inspect", "/v2/models/part/infer"])
+def test_a_compressed_body_is_refused(client, path):
+    for encoding in ("gzip", "br"):
+        refused = client.post(path, content=image(1), headers={"Content-Encoding": encoding})
+        assert refused.status_code == 415
+        assert f"got Content-Encoding: {encoding}; send it without" in refused.text
+    plain = client.post(path, content=image(1), headers={"Content-Encoding": "identity"})
+    assert plain.status_code == (200 if path == "/v1/inspect" else 400)
+
+
 def test_who_sends_far_too_much_reads_the_reason():
     """Not a broken connection: the answer comes while the client is still sending."""
     app = create_app({"part": make_predictor}, limits=Limits(max_bytes=1000))

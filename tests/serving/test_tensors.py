@@ -115,7 +115,9 @@ FILE = {"name": "image_bytes", "shape": [2], "datatype": "BYTES", "data": ["AA==
         ({"inputs": [{**ONE, "data": [256]}]}, None, "above 255"),
         ({"inputs": [{**ONE, "data": [-1]}]}, None, "from 0 to 255"),
         ({"inputs": [{**ONE, "data": [0.5]}]}, None, "from 0 to 255"),
-        ({"inputs": [{**ONE, "data": None}]}, None, "from 0 to 255"),
+        ({"inputs": [{**ONE, "data": None}]}, None, "values as data, or binary_data_size"),
+        ({"inputs": [{**FILE, "data": None}]}, None, "values as data, or binary_data_size"),
+        ({"inputs": [{**ONE, "data": [None]}]}, None, "from 0 to 255"),
         ({"inputs": [{**ONE, "data": []}]}, None, r"of shape \[1\], got .*size 0"),
         ({"inputs": [{**ONE, "datatype": "BYTES", "data": ["&"]}]}, None, "BYTES"),
         ({"inputs": [{**ONE, "datatype": "BYTES", "data": [7]}]}, None, "BYTES"),
@@ -139,6 +141,7 @@ FILE = {"name": "image_bytes", "shape": [2], "datatype": "BYTES", "data": ["AA==
         ),
         (b"{}", "x", "number of bytes"),
         (b"{}", "9", "at most the body's 2"),
+        (b"{}", "9" * 5000, "number of bytes, got '9{78}"),
     ],
 )
 def test_what_does_not_keep_to_the_protocol_is_told(body, length, reason):

@@ -42,6 +42,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         401: "The bearer token is missing or wrong.",
         404: "No such model.",
         413: "More bytes than the server takes.",
+        415: "The body is compressed.",
         422: "Not an image, or one with too many pixels.",
         503: "The queue is full, or the server is closing; see Retry-After.",
         504: "The deadline passed.",

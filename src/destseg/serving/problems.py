@@ -36,6 +36,15 @@ def too_large(max_bytes: int) -> Problem:
     )
 
 
+def compressed(encoding: str) -> Problem:
+    """Return the answer to a body in a ``Content-Encoding``."""
+    return Problem(
+        415,
+        f"expected a body that is not compressed, got Content-Encoding: {encoding:.80}; send it "
+        "without",
+    )
+
+
 def no_room() -> Problem:
     """Return the answer where the queue is full or the server is closing."""
     return Problem(

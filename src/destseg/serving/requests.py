@@ -22,7 +22,15 @@ from destseg.inference.predictor import ImageLike
 from destseg.serving.batching import Answer, DeadlinePassed, QueueFull
 from destseg.serving.media import type_of
 from destseg.serving.models import Model, Models
-from destseg.serving.problems import Problem, broken, hung_up, no_room, too_large, too_late
+from destseg.serving.problems import (
+    Problem,
+    broken,
+    compressed,
+    hung_up,
+    no_room,
+    too_large,
+    too_late,
+)
 from destseg.serving.telemetry import Telemetry
 
 LOG = logging.getLogger(__name__)
@@ -121,7 +129,8 @@ class Visit:
         """Read the whole body, within the deadline.
 
         Raises:
-            Problem: 413 above the limit, 504 when it takes too long, 400 when it ends too soon.
+            Problem: 413 above the limit, 415 when it is compressed, 504 when it takes too long, 400
+                when it ends too soon.
         """
         try:
             async with asyncio.timeout(self._left()):
@@ -138,7 +147,7 @@ class Visit:
             Its name and its bytes.
 
         Raises:
-            Problem: 413, 422 or 504.
+            Problem: 413, 415, 422 or 504.
         """
         body = await self.body()
         if type_of(self._request.headers.get("Content-Type", "")) != "multipart/form-data":
@@ -205,8 +214,11 @@ class Visit:
         declared = self._request.headers.get("Content-Length", "0")
         # What is too long is neither read nor, for the answer's sake, hung up on: a client that is
         # still sending would see a broken connection instead.
-        if declared.isdecimal() and int(declared) > limit:
+        if declared.isdecimal() and (len(declared) > 19 or int(declared) > limit):
             raise too_large(limit)
+        encoding = self._request.headers.get("Content-Encoding", "identity")
+        if encoding.lower() != "identity":
+            raise compressed(encoding)
         read = 0
         async for part in self._request.stream():
             read += len(part)

@@ -54,8 +54,9 @@ def read_request(body: bytes, header_length: str | None) -> InferRequest:
     Raises:
         TensorError: if it does not keep to the protocol.
     """
-    if header_length is not None and not header_length.isdecimal():
-        raise TensorError(f"{HEADER_LENGTH}: expected a number of bytes, got {header_length!r}")
+    # Python turns no more than some thousand digits into a number.
+    if header_length is not None and not (header_length.isdecimal() and len(header_length) < 20):
+        raise TensorError(f"{HEADER_LENGTH}: expected a number of bytes, got {header_length!r:.80}")
     end = len(body) if header_length is None else int(header_length)
     if end > len(body):
         raise TensorError(f"{HEADER_LENGTH}: expected at most the body's {len(body)}, got {end}")
@@ -154,6 +155,11 @@ def _values(tensor: Mapping[str, Any], raw: memoryview | None) -> NDArray[np.gen
     name, kind, shape = tensor.get("name"), tensor.get("datatype"), tensor.get("shape")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise TensorError(f"{name!r:.80}: expected a shape of whole numbers, got {shape!r:.80}")
+    if raw is None and tensor.get("data") is None:
+        raise TensorError(
+            f"{name!r:.80}: expected its values as data, or binary_data_size in its parameters and "
+            "the values behind the JSON, got neither"
+        )
     try:
         if kind == "BYTES":
             found = _texts(tensor.get("data")) if raw is None else _strings(raw)
