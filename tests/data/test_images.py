@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageOps
 
-from destseg.data.decoding import decode
+from destseg.data.decoding import decode, read_shape
 from destseg.data.images import (
     as_image,
     decode_image,
@@ -289,6 +289,18 @@ def test_truncated_files_are_errors(tmp_path, suffix, keep, recwarn):
     assert caught.value.path == str(path)
 
 
+def test_a_tiff_that_ends_in_its_header_is_said_to_be_damaged(tmp_path):
+    path = tmp_path / "cut.tif"
+    Image.fromarray(noise(64, 64, 3)).save(path)
+    content = bytearray(path.read_bytes())
+    content[8:10] = (0).to_bytes(2, "little")  # no tags at all, and so no size
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match="got a TIFF whose header is damaged; save it again"):
+        read_image(path)
+    with path.open("rb") as file, pytest.raises(ImageError, match="header is damaged"):
+        read_shape(file, path)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_truncated_16_bit_colour_is_an_error(tmp_path, suffix):
     _, encoded = cv2.imencode(suffix, noise(64, 64, 3, dtype=np.uint16))
@@ -443,10 +455,21 @@ def test_arrays_of_both_depths_and_all_layouts(dtype, shape):
     ("image", "message"),
     [
         (np.zeros((4, 5, 3), np.float32), r"float32 \[4, 5, 3\]; multiply by 255"),
-        (np.zeros((4, 5), np.int16), r"int16 \[4, 5\]$"),
+        (
+            np.zeros((4, 5), np.int16),
+            r"int16 \[4, 5\]; if its values are from 0 to 255, convert it: .*uint8\)$",
+        ),
+        (np.zeros((4, 5, 3), np.uint64), r"uint64 \[4, 5, 3\]; if its values are from 0 to 255"),
         (np.zeros((4, 5), bool), r"bool \[4, 5\]; multiply by 255"),
-        (np.zeros((4, 5, 2), np.uint8), r"uint8 \[4, 5, 2\]"),
-        (np.zeros((1, 4, 5, 3), np.uint8), r"uint8 \[1, 4, 5, 3\]"),
+        (
+            np.zeros((4, 5, 2), np.uint8),
+            r"uint8 \[4, 5, 2\]; if one of the two channels is .*\[\.\.\., 0\]$",
+        ),
+        (
+            np.zeros((1, 4, 5, 3), np.uint8),
+            r"uint8 \[1, 4, 5, 3\]; if these are several images, .*list\(array\)$",
+        ),
+        (np.zeros((4, 5, 2), ">u2"), r"uint16 \[4, 5, 2\]; if one|>u2 \[4, 5, 2\]; if one"),
         (np.zeros((0, 5, 3), np.uint8), r"uint8 \[0, 5, 3\]"),
         (np.zeros((4, 0), np.uint8), r"uint8 \[4, 0\]"),
         (np.ma.masked_equal(np.zeros((4, 5), np.uint8), 1), "masked array.*fill it first"),

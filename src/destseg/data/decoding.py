@@ -110,7 +110,7 @@ def read_shape(file: IO[bytes], name: Path) -> tuple[int, int]:
     reader = _reader(file, name)
     if reader is TiffImageFile:
         tags = _tiff_tags(file)
-        (width, height), orientation = (tags[256], tags[257]), tags.get(_EXIF_ORIENTATION, 1)
+        (width, height), orientation = _tiff_size(tags, name), tags.get(_EXIF_ORIENTATION, 1)
     else:
         with _header(reader, file, name) as image:
             (width, height), orientation = image.size, _orientation(lambda: _exif_of_header(image))
@@ -184,11 +184,11 @@ def _tiff_tags(file: IO[bytes]) -> ImageFileDirectory_v2:
 def _check_tiff(file: IO[bytes], name: Path, max_pixels: int) -> bool:
     """Refuse a TIFF by its header; return whether it is 16-bit colour, which PIL cannot keep."""
     tags = _tiff_tags(file)
-    size = tags[256], tags[257]
+    size = _tiff_size(tags, name)
     bits, kind = tags.get(258, (1,)), tags.get(339, (1,))
     samples, photometric = tags.get(277, 1), tags.get(262)
-    if not all(isinstance(each, int) for each in (*size, *bits, *kind, samples)):
-        raise ImageError(name, f"{EXPECTED}, got a TIFF whose header is damaged; save it again")
+    if not all(isinstance(each, int) for each in (*bits, *kind, samples)):
+        raise _damaged_tiff(name)
     _check_size(name, *size, max_pixels)
     bits, kind = max(bits), max(kind)
     if kind not in (1, 2, 4) or bits not in (1, 2, 4, 8, 16, 32):
@@ -199,6 +199,18 @@ def _check_tiff(file: IO[bytes], name: Path, max_pixels: int) -> bool:
         reason = f"expected interleaved channels, got {bits}-bit channels in separate planes"
         raise ImageError(name, f"{reason}; save it interleaved")
     return bits > 8 and samples > 1 and photometric in (0, 1, 2)
+
+
+def _tiff_size(tags: ImageFileDirectory_v2, name: Path) -> tuple[int, int]:
+    """Return a TIFF's width and height; where a file was cut off there may be none."""
+    width, height = tags.get(256), tags.get(257)
+    if not (isinstance(width, int) and isinstance(height, int)):
+        raise _damaged_tiff(name)
+    return width, height
+
+
+def _damaged_tiff(name: Path) -> ImageError:
+    return ImageError(name, f"{EXPECTED}, got a TIFF whose header is damaged; save it again")
 
 
 def _is_deep_colour(image: PngImageFile) -> bool:
@@ -270,6 +282,12 @@ def array_to_rgb(
 def _array_hint(array: NDArray[np.generic]) -> str:
     """Return what to do with an array that is no image, as far as it shows."""
     hint = "; multiply by 255 and convert to uint8" if array.dtype.kind in "fb" else ""
+    if array.dtype.kind == "i" or (array.dtype.kind == "u" and array.dtype.itemsize > 2):
+        hint = "; if its values are from 0 to 255, convert it: array.astype(numpy.uint8)"
+    if array.ndim == 4:
+        hint += "; if these are several images, give a list of them: list(array)"
+    if array.ndim == 3 and array.shape[2] == 2:
+        hint += "; if one of the two channels is the image, give it alone: array[..., 0]"
     if array.ndim == 3 and array.shape[2] > 4:
         if array.shape[0] in (1, 3, 4):
             hint += "; channels come last: if they are the first axis, move it to the end"
