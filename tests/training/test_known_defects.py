@@ -11,6 +11,7 @@ from PIL import Image
 
 import destseg
 from conftest import write_category, write_images
+from destseg.cli.main import main
 from destseg.data.defects import Defect
 from destseg.data.files import sha256_of
 from destseg.data.samples import Sample
@@ -525,6 +526,35 @@ def test_known_defects_of_other_weights_or_damaged_are_refused(finished, tmp_pat
     assert load_known_defects(bundle) is None
 
 
+def test_what_is_said_of_known_defects_follows_the_threshold(finished, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+
+    def written():
+        content = json.loads((folder / "defects.json").read_text())
+        return content["threshold"], sum(each["count"] for each in content["missed"].values())
+
+    def of(scores, threshold):
+        return threshold, sum(score <= threshold for score in scores)
+
+    first = written()
+    known = load_known_defects(load_bundle(folder)).defects
+    scores = [each.score for each in known if not each.learned]
+    assert first == of(scores, load_bundle(folder).calibration.threshold)
+    done = destseg.calibrate(folder, max_false_alarm_rate=0.6)
+    assert done.calibration.threshold < first[0]
+    assert written() == of(scores, done.calibration.threshold)
+    assert main(["calibrate", str(folder), "--restore", done.kept.name]) == 0
+    assert written() == first
+    count, total = first[1], len(scores)
+    assert f"not learned, missed: {count} of {total} (95 %" in capsys.readouterr().out
+    (folder / "defects.json").write_text("{}")
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(BundleError, match="expected known defects"):
+        destseg.calibrate(folder, room=0.0)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
 def test_the_report_says_how_many_would_be_missed(finished, tmp_path):
     category = write_category(tmp_path / "category", 0)
     destseg.report(finished, category, tmp_path / "report.html")
@@ -748,7 +778,10 @@ def test_an_image_without_a_mask_does_not_keep_its_type_from_being_cross_fitted(
     predictor = run(parts, tmp_path / "run", settings.replace(cross_fit=2), defects=box)
     missed = load_known_defects(predictor.bundle).missed(predictor.calibration)
     assert {name: rate.total for name, rate in missed.items()} == {"dent": 1, "hole": 4}
-    assert ", in part by models that learned without them" in said(tmp_path / "run")
+    assert (
+        ", in part by models that learned without them, at the threshold of the training"
+        in said(tmp_path / "run")
+    )
 
 
 def test_cross_fitting_with_nothing_to_do_says_so(parts, settings, bad, tmp_path):

@@ -102,6 +102,8 @@ def run(words: list[str]) -> int:
         )
     for form, calibration in done.after.items():
         _tell(form, done.before.get(form), calibration)
+    for line in done.known.lines(done.calibration) if done.known else ():
+        print(line)
     for form in done.unchanged:
         print(f"destseg: note: {form} has no calibration that was changed", file=sys.stderr)
     print(

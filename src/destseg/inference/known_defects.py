@@ -97,7 +97,8 @@ class KnownDefects:
         kept = {each.defect_type for each in self.defects if not each.learned}
         for name, rate in missed.items():
             part = ", in part" if name in kept else ","
-            how = f"{part} by models that learned without them" if name in fitted else ""
+            without = "by models that learned without them, at the threshold of the training"
+            how = f"{part} {without}" if name in fitted else ""
             lines.append(f"  {name}: {_worded(rate)}{how}")
         return lines + [f"  {name}: all learned, so not known" for name in all_learned]
 

@@ -28,6 +28,11 @@ from destseg.inference.exports import (
     load_export,
     save_export_calibration,
 )
+from destseg.inference.known_defects import (
+    KnownDefects,
+    load_known_defects,
+    save_known_defects,
+)
 from destseg.inference.predictor import Predictor
 from destseg.model_folder import CALIBRATION, KEPT
 
@@ -48,12 +53,14 @@ class Recalibration:
         before: those that there were.
         after: those that there are now.
         kept: the file in the bundle that has the one of fp32 from before.
+        known: the defects that the bundle knows; ``None`` where it knows none.
         unchanged: forms that have no calibration that could be changed.
     """
 
     before: Mapping[str, Calibration]
     after: Mapping[str, Calibration]
     kept: Path
+    known: KnownDefects | None
     unchanged: tuple[str, ...]
 
     @property
@@ -98,10 +105,12 @@ def calibrate_forms(
         DataError: if there is nothing to change, the model was trained on the images or on their
             groups, or the bundle cannot be written to.
         ImageError: if an image cannot be read.
-        BundleError: if there is no such kept calibration.
+        BundleError: if there is no such kept calibration, or what the bundle knows of defects is
+            damaged.
     """
     before = bundle.calibration
     assert before is not None
+    known = load_known_defects(bundle)
     asked = not (max_false_alarm_rate is confidence is room is None)
     if room and before.anomalies is None:
         raise SettingsError(
@@ -172,11 +181,12 @@ def calibrate_forms(
         if add:
             fitted = _added(old, fitted)
     _require_unchanged(bundle, forms, old)
-    kept = recalibrate(bundle, forms, fitted)
+    kept = recalibrate(bundle, forms, fitted, known)
     return Recalibration(
         before={name or FP32: each for name, each in old.items()},
         after={name or FP32: each for name, each in fitted.items()},
         kept=bundle.folder / kept,
+        known=known,
         unchanged=tuple(name for name in forms if name not in fitted),
     )
 
@@ -326,16 +336,21 @@ def _refuse_training(source: Path, trained_on: Path | None, why: str) -> None:
 
 
 def recalibrate(
-    bundle: Bundle, forms: Mapping[str, Export], fitted: Mapping[str, Calibration]
+    bundle: Bundle,
+    forms: Mapping[str, Export],
+    fitted: Mapping[str, Calibration],
+    known: KnownDefects | None,
 ) -> str:
     """Write new calibrations; each old one stays beside the new one, under a name with the time.
 
-    All old ones are kept before the first is replaced, and every file is written atomically.
+    All old ones are kept before the first is replaced, and every file is written atomically.  What
+    is said of known defects follows: how many of them are missed depends on the threshold.
 
     Args:
         bundle: whose calibration is ``fitted[""]``.
         forms: its forms with calibrations of their own, by name.
         fitted: the new ones.
+        known: the defects that the bundle knows; ``None`` where it knows none.
 
     Returns:
         The name of the kept files, the same in every folder; ``restored`` reads them.
@@ -353,6 +368,8 @@ def recalibrate(
         if name in fitted:
             save_export_calibration(form, fitted[name])
     save_calibration(bundle, fitted[""])
+    if known is not None:
+        save_known_defects(bundle, known, fitted[""])
     return kept
 
 
