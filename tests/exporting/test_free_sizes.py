@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from destseg.errors import BundleError
+from destseg.exporting.free_sizes import WRONG_SIZE
 from destseg.exporting.graph import to_onnx
 
 
@@ -65,6 +66,22 @@ def test_what_a_network_does_with_sizes_is_done_with_those_of_the_image():
         expected = network(torch.from_numpy(images).permute(0, 3, 1, 2))[:, 0]
         (maps,) = session.run(None, {"images": images})
         np.testing.assert_allclose(maps, expected.numpy(), atol=1e-5)
+
+
+def test_a_network_that_needs_no_size_is_held_to_whole_ones_too():
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is refused is said by the error
+    proto = to_onnx(Sizes(lambda x: x[:, :1] * 2), {})
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options)
+    images = np.random.default_rng(0).integers(0, 256, (2, 96, 160, 3), dtype=np.uint8)
+    (maps,) = session.run(None, {"images": images})
+    np.testing.assert_allclose(maps, images[..., 0] / 127.5, atol=1e-5)
+    for height, width in ((97, 160), (96, 161), (33, 64), (100, 160)):
+        wrong = np.zeros((1, height, width, 3), np.uint8)
+        with pytest.raises(Exception, match=WRONG_SIZE):
+            session.run(None, {"images": wrong})
 
 
 def pooled(x: Tensor) -> Tensor:

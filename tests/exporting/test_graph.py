@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from destseg.errors import BundleError
+from destseg.errors import BundleError, DataError
 from destseg.exporting import export as module
 from destseg.exporting.export import export, metadata_of
 from destseg.exporting.graph import OPSET, to_onnx
@@ -37,6 +37,27 @@ def test_maps_are_those_of_pytorch_at_any_batch_height_and_width(name, size, qua
     assert maps.shape == size
     assert expected.std() > 0.01  # else anything would agree
     np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+WRONG_SIZES = [(1, 97, 161), (2, 33, 64), (1, 65, 64), (1, 64, 33), (1, 100, 160), (1, 31, 31)]
+
+
+@pytest.mark.parametrize("size", WRONG_SIZES)
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_sides_that_are_no_multiples_of_32_are_refused_by_name(name, size, quantisable_bundle):
+    backend = open_backend(quantisable_bundle, Runtime(name, "cpu"))
+    images = np.zeros((*size, 3), np.uint8)
+    with pytest.raises(Exception, match="height_and_width_must_be_multiples_of_32"):
+        backend(images)
+    # And nothing of it stays.
+    assert backend(np.zeros((1, 64, 32, 3), np.uint8)).shape == (1, 64, 32)
+
+
+def test_pytorchs_backend_refuses_them_with_an_error_of_ours(quantisable_bundle):
+    backend = open_backend(quantisable_bundle, Runtime("torch", "cpu"))
+    for size in WRONG_SIZES:
+        with pytest.raises(DataError, match=f"multiples of 32, got {size[1]} and {size[2]}"):
+            backend(np.zeros((*size, 3), np.uint8))
 
 
 def test_the_file_is_valid_onnx_with_named_free_axes(proto):

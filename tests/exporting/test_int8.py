@@ -253,6 +253,17 @@ def test_maps_are_close_to_those_of_fp32_and_not_the_same(
     assert np.corrcoef(maps.ravel(), expected.ravel())[0, 1] > 0.98
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_sides_that_are_no_multiples_of_32_are_refused_in_int8_too(runtime, int8):
+    bundle, form = int8(runtime, "all")
+    backend = open_backend(bundle, Runtime(form.name, "cpu"))
+    assert backend(np.zeros((1, 96, 160, 3), np.uint8)).shape == (1, 96, 160)
+    for size in ((97, 161), (33, 64), (100, 160)):
+        with pytest.raises(Exception, match="height_and_width_must_be_multiples_of_32"):
+            backend(np.zeros((1, *size, 3), np.uint8))
+
+
 @pytest.mark.parametrize("tile", [False, True])
 def test_images_to_measure_ranges_on_are_of_the_networks_size(tile, tiny_settings, tmp_path):
     paths = []

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from destseg.config import Settings
+from destseg.errors import DataError
 from destseg.model.destseg import build_model, compare, describe
 
 PAPER = Settings.from_preset("paper")
@@ -255,6 +256,30 @@ def test_the_students_read_what_they_say(tiny_settings, student):
         taps = model.teacher(x)
         made = model.student(taps if student == "shared" else x)
         torch.testing.assert_close(model.segment(images()), model.head(compare(taps, made)))
+
+
+@pytest.mark.parametrize("size", [(97, 161), (33, 64), (65, 64), (100, 160), (16, 64), (0, 64)])
+def test_sides_that_are_no_multiples_of_32_are_refused(size, tiny_settings):
+    model = tiny_model(tiny_settings)
+    told = f"height and width are multiples of 32, got {size[0]} and {size[1]}. Resize or pad"
+    for function in (model, model.segment):
+        with pytest.raises(DataError, match=told):
+            function(images(1, *size))
+
+
+@pytest.mark.slow
+def test_a_model_can_still_be_exported_and_compiled_for_any_multiples(tiny_settings):
+    model = tiny_model(tiny_settings)
+    sides = {axis: 32 * torch.export.Dim(name, max=64) for axis, name in ((2, "h"), (3, "w"))}
+    with torch.no_grad():
+        program = torch.export.export(model, (images(2, 64, 96),), dynamic_shapes=(sides,)).module()
+        compiled = torch.compile(model, backend="eager", dynamic=True)
+        for size in ((64, 96), (96, 160)):
+            expected = model(images(2, *size))
+            torch.testing.assert_close(program(images(2, *size)), expected)
+            torch.testing.assert_close(compiled(images(2, *size)), expected)
+        with pytest.raises(DataError, match="multiples of 32, got 97 and 161"):
+            compiled(images(2, 97, 161))
 
 
 def test_segmenting_builds_no_graph_through_the_frozen_networks(tiny_settings):

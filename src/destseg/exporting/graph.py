@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from destseg.as_found import without_new, without_remarks
 from destseg.errors import BundleError
-from destseg.exporting.free_sizes import TRACED, free_sizes
+from destseg.exporting.free_sizes import TRACED, WRONG_SIZE, free_sizes
 from destseg.model.destseg import DeSTSeg
 from destseg.model.folding import folded
 
@@ -113,7 +113,8 @@ def _name_nodes(proto: onnx.ModelProto) -> None:
             earlier = []
         module = next(iter([*named, *earlier]), "model")
         made_by |= dict.fromkeys(node.output, module)
-        node.name = f"{module}/{node.op_type}_{number}"
+        if node.name != WRONG_SIZE:
+            node.name = f"{module}/{node.op_type}_{number}"
         del node.metadata_props[:]
         node.doc_string = ""
     del proto.graph.metadata_props[:]

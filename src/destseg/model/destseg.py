@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from destseg.config import SHARED, ModelSettings
-from destseg.fields import SIDE
+from destseg.errors import DataError
+from destseg.fields import SIDE, STRIDE
 from destseg.model.backbone import Backbone
 from destseg.model.head import Head, SurfaceHead, build_head
 from destseg.model.layers import upsample
@@ -66,6 +67,9 @@ class DeSTSeg(nn.Module):
 
         Returns:
             float [n, 1, h, w] in [0, 1], higher is more anomalous.
+
+        Raises:
+            DataError: if h or w is no multiple of 32.
         """
         teacher, student = self._frozen_features(images)
         compared = compare(teacher, student)
@@ -80,6 +84,7 @@ class DeSTSeg(nn.Module):
         return cast(Tensor, self.head(compare(*self._frozen_features(images))))
 
     def _frozen_features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        _require_whole_strides(images)
         # Only heads are trained on this path: no graph for what is frozen.
         with torch.no_grad():
             return self.features(self.normalize(images))
@@ -92,6 +97,16 @@ class DeSTSeg(nn.Module):
     def normalize(self, images: Tensor) -> Tensor:
         """Return float images with the teacher's mean and standard deviation taken out."""
         return (images.to(self.mean.dtype) - self.mean) / self.std
+
+
+def _require_whole_strides(images: Tensor) -> None:
+    """Refuse sides from which the networks would make a map of another size, or fail inside."""
+    height, width = images.shape[2:]
+    if height % STRIDE or width % STRIDE or not height or not width:
+        raise DataError(
+            f"expected images whose height and width are multiples of {STRIDE}, got {height} and "
+            f"{width}. Resize or pad them."
+        )
 
 
 def _probabilities(logits: Tensor) -> Tensor:
