@@ -10,7 +10,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from destseg.config import Settings
 from destseg.errors import BundleError
-from destseg.evaluation.agreement import Agreement, agreement
+from destseg.evaluation.agreement import Agreement
+from destseg.evaluation.agreement import agreement as agreement_within
 from destseg.inference.bundle import Bundle
 from destseg.inference.calibration import Calibration
 from destseg.inference.predictor import Predictor
@@ -37,6 +38,11 @@ def where(*anomalous):
     for mask, is_anomalous in zip(masks, anomalous, strict=True):
         mask[:8, :8] = is_anomalous
     return masks
+
+
+def agreement(before, after, images, masks):
+    """All of each image is inspected."""
+    return agreement_within(before, after, images, masks, [np.ones_like(mask) for mask in masks])
 
 
 @pytest.mark.parametrize("steps", [256, 3])
@@ -97,6 +103,25 @@ def test_the_same_model_loses_nothing():
     values = agreed.to_json()
     assert values["image_auroc"] == agreed.image_auroc
     assert set(values) == set(Agreement.__dataclass_fields__)
+
+
+def test_what_is_not_inspected_of_an_image_does_not_count():
+    random = np.random.default_rng(0)
+    images = list(random.integers(0, 256, (12, SIDE, SIDE, 3), dtype=np.uint8))
+    masks = where(*[True, False] * 6)
+    inspected = list(random.random((12, SIDE, SIDE)) < 0.1)
+    for place in (0, 4):  # anomalous where nobody looks
+        inspected[place] &= ~masks[place]
+    agreed = agreement_within(channel(0), channel(1), images, masks, inspected)
+    maps = np.stack(images)[..., :2].astype(np.float32) / 255
+    truth = np.concatenate([mask[there] for mask, there in zip(masks, inspected, strict=True)])
+    labels = [number % 2 == 0 and number not in (0, 4) for number in range(12)]
+    for number in range(2):
+        seen = [each[there, number] for each, there in zip(maps, inspected, strict=True)]
+        expected = average_precision_score(truth, np.concatenate(seen))
+        assert agreed.pixel_ap[number] == pytest.approx(expected)
+        means = [each.mean(dtype=np.float64) for each in seen]
+        assert agreed.image_auroc[number] == pytest.approx(roc_auc_score(labels, means))
 
 
 def test_the_drop_is_the_larger_loss_and_a_gain_is_negative():

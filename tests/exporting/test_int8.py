@@ -10,6 +10,7 @@ from PIL import Image
 import destseg.exporting.int8 as module
 from destseg.config import Settings
 from destseg.data.images import read_image
+from destseg.data.roi import Roi
 from destseg.errors import DataError, MissingExtraError
 from destseg.exporting.int8 import SCOPES, good_and_anomalous, quantized
 from destseg.inference.backends import Runtime, open_backend
@@ -28,7 +29,11 @@ def textures_once():
 
 @pytest.fixture(scope="module")
 def made(parts):
-    return tuple(map(np.stack, good_and_anomalous(sorted(parts.iterdir())[:8], SETTINGS, seed=0)))
+    images, masks, inspected = good_and_anomalous(
+        sorted(parts.iterdir())[:8], SETTINGS, None, seed=0
+    )
+    assert np.all(inspected)
+    return np.stack(images), np.stack(masks)
 
 
 def test_every_second_image_is_anomalous_where_its_mask_says(parts, made):
@@ -46,10 +51,10 @@ def test_every_second_image_is_anomalous_where_its_mask_says(parts, made):
 
 def test_anomalies_are_of_the_seed(parts, made):
     paths = sorted(parts.iterdir())[:8]
-    again, masks = good_and_anomalous(paths, SETTINGS, seed=0)
+    again, masks, _ = good_and_anomalous(paths, SETTINGS, None, seed=0)
     np.testing.assert_array_equal(again, made[0])
     np.testing.assert_array_equal(masks, made[1])
-    other, other_masks = good_and_anomalous(paths, SETTINGS, seed=1)
+    other, other_masks, _ = good_and_anomalous(paths, SETTINGS, None, seed=1)
     np.testing.assert_array_equal(other[::2], made[0][::2])
     assert (np.stack(other_masks) != made[1]).any()
 
@@ -58,7 +63,7 @@ def test_one_readable_image_cannot_be_both_good_and_anomalous(parts, tmp_path):
     (tmp_path / "words.png").write_text("words")
     paths = [next(parts.iterdir()), tmp_path / "words.png"]
     with pytest.raises(DataError, match=r"at least 2 good images .* got 1 of 2"):
-        good_and_anomalous(paths, SETTINGS.replace(skip_unreadable=True), seed=0)
+        good_and_anomalous(paths, SETTINGS.replace(skip_unreadable=True), None, seed=0)
 
 
 def test_scopes_leave_more_and_more_in_fp32():
@@ -90,7 +95,9 @@ def test_a_missing_quantiser_names_the_extra(runtime, missing, monkeypatch, tmp_
 @pytest.fixture(scope="session")
 def int8(quantisable_bundle, parts, tmp_path_factory):
     """Returns the bundle with one INT8 form, by runtime, scope and width; each is made once."""
-    images, _ = good_and_anomalous(sorted(parts.iterdir())[:8], quantisable_bundle.settings, seed=0)
+    images, *_ = good_and_anomalous(
+        sorted(parts.iterdir())[:8], quantisable_bundle.settings, None, seed=0
+    )
     images = np.stack(images)
     done = {}
 
@@ -271,7 +278,8 @@ def test_images_to_measure_ranges_on_are_of_the_networks_size(tile, tiny_setting
         paths.append(tmp_path / f"{number}.png")
         pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(paths[-1])
-    made, masks = map(np.stack, good_and_anomalous(paths, tiny_settings.replace(tile=tile), seed=0))
+    settings = tiny_settings.replace(tile=tile)
+    made, masks, _ = map(np.stack, good_and_anomalous(paths, settings, None, seed=0))
     assert made.shape == (4, 64, 64, 3)
     assert not masks[::2].any()
     assert masks[1::2].any()
@@ -290,7 +298,70 @@ def test_what_is_added_to_an_image_is_not_there(tmp_path):
         pixels = np.random.default_rng(number).integers(0, 256, (32, 64, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     settings = SETTINGS.replace(fit="pad")
-    images, where = good_and_anomalous(sorted(tmp_path.iterdir()), settings, seed=0)
-    assert {image.shape for image in images} == {(32, 64, 3)}
-    assert {mask.shape for mask in where} == {(32, 64)}
-    assert np.any(where)
+    left = np.zeros((32, 64), bool)
+    left[:, :20] = True
+    for roi in (None, Roi(left)):
+        images, where, inspected = good_and_anomalous(
+            sorted(tmp_path.iterdir()), settings, roi, seed=0
+        )
+        assert {image.shape for image in images} == {(32, 64, 3)}
+        assert {mask.shape for mask in where} == {(32, 64)}
+        assert all(np.array_equal(each, left | (roi is None)) for each in inspected)
+        assert np.any(where)
+        assert not np.any(np.stack(where) & ~np.stack(inspected))
+
+
+# --- with a region of interest
+
+
+def places(folder, height, width, count=16):
+    """Images whose red and green say which row and column a pixel is of."""
+    folder.mkdir()
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([rows, columns, np.full_like(rows, 100)], -1).astype(np.uint8)
+    for number in range(count):
+        Image.fromarray(image).save(folder / f"{number:02}.png")
+    return sorted(folder.iterdir())
+
+
+def region(height, width, *windows):
+    mask = np.zeros((height, width), bool)
+    for window in windows:
+        mask[window] = True
+    return Roi(mask)
+
+
+def test_a_tile_has_its_own_part_of_the_region(tmp_path):
+    # In two corners: in the middle of their box there is nothing to inspect.
+    roi = region(240, 250, np.s_[:20, :20], np.s_[-20:, -20:])
+    paths = places(tmp_path / "good", 240, 250)
+    tiled = SETTINGS.replace(tile=True)
+    images, masks, inspected = good_and_anomalous(paths, tiled, roi, seed=0)
+    corners = set()
+    for image, mask, there in zip(images, masks, inspected, strict=True):
+        good = image[~mask]
+        where = roi.mask[good[:, 0], good[:, 1]]
+        np.testing.assert_array_equal(there[~mask], where)
+        assert there.any()
+        assert there[mask].all()
+        corners.add(good[0, 0] > 120)
+    assert corners == {True, False}
+
+
+@pytest.mark.parametrize("tile", [False, True])
+def test_anomalies_lie_in_a_small_region_too(tile, tmp_path):
+    roi = region(100, 200, np.s_[40:56, 150:170])
+    paths = places(tmp_path / "good", 100, 200)
+    settings = SETTINGS.replace(tile=tile)
+    _, masks, inspected = good_and_anomalous(paths, settings, roi, seed=0)
+    assert not any(mask[~there].any() for mask, there in zip(masks, inspected, strict=True))
+    assert not np.any(masks[::2])
+    assert all(mask.any() for mask in masks[1::2])
+    if not tile:
+        assert all(np.array_equal(there, roi.at((64, 64))) for there in inspected)
+
+
+def test_every_second_image_is_anomalous_where_training_shows_some_without(parts):
+    settings = SETTINGS.replace(anomaly_probability=0.1)
+    _, masks, _ = good_and_anomalous(sorted(parts.iterdir())[:8], settings, None, seed=0)
+    assert all(mask.any() for mask in masks[1::2])

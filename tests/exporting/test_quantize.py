@@ -16,6 +16,7 @@ import destseg.exporting.quantize as module
 from conftest import write_images
 from destseg.config import Settings
 from destseg.data.files import sha256_of
+from destseg.data.roi import Roi
 from destseg.errors import BundleError, DataError, ImageError, SettingsError
 from destseg.evaluation.agreement import Agreement
 from destseg.exporting.int8 import SCOPES
@@ -29,11 +30,11 @@ CALIBRATION = ("002.png", "005.png", "011.png")
 textures_once = functools.cache(int8.load_textures)
 
 
-def grey(folder, count):
+def grey(folder, count, size=(64, 64)):
     """Good parts: grey images, each a little lighter than the one before."""
     folder.mkdir(parents=True)
     for number in range(count):
-        image = np.full((64, 64, 3), 100 + number, np.uint8)
+        image = np.full((*size, 3), 100 + number, np.uint8)
         Image.fromarray(image).save(folder / f"{number:03}.png")
     return folder
 
@@ -58,9 +59,9 @@ def bundle(tmp_path):
     return exported(tmp_path / "model")
 
 
-def exported(folder, **changes):
+def exported(folder, roi=None, **changes):
     settings = Settings.from_preset(image_size=64, max_false_alarm_rate=0.25, **changes)
-    saved = save_bundle(folder, settings, {}, {})
+    saved = save_bundle(folder, settings, {}, {}, roi)
     scores = [2 / 255, 5 / 255, 11 / 255]
     calibration = Calibration.fit(scores, scores, CALIBRATION, settings, saved.weights_sha256)
     bundle = save_calibration(saved, calibration)
@@ -199,6 +200,41 @@ def test_what_is_added_to_an_image_is_not_judged(tmp_path, data, runtimes):
     done = quantize(exported(tmp_path / "model", fit="pad"), data, "onnx", count=4)
     assert done.facts["scope"] == SCOPES[0].text
     assert done.facts["synthetic"]["image_auroc"] == (1.0, 1.0)
+
+
+def region(height, width, window):
+    mask = np.zeros((height, width), bool)
+    mask[window] = True
+    return Roi(mask)
+
+
+def test_a_form_that_sees_only_part_of_each_tile_is_refused_with_a_region_too(tmp_path, runtimes):
+    """The right half of an image is inspected, of which most tiles show nothing else."""
+
+    def sees_the_right(images):
+        maps = sees(images)
+        maps[..., :32] = 0
+        return maps
+
+    data = grey(tmp_path / "wide", 24, (96, 160))
+    roi = region(96, 160, np.s_[:, 80:])
+    kinds, _ = runtimes
+    kinds.update({"all": sees_the_right, "convolutions": sees_the_right})
+    done = quantize(exported(tmp_path / "model", roi, tile=True), data, "onnx", count=8)
+    assert done.facts["scope"] == SCOPES[-1].text
+    fp32, int8 = done.facts["tried"][0]["pixel_ap"]
+    assert int8 < fp32 - 0.05
+
+
+@pytest.mark.parametrize("tile", [False, True])
+@pytest.mark.parametrize("window", [np.s_[:14, :14], np.s_[40:54, 100:114], np.s_[82:96, 146:160]])
+def test_a_form_that_is_as_good_is_taken_with_a_small_region_too(tile, window, tmp_path, runtimes):
+    data = grey(tmp_path / "wide", 24, (96, 160))
+    bundle = exported(tmp_path / "model", region(96, 160, window), tile=tile)
+    done = quantize(bundle, data, "onnx", count=8)
+    assert done.facts["scope"] == SCOPES[0].text
+    fp32, int8 = done.facts["synthetic"]["pixel_ap"]
+    assert fp32 == int8 > 0
 
 
 @pytest.mark.parametrize("others", [False, True])

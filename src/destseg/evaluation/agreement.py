@@ -14,6 +14,7 @@ from destseg.evaluation.metrics import image_metrics
 from destseg.evaluation.pixels import PixelCounts
 from destseg.inference.predictor import Predictor
 from destseg.inference.result import Failure
+from destseg.inference.scoring import image_score
 
 
 @dataclass(frozen=True)
@@ -50,29 +51,35 @@ def agreement(
     after: Predictor,
     images: Sequence[NDArray[np.uint8]],
     masks: Sequence[NDArray[np.bool_]],
+    inspected: Sequence[NDArray[np.bool_]],
 ) -> Agreement:
     """Return how much of its judgement a model keeps in another form.
 
     Args:
-        before: the model in one form, with its calibration.
+        before: the model in one form, with its calibration and without a region of interest,
+            which it would stretch onto pieces of images too.
         after: in the other, with its own.
         images: uint8 RGB [h, w, 3] of the model's size, good and anomalous ones.
         masks: bool [h, w], where each is anomalous.
+        inspected: bool [h, w], what of each is inspected; at least a pixel.
     """
-    defective = np.array([mask.any() for mask in masks])
+    defective = np.array([mask[there].any() for mask, there in zip(masks, inspected, strict=True)])
     scores, p_values, decisions, image_auroc, pixel_ap = [], [], [], [], []
     for predictor in (before, after):
         counts = PixelCounts.empty(exact=True)
-        results = []
-        for result, mask in zip(predictor.stream(list(images)), masks, strict=True):
-            if isinstance(result, Failure):
-                raise BundleError(f"expected a made image to be readable, got {result.error}")
-            inspected = predictor.inspected(mask.shape)
-            counts.add(result.anomaly_map, mask, inspected)
-            results.append(result)
-        scores.append(np.array([result.score for result in results]))
-        p_values.append(np.array([result.p_value for result in results]))
-        decisions.append(np.array([result.is_defective for result in results]))
+        fraction = predictor.bundle.settings.decision.score_fraction
+        own = []
+        measured = predictor.measure(list(images))
+        for each, mask, there in zip(measured, masks, inspected, strict=True):
+            if isinstance(each, Failure):
+                raise BundleError(f"expected a made image to be readable, got {each.error}")
+            counts.add(each.anomaly_map, mask, there)
+            pixels = int(np.count_nonzero(there))
+            own.append(image_score(each.anomaly_map * there, fraction, pixels))
+        calibration = predictor.calibration
+        scores.append(np.array(own))
+        p_values.append(np.array([calibration.p_value(score) for score in own]))
+        decisions.append(np.array([calibration.is_defective(score) for score in own]))
         image_auroc.append(image_metrics(defective, scores[-1]).auroc)
         pixel_ap.append(counts.metrics().ap)
     return Agreement(

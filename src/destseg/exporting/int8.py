@@ -8,21 +8,24 @@ synthetic anomalies: a defect drives the compared features to where good parts n
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from destseg.as_found import logging_as_found, without_remarks
-from destseg.config import DataSettings, Settings
+from destseg.config import DataSettings, Settings, SynthesisSettings
 from destseg.data.decoded import GoodImages
 from destseg.data.images import padded, padded_mask
+from destseg.data.roi import Roi
 from destseg.errors import DataError, needs_extra
 from destseg.exporting.export import metadata_of, openvino_files
 from destseg.exporting.graph import INPUT
@@ -31,10 +34,13 @@ from destseg.inference.backends import imports
 from destseg.inference.bundle import Bundle
 from destseg.inference.exports import Export
 from destseg.synthesis.anomalies import add_anomalies
-from destseg.synthesis.augment import draw_view, show
+from destseg.synthesis.augment import View, show, show_mask
 from destseg.synthesis.textures import as_grey_as, load_textures
 
 Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+_DRAWN_ANEW = 16  # times, where an anomaly lies beside what is inspected
 
 
 @dataclass(frozen=True)
@@ -99,18 +105,24 @@ def quantized(
 
 
 def good_and_anomalous(
-    paths: Sequence[Path], settings: Settings, *, seed: int
-) -> tuple[list[Pixels], list[NDArray[np.bool_]]]:
+    paths: Sequence[Path], settings: Settings, roi: Roi | None, *, seed: int
+) -> tuple[list[Pixels], list[Mask], list[Mask]]:
     """Return good images, every second one with a synthetic anomaly, and where that is.
+
+    With tiles these are tiles, each with its own part of the region of interest.  Whole images
+    would be closer to inspection, but one can have hundreds of tiles, and INT8 would have to
+    compute them all for each scope; and most of them would be good, whatever is drawn.
 
     Args:
         paths: good images, at least 2.
         settings: of the bundle.
+        roi: what is inspected; ``None`` is all.  Anomalies lie in it.
         seed: of the anomalies.
 
     Returns:
-        Each uint8 [h, w, 3], as large as the networks see it but not padded, and its bool [h, w];
-        the first, third, ... stay good.
+        Each uint8 [h, w, 3], as large as the networks see it but not padded; where it is
+        anomalous, bool [h, w], nowhere in the first, third, ...; and what of it is inspected,
+        bool [h, w].
 
     Raises:
         DataError: if an image cannot be read, or with ``skip_unreadable`` fewer than 2 can.
@@ -122,37 +134,91 @@ def good_and_anomalous(
             f"given an anomaly, got {len(images)} of {len(paths)}; add good images."
         )
     draw = np.random.default_rng(seed)
-    views = [_view(images[index], settings.data, draw) for index in range(len(images))]
-    clean, there = (np.stack(each) for each in zip(*views, strict=True))
+    # The last one is kept: good images are usually of one size.
+    inspected_at = functools.lru_cache(maxsize=1)(_everywhere if roi is None else roi.at)
+    views = [
+        _view(images[index], inspected_at, settings.data, draw) for index in range(len(images))
+    ]
+    sizes = [(there.shape[0], there.shape[1]) for _, there in views]
+    clean = np.stack([padded(image, settings.data.size) for image, _ in views])
+    where = np.stack([padded_mask(there, settings.data.size) for _, there in views])
     # Not the textures of the training, which need not be on this machine.
     textures = load_textures(BUILTIN, settings.data.size, max_pixels=settings.data.max_pixels)
     generator = torch.Generator().manual_seed(seed)
     channels_first = torch.from_numpy(clean).permute(0, 3, 1, 2)
-    anomalous, masks = add_anomalies(
+    anomalous, drawn = _anomalous(
         channels_first,
         as_grey_as(textures, clean),
         settings.synthesis,
         generator,
-        torch.from_numpy(there[:, None]),
+        torch.from_numpy(where[:, None]),
     )
     pixels = anomalous.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    where = masks[:, 0].numpy() > 0.5
-    pixels[::2], where[::2] = clean[::2], False
-    sizes = [(np.count_nonzero(each[:, 0]), np.count_nonzero(each[0])) for each in there]
+    masks = drawn[:, 0].numpy() > 0.5
+    pixels[::2], masks[::2] = clean[::2], False
     return (
         [image[:height, :width] for image, (height, width) in zip(pixels, sizes, strict=True)],
-        [mask[:height, :width] for mask, (height, width) in zip(where, sizes, strict=True)],
+        [mask[:height, :width] for mask, (height, width) in zip(masks, sizes, strict=True)],
+        [there for _, there in views],
     )
+
+
+def _anomalous(
+    clean: Tensor,
+    textures: Tensor,
+    synthesis: SynthesisSettings,
+    generator: torch.Generator,
+    where: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return what ``add_anomalies`` does, every second image with an anomaly if it can be.
+
+    In a small region of interest few have one at first, and nothing could be compared.
+    """
+    always = replace(synthesis, anomaly_probability=1.0)
+    anomalous, masks = add_anomalies(clean, textures, always, generator, where)
+    for _ in range(_DRAWN_ANEW):
+        missing = ~masks.flatten(1).any(dim=1)
+        missing[::2] = False
+        if not missing.any():
+            break
+        anomalous[missing], masks[missing] = add_anomalies(
+            clean[missing], textures, always, generator, where[missing]
+        )
+    return anomalous, masks
+
+
+def _everywhere(size: tuple[int, int]) -> Mask:
+    return np.ones(size, bool)
 
 
 def _view(
-    image: Pixels, data: DataSettings, draw: np.random.Generator
-) -> tuple[Pixels, NDArray[np.bool_]]:
-    """Return what the networks would see, all of it or of a large one a crop, and what is image."""
-    size = (image.shape[0], image.shape[1])
+    image: Pixels,
+    inspected_at: Callable[[tuple[int, int]], Mask],
+    data: DataSettings,
+    draw: np.random.Generator,
+) -> tuple[Pixels, Mask]:
+    """Return an image, or with tiles one of it, and what is inspected there."""
+    inspected = inspected_at((image.shape[0], image.shape[1]))
     if not data.tile:
-        return padded(image, data.size), padded_mask(np.ones(size, bool), data.size)
-    return show(image, draw_view(size, draw, crop=data.size)), np.ones(data.size, bool)
+        return image, inspected
+    view = _tile(inspected, data.size, draw)
+    # Copies: a window would keep all of a large image in memory.
+    return show(image, view).copy(), show_mask(inspected, view).copy()
+
+
+def _tile(inspected: Mask, size: tuple[int, int], draw: np.random.Generator) -> View:
+    """Return a tile with a pixel to inspect in its middle, as far as the image's borders allow.
+
+    A tile from the region's box, as in training, can lie between its parts and show none.
+    """
+    in_rows = np.count_nonzero(inspected, axis=1)
+    row = int(draw.choice(len(in_rows), p=in_rows / in_rows.sum()))
+    column = int(draw.choice(np.flatnonzero(inspected[row])))
+    y, x = (
+        min(max(0, middle - side // 2), whole - side)
+        for middle, side, whole in zip((row, column), size, inspected.shape, strict=True)
+    )
+    return View(y, x, *size)
 
 
 def _with_nncf(

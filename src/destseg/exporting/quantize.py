@@ -34,7 +34,7 @@ from destseg.evaluation.seen import Seen, without_learned
 from destseg.exporting.export import export as export_fp32
 from destseg.exporting.int8 import SCOPES, good_and_anomalous, quantized
 from destseg.fields import EACH_IMAGE
-from destseg.inference.backends import Runtime, open_backend
+from destseg.inference.backends import Backend, Runtime, open_backend
 from destseg.inference.bundle import Bundle
 from destseg.inference.calibrate import fit_calibration
 from destseg.inference.calibration import Calibration
@@ -126,10 +126,12 @@ def quantize(
         export_fp32(bundle, to, on_step)
     source = load_export(bundle, to)
     images = _images(bundle, data, count)
-    drawn, _ = good_and_anomalous(images.ranges, bundle.settings, seed=0)
+    roi = bundle.roi()
+    drawn, *_ = good_and_anomalous(images.ranges, bundle.settings, roi, seed=0)
     made = np.stack([padded(image, bundle.settings.data.size) for image in drawn])
-    checked, masks = good_and_anomalous(images.judged, bundle.settings, seed=1)
-    before = Predictor(bundle, open_backend(bundle, Runtime(to, "cpu")))
+    checked = good_and_anomalous(images.judged, bundle.settings, roi, seed=1)
+    fp32 = open_backend(bundle, Runtime(to, "cpu"))
+    before = Predictor(bundle, fp32)
     labelled = functools.cache(lambda: _Labelled.of(before, data))  # of fp32 once
     tried: list[dict[str, Any]] = []
     for each in SCOPES:
@@ -138,9 +140,10 @@ def quantize(
         on_step(f"quantising {each.text}")
         files = quantized(bundle, source, made, each, vnni=vnni)
         with tempfile.TemporaryDirectory() as folder:
-            after, calibration = _calibrated(bundle, f"{to}-int8", files, images, Path(folder))
+            int8, calibrated = _calibrated(bundle, f"{to}-int8", files, images, Path(folder))
+            after = Predictor(calibrated, int8)
             on_step("comparing it with fp32 on good images and synthetic anomalies")
-            agreed = agreement(before, after, checked, masks)
+            agreed = agreement(_regionless(bundle, fp32), _regionless(calibrated, int8), *checked)
             tried.append({"scope": each.text, **agreed.to_json()})
             if not agreed.drop <= max_drop:  # NaN, where no anomaly was drawn, is no proof
                 continue
@@ -149,7 +152,7 @@ def quantize(
                 "scope": each.text,
                 "vnni": vnni,
                 "images": len(made),
-                "compared_on": len(checked),
+                "compared_on": len(checked[0]),
                 "max_drop": max_drop,
                 "tried": tried,
                 "synthetic": agreed.to_json(),
@@ -164,7 +167,7 @@ def quantize(
                         continue
             facts["milliseconds"] = _milliseconds(before, after, made)
         require_all_same(images.states, "quantised")  # else it would have another image's hash
-        return save_export(bundle, f"{to}-int8", files, facts, calibration)
+        return save_export(bundle, f"{to}-int8", files, facts, calibrated.calibration)
     less = scope not in ("auto", SCOPES[-1].name)
     way = " --scope auto tries to quantise less." if less else ""
     raise BundleError(
@@ -311,7 +314,8 @@ def _tell_gone(calibration: Calibration, lie: Mapping[int, Path]) -> None:
 
 def _calibrated(
     bundle: Bundle, name: str, files: dict[str, bytes], images: Images, folder: Path
-) -> tuple[Predictor, Calibration]:
+) -> tuple[Backend, Bundle]:
+    """Return what runs an INT8 form, and the bundle with a calibration of that."""
     scratch = replace(bundle, folder=folder)
     form = save_export(scratch, name, files, {})
     backend = open_backend(scratch, Runtime(name, "cpu"))
@@ -327,8 +331,12 @@ def _calibrated(
     )
     if bundle.calibration is not None:  # those of the model that it was made from
         calibration = replace(calibration, anomalies=bundle.calibration.anomalies)
-    calibrated = replace(bundle, calibration=calibration)
-    return Predictor(calibrated, backend), calibration
+    return backend, replace(bundle, calibration=calibration)
+
+
+def _regionless(bundle: Bundle, backend: Backend) -> Predictor:
+    """Return a predictor without the region of interest, for tiles that bring their parts of it."""
+    return Predictor(replace(bundle, roi_sha256=None), backend)
 
 
 @dataclass(frozen=True)
