@@ -71,6 +71,23 @@ def test_nothing_is_drawn_outside_of_what_is_inspected():
         assert not (image != images[0])[:, 33:].any()
 
 
+@pytest.mark.parametrize(
+    ("size", "settings"),
+    [
+        ((200, 256), {"tile": True}),
+        ((128, 256), {"image_size": (128, 256), "crop_size": 64}),
+        ((96, 256), {"image_size": (128, 256), "crop_size": 64, "fit": "pad"}),
+    ],
+)
+def test_of_an_anomaly_in_a_crop_something_is_inspected(size, settings):
+    strip = np.zeros(size, bool)
+    strip[40:50] = True
+    images = [good(0, *size)]
+    found = drawn(images, 32, roi=Roi(strip), **settings)
+    assert found
+    assert all((image != images[0]).any(2)[strip].any() for image in found)
+
+
 def test_the_seed_gives_the_same_again():
     images = [good(number, 64, 64) for number in range(2)]
     first, again, other = drawn(images), drawn(images), drawn(images, seed=1)

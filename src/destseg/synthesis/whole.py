@@ -13,7 +13,7 @@ from destseg.config import DataSettings, Settings
 from destseg.data.images import padded, padded_mask
 from destseg.data.roi import Roi
 from destseg.phases import SEGMENT
-from destseg.synthesis.augment import View, draw_view, show
+from destseg.synthesis.augment import View, draw_view, show, show_mask
 from destseg.synthesis.batches import Batches, batch_indices
 from destseg.synthesis.textures import Images, load_textures
 
@@ -27,7 +27,8 @@ def with_anomalies(
     """Yield good images with an anomaly each, of the kinds and sizes that training draws.
 
     They lie as they are, in their own light.  Where training sees crops, the anomaly lies in one,
-    and around it is the rest of the image.  Where nothing could be drawn, none is yielded.
+    and around it is the rest of the image.  Where nothing could be drawn, or nothing of it is
+    inspected, none is yielded.
 
     Args:
         images: good ones, at least one; each is taken equally often.
@@ -47,7 +48,7 @@ def with_anomalies(
     chosen = [images[number % len(images)] for number in range(count)]
     windows = [_window(image, data, roi, draw) for image in chosen]
     batches = Batches(
-        [pixels for pixels, _ in windows],
+        [pixels for pixels, _, _ in windows],
         load_textures(source, size, max_pixels=data.max_pixels, max_bytes=_TEXTURES),
         rotation=0.0,
         quarter_turns=False,
@@ -56,17 +57,18 @@ def with_anomalies(
         seed=seed,
         device=torch.device("cpu"),
         pad_to=None if data.tile else data.size,
-        # Of a crop nobody can say where the region lies in it: what lies beside is found by none.
+        # It would be stretched onto a crop, whose anomalies beside it are left out below.
         roi=roi if data.crop is None else None,
     )
     for step in range(count // _AT_ONCE):
         batch = batches.make(SEGMENT.name, step)
         order = batch_indices(count, _AT_ONCE, step, seed=seed, phase=SEGMENT.name)
         for number, anomalous, mask in zip(order, batch.anomalous, batch.masks, strict=True):
-            if not mask.any():
+            _, view, inspected = windows[number]
+            if not mask[0].numpy()[inspected].any():
                 continue
             pixels = anomalous.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
-            image, (_, view) = chosen[number].copy(), windows[number]
+            image = chosen[number].copy()
             there = image[view.y : view.y + view.height, view.x : view.x + view.width]
             there[:] = pixels[: there.shape[0], : there.shape[1]]  # what is behind was padded
             yield image
@@ -74,13 +76,18 @@ def with_anomalies(
 
 def _window(
     image: NDArray[np.uint8], data: DataSettings, roi: Roi | None, draw: np.random.Generator
-) -> tuple[NDArray[np.uint8], View]:
-    """Return what of an image an anomaly is drawn in, as training sees it, and where it lies."""
+) -> tuple[NDArray[np.uint8], View, NDArray[np.bool_]]:
+    """Return what of an image an anomaly is drawn in, its place, and what of it is inspected.
+
+    Without crops ``Batches`` pads the image itself, and only the latter is padded here.
+    """
     size = (image.shape[0], image.shape[1])
-    if data.crop is None:
-        return image, draw_view(size, draw)
     inspected = np.ones(size, bool) if roi is None else roi.at(size)
     if not data.tile:
-        image, inspected = padded(image, data.size), padded_mask(inspected, data.size)
+        inspected = padded_mask(inspected, data.size)
+    if data.crop is None:
+        return image, draw_view(size, draw), inspected
+    if not data.tile:
+        image = padded(image, data.size)
     view = draw_view((image.shape[0], image.shape[1]), draw, crop=data.crop, inspected=inspected)
-    return show(image, view), view
+    return show(image, view), view, show_mask(inspected, view).copy()
