@@ -154,7 +154,8 @@ class DataSettings:
     rotation: float = setting(
         0.0,
         "Rotate good images at random by up to this many degrees either way, for parts that do "
-        "not always lie straight. The new corners are grey (114).",
+        "not always lie straight. The new corners are grey (114); where shift is above 0, "
+        "in half of the images the border's pixels go on instead.",
         between(0, 180),
     )
     quarter_turns: bool = setting(

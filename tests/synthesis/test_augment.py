@@ -1,3 +1,4 @@
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -99,6 +100,27 @@ def test_new_corners_are_grey_114(rotation):
         assert turned.min() >= 114
     strongest = min(turns(rotation, white), key=np.sum)
     assert (strongest[0, 0] == 114).all()
+
+
+@pytest.mark.parametrize("crop", [None, (64, 64)])
+@pytest.mark.parametrize("rotation", [ASKEW, ANY_WAY])
+def test_where_a_turned_part_may_be_out_of_place_half_of_the_borders_go_on(rotation, crop):
+    drawn = views((101, 101), 400, **rotation, shift=0.1, crop=crop)
+    assert 0.43 < np.mean([view.goes_on for view in drawn]) < 0.57
+    image = noise(101, 101)
+    for view in [view for view in drawn if view.goes_on][:20]:
+        known = show(np.pad(image, ((60, 60), (60, 60), (0, 0)), "edge"), around(view, 60))
+        np.testing.assert_allclose(show(image, view), known, atol=1)
+
+
+def test_where_a_straight_part_may_be_out_of_place_all_borders_go_on():
+    assert all(view.goes_on for view in views((101, 101), 50, shift=0.1))
+    assert not any(view.goes_on for view in views((101, 101), 50, **ASKEW))
+
+
+def around(view, more):
+    """Return the same view of an image with so many more pixels at each border."""
+    return dataclasses.replace(view, y=view.y + more, x=view.x + more)
 
 
 # ---- crops
@@ -217,12 +239,13 @@ def test_the_same_generator_gives_the_same_views():
 
 def test_what_is_moved_is_seen_elsewhere_and_the_border_goes_on():
     image = noise(40, 50)
-    shown = show(image, View(0, 0, 40, 50, down=3.0, right=-5.0))
+    view = View(0, 0, 40, 50, down=3.0, right=-5.0, goes_on=True)
+    shown = show(image, view)
     np.testing.assert_array_equal(shown[3:, :45], image[:37, 5:])
     np.testing.assert_array_equal(shown[:3, :45], np.repeat(image[:1, 5:], 3, axis=0))
     np.testing.assert_array_equal(shown[3:, 45:], np.repeat(image[:37, -1:], 5, axis=1))
     mask = image[..., 0] > 100
-    moved = show_mask(mask, View(0, 0, 40, 50, down=3.0, right=-5.0))
+    moved = show_mask(mask, view)
     np.testing.assert_array_equal(moved[3:, :45], mask[:37, 5:])
     assert not moved[:3].any()
     assert not moved[:, 45:].any()
@@ -248,4 +271,6 @@ def test_parts_are_moved_and_enlarged_by_at_most_a_fraction_of_their_sides():
         assert 0.95 * most < max(values) <= most
     assert all((v.down, v.right, v.zoom) == (0, 0, 1) for v in views((100, 200), 5))
     cropped = views((100, 200), 5, shift=0.02, crop=(32, 32))
-    assert cropped == views((100, 200), 5, crop=(32, 32))
+    assert [dataclasses.replace(view, goes_on=False) for view in cropped] == views(
+        (100, 200), 5, crop=(32, 32)
+    )
