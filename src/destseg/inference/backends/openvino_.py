@@ -96,7 +96,10 @@ class OpenvinoBackend:
             request = self._idle.pop()  # a deque's ends are safe among threads
         except IndexError:
             request = self._model.create_infer_request()
-        request.infer([np.ascontiguousarray(images)], share_inputs=True)
+        # Not by infer, which tells of no error where it has one thread: the last batch's maps would
+        # be taken for those of this one (OpenVINO 2026.4).
+        request.start_async([np.ascontiguousarray(images)], share_inputs=True)
+        request.wait()
         # A copy: the next batch writes into the same memory.
         maps = np.array(request.get_output_tensor(0).data, dtype=np.float32)
         self._idle.append(request)  # not one that failed, whose state nobody knows
