@@ -67,6 +67,14 @@ class Roi:
             return cls(np.array(frame.image, bool))
 
 
+def inspected_at(roi: Roi | None, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return what is inspected of an image of (height, width), bool [height, width].
+
+    Without a region that is all of it.
+    """
+    return np.ones(size, bool) if roi is None else roi.at(size)
+
+
 def read_roi(path: str | Path, *, max_pixels: int = DataSettings.max_pixels) -> Roi:
     """Read a region of interest.
 

@@ -25,7 +25,7 @@ from destseg.as_found import logging_as_found, without_remarks
 from destseg.config import DataSettings, Settings, SynthesisSettings
 from destseg.data.decoded import GoodImages
 from destseg.data.images import padded, padded_mask
-from destseg.data.roi import Roi
+from destseg.data.roi import Roi, inspected_at
 from destseg.errors import DataError, needs_extra
 from destseg.exporting.export import metadata_of, openvino_files
 from destseg.exporting.graph import INPUT
@@ -135,9 +135,9 @@ def good_and_anomalous(
         )
     draw = np.random.default_rng(seed)
     # The last one is kept: good images are usually of one size.
-    inspected_at = functools.lru_cache(maxsize=1)(_everywhere if roi is None else roi.at)
+    region_at = functools.lru_cache(maxsize=1)(functools.partial(inspected_at, roi))
     views = [
-        _view(images[index], inspected_at, settings.data, draw) for index in range(len(images))
+        _view(images[index], region_at, settings.data, draw) for index in range(len(images))
     ]
     sizes = [(there.shape[0], there.shape[1]) for _, there in views]
     clean = np.stack([padded(image, settings.data.size) for image, _ in views])
@@ -187,18 +187,14 @@ def _anomalous(
     return anomalous, masks
 
 
-def _everywhere(size: tuple[int, int]) -> Mask:
-    return np.ones(size, bool)
-
-
 def _view(
     image: Pixels,
-    inspected_at: Callable[[tuple[int, int]], Mask],
+    region_at: Callable[[tuple[int, int]], Mask],
     data: DataSettings,
     draw: np.random.Generator,
 ) -> tuple[Pixels, Mask]:
     """Return an image, or with tiles one of it, and what is inspected there."""
-    inspected = inspected_at((image.shape[0], image.shape[1]))
+    inspected = region_at((image.shape[0], image.shape[1]))
     if not data.tile:
         return image, inspected
     view = _tile(inspected, data.size, draw)

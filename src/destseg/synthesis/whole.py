@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from destseg.config import DataSettings, Settings
 from destseg.data.images import padded, padded_mask
-from destseg.data.roi import Roi
+from destseg.data.roi import Roi, inspected_at
 from destseg.phases import SEGMENT
 from destseg.synthesis.augment import View, draw_view, show, show_mask
 from destseg.synthesis.batches import Batches, batch_indices
@@ -82,7 +82,7 @@ def _window(
     Without crops ``Batches`` pads the image itself, and only the latter is padded here.
     """
     size = (image.shape[0], image.shape[1])
-    inspected = np.ones(size, bool) if roi is None else roi.at(size)
+    inspected = inspected_at(roi, size)
     if not data.tile:
         inspected = padded_mask(inspected, data.size)
     if data.crop is None:
