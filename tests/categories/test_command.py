@@ -90,6 +90,30 @@ def test_a_result_of_other_images_is_not_taken(words, given, categories, tmp_pat
     assert len(given) == 3
 
 
+def test_rows_of_other_images_or_settings_are_told_of_where_they_are_kept(
+    words, given, categories, tmp_path, capsys
+):
+    words[1] = str(tmp_path / "data")
+    for name in ("bolt", "nut"):
+        shutil.copytree(categories / name, tmp_path / "data" / name)
+    assert main([*words, "--quiet"]) == 0
+    capsys.readouterr()
+    only_nut = [*words, "--only", "nut", "--quiet"]
+    assert main(only_nut) == 0
+    assert "the table keeps rows" not in capsys.readouterr().err
+    test = tmp_path / "data/bolt/test/good"
+    shutil.copy(next(test.iterdir()), test / "more.png")
+    assert main([*only_nut, "--lr-head", "0.5", "--overwrite"]) == 0
+    said = capsys.readouterr().err
+    assert "the table keeps rows of other settings or files than now" in said
+    assert "--lr-head: 0.002 then, 0.5 now" in said
+    assert f"{tmp_path / 'runs/bolt/seed-0'}: other test images than then" in said
+    next((tmp_path / "data/bolt/train/good").iterdir()).unlink()
+    assert main([*only_nut, "--lr-head", "0.5"]) == 0
+    assert "other images than then" in capsys.readouterr().err
+    assert [jobs for _, jobs in given][1:] == [[], ["nut, seed 0"], []]
+
+
 @pytest.mark.parametrize(
     ("more", "reason"),
     [

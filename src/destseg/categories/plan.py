@@ -203,6 +203,23 @@ def require_same_runs(jobs: Iterable[TrainingJob]) -> None:
     Raises:
         TrainingError: naming them, and what differs.
     """
+    problems, untold = other_runs(jobs)
+    if problems:
+        raise TrainingError(
+            "expected the settings and files that these models were begun with, got others:\n"
+            + "\n".join(problems)
+            + "\nGive the same, choose another --output, or train anew with --overwrite."
+        )
+    if untold:
+        _LOGGER.warning(
+            "it is not known which images these finished models are of, so they are taken as they "
+            "are: %s",
+            some([str(folder) for folder in untold]),
+        )
+
+
+def other_runs(jobs: Iterable[TrainingJob]) -> tuple[list[str], list[Path]]:
+    """Return which jobs are of other settings or files than now and how, and which do not tell."""
     problems = []
     files = _Files()
     for job in jobs:
@@ -219,18 +236,7 @@ def require_same_runs(jobs: Iterable[TrainingJob]) -> None:
         changed = changed_settings(then, now, harmless)
         if changed:
             problems.append("\n".join([f"{job.folder} ({job.state}):", *changed]))
-    if problems:
-        raise TrainingError(
-            "expected the settings and files that these models were begun with, got others:\n"
-            + "\n".join(problems)
-            + "\nGive the same, choose another --output, or train anew with --overwrite."
-        )
-    if files.untold:
-        _LOGGER.warning(
-            "it is not known which images these finished models are of, so they are taken as they "
-            "are: %s",
-            some([str(folder) for folder in files.untold]),
-        )
+    return problems, files.untold
 
 
 class _Files:

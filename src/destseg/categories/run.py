@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from destseg.categories.summary_files import FILES, write_summary
 from destseg.config import Settings
 from destseg.data.outputs import require_files, write_each
 from destseg.errors import SettingsError
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def train_categories(
@@ -73,6 +76,7 @@ def train_categories(
     else:
         plan.require_same_runs(chosen)
         plan.measure_anew(filter(measured_on_others, chosen))
+    _tell_of_other_rows([job for job in jobs if job not in chosen and job.state == "finished"])
     done = {job: outcome for job in jobs if (outcome := finished(job))}
     missing = [job for job in chosen if job not in done]
     on_progress(0, len(missing))
@@ -85,3 +89,17 @@ def train_categories(
     rows = tuple(rows_of(done[job] for job in jobs if job in done))
     write_each({output: lambda: write_summary(output, rows)}, rows)
     return rows
+
+
+def _tell_of_other_rows(jobs: Sequence[TrainingJob]) -> None:
+    """Warn of rows that the table keeps though a call for all would refuse or measure them anew."""
+    differing, _ = plan.other_runs(jobs)
+    differing += [
+        f"{job.folder}: other test images than then" for job in jobs if measured_on_others(job)
+    ]
+    if differing:
+        _LOGGER.warning(
+            "the table keeps rows of other settings or files than now; to renew them, leave out "
+            "--only:\n%s",
+            "\n".join(differing),
+        )

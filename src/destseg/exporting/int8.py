@@ -136,9 +136,7 @@ def good_and_anomalous(
     draw = np.random.default_rng(seed)
     # The last one is kept: good images are usually of one size.
     region_at = functools.lru_cache(maxsize=1)(functools.partial(inspected_at, roi))
-    views = [
-        _view(images[index], region_at, settings.data, draw) for index in range(len(images))
-    ]
+    views = [_view(images[index], region_at, settings.data, draw) for index in range(len(images))]
     sizes = [(there.shape[0], there.shape[1]) for _, there in views]
     clean = np.stack([padded(image, settings.data.size) for image, _ in views])
     where = np.stack([padded_mask(there, settings.data.size) for _, there in views])
