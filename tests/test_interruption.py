@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from destseg.interruption import Interruption
+from destseg.interruption import Interruption, whole
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
@@ -42,3 +42,53 @@ def test_other_threads_leave_the_handlers_alone():
     thread.start()
     thread.join()
     assert seen == [(before, False)]
+
+
+@pytest.fixture
+def own_handler():
+    """The caller's own for SIGTERM; gives what it was called with."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    yield seen
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_the_first_signal_ends_the_work_and_the_second_is_whose_it_was(own_handler):
+    interruption = Interruption()
+
+    def work():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            assert own_handler == []
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt), interruption.end():
+        work()
+    assert interruption.signal == signal.SIGTERM
+    assert own_handler == [signal.SIGTERM]
+
+
+def test_what_is_in_hand_inside_of_work_that_a_signal_ends_is_finished():
+    with Interruption().end() as outer:
+        with Interruption().watch() as inner:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert inner.wait(60)
+        assert outer.signal is None
+
+
+def test_a_signal_waits_for_what_is_done_as_a_whole(own_handler):
+    with whole():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert own_handler == []
+    assert own_handler == [signal.SIGTERM]
+
+
+def test_a_signal_is_not_lost_where_the_whole_fails(own_handler):
+    def work():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"), whole():
+        work()
+    assert own_handler == [signal.SIGTERM]

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 _SLICE = 0.1
@@ -29,23 +29,43 @@ class Interruption:
         Handlers are the process's: afterwards, and from the first signal on, they are those that
         were there.  In another thread than the main one, which alone may set them, none is caught.
         """
-        if threading.current_thread() is not threading.main_thread():
+        with self._caught(lambda: None):
             yield self
+
+    @contextlib.contextmanager
+    def end(self) -> Iterator[Interruption]:
+        """Let the first signal end what is inside, as ``KeyboardInterrupt``, so that it cleans up.
+
+        By itself SIGTERM would end the process on the spot, and leave its temporary files.  Where
+        ``watch`` is inside, its signals are remembered only.  Handlers are as in ``watch``.
+        """
+
+        def stop() -> None:
+            raise KeyboardInterrupt
+
+        with self._caught(stop):
+            yield self
+
+    @contextlib.contextmanager
+    def _caught(self, then: Callable[[], None]) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
             return
         found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         # One that was not set by Python could not be set again.
         before = {number: handler for number, handler in found.items() if handler is not None}
 
-        def remember(number: int, frame: FrameType | None) -> None:
+        def caught(number: int, frame: FrameType | None) -> None:
             del frame
             self.signal = number
             for each, handler in before.items():
                 signal.signal(each, handler)
+            then()
 
-        for number in before:
-            signal.signal(number, remember)
         try:
-            yield self
+            for number in before:
+                signal.signal(number, caught)
+            yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -60,3 +80,15 @@ class Interruption:
         while self.signal is None and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, _SLICE))
         return self.signal is not None
+
+
+@contextlib.contextmanager
+def whole() -> Iterator[None]:
+    """Let what is inside, which is quick, be done as a whole: a signal takes effect after it."""
+    interruption = Interruption()
+    try:
+        with interruption.watch():
+            yield
+    finally:
+        if interruption.signal is not None:
+            signal.raise_signal(interruption.signal)

@@ -1,4 +1,5 @@
 import logging
+import os
 import signal
 import sys
 import types
@@ -113,6 +114,31 @@ def test_our_errors_are_one_message_and_an_exit_code(error, code, command, capsy
 def test_an_interruption_from_the_keyboard_exits_as_shells_expect(command, capsys):
     assert main(command(raising(KeyboardInterrupt()))) == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("made_of_it", [None, OSError("no such device"), SystemExit(15)])
+def test_a_signal_ends_a_command_that_cleans_up_and_says_so(number, made_of_it, command, capsys):
+    """A library may also have made an error of its own of it, as imports in C do."""
+    before, steps = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)], []
+
+    def run(words):
+        try:
+            os.kill(os.getpid(), number)
+            steps.append("went on")
+        except BaseException:
+            if made_of_it is not None:
+                raise made_of_it from None
+            raise
+        finally:
+            steps.append("cleaned up")
+        return 0
+
+    assert main(command(run)) == 128 + number
+    assert steps == ["cleaned up"]
+    assert capsys.readouterr() == ("", f"destseg: stopped by {number.name}\n")
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_a_fault_of_ours_is_not_hidden(command):

@@ -64,7 +64,7 @@ def run(words: list[str]) -> int:
             )
     except KeyboardInterrupt:
         print(
-            "destseg: stopped; finished partitions are kept, the same command goes on",
+            "destseg: finished partitions are kept, the same command goes on",
             file=sys.stderr,
         )
         raise

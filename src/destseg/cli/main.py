@@ -7,12 +7,14 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 import destseg
 from destseg.errors import DestsegError, TrainingInterrupted
+from destseg.interruption import Interruption
 from destseg.redaction import without_secrets
 
 COMMANDS = {
@@ -71,6 +73,9 @@ def _told(command: str, words: list[str]) -> int:
     except DestsegError as error:
         print(f"{speaker}: error: {error}", file=sys.stderr)
         return error.exit_code
+    except _Stopped as stop:
+        print(f"{speaker}: {stop}", file=sys.stderr)
+        return 128 + stop.number
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -99,13 +104,28 @@ def _printable(stream: TextIO) -> Iterator[None]:
             stream.reconfigure(errors="strict")
 
 
+class _Stopped(Exception):  # noqa: N818 - an interruption, not a fault
+    """A signal ended a command that was not at a place where it would say so itself."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
 def _run(command: str, words: list[str]) -> int:
+    interruption = Interruption()
     try:
-        module = importlib.import_module(f"destseg.cli.{command.replace('-', '_')}")
-        code: int = module.run(words)
-        sys.stdout.flush()  # here, where a reader that went away is not a trace
-    except SystemExit as stop:  # argparse: 0 after --help, 2 after a wrong flag
-        return stop.code if isinstance(stop.code, int) else 2
+        with interruption.end():
+            module = importlib.import_module(f"destseg.cli.{command.replace('-', '_')}")
+            code: int = module.run(words)
+            sys.stdout.flush()  # here, where a reader that went away is not a trace
+    except BaseException as error:
+        # Whatever it is: a library may have made an error of its own of it.
+        if interruption.signal is not None:
+            raise _Stopped(interruption.signal) from None
+        if isinstance(error, SystemExit):  # argparse: 0 after --help, 2 after a wrong flag
+            return error.code if isinstance(error.code, int) else 2
+        raise
     return code
 
 
