@@ -4,7 +4,9 @@ Its INT8 form, where it has one, gives half of that.
 """
 
 import json
+import os
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -759,6 +761,25 @@ def test_what_a_killed_process_left_half_written_the_same_command_ends(
     done = destseg.calibrate(with_int8, good, add=True)
     assert {len(each.scores) for each in done.after.values()} == {5}
     assert len(load_bundle(with_int8).calibration.scores) == 5
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_signal_while_calibrations_are_written_takes_effect_when_all_are(
+    with_int8, runtimes, tmp_path, monkeypatch, calibrate
+):
+    from destseg.inference.recalibration import save_calibration
+
+    def interrupted(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return save_calibration(*given)
+
+    good = write(tmp_path / "good", [20, 40])
+    monkeypatch.setattr("destseg.inference.recalibration.save_calibration", interrupted)
+    code, _, told = calibrate(with_int8, good, "--add")
+    assert (code, told) == (143, "destseg: stopped by SIGTERM\n")
+    bundle = load_bundle(with_int8)
+    assert len(bundle.calibration.scores) == 5
+    assert len(load_export(bundle, "onnx-int8").calibration.scores) == 5
 
 
 def test_figures_of_the_old_threshold_are_named(brightness_model, calibrate):

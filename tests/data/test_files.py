@@ -1,4 +1,6 @@
+import itertools
 import os
+import signal
 import stat
 import threading
 from pathlib import Path
@@ -235,3 +237,25 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
     with pytest.raises(FileNotFoundError):
         replace_folder(folder, tmp_path / "nothing")
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "second"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_signal_while_a_folder_is_replaced_leaves_the_new_one_and_no_other(
+    step, tmp_path, monkeypatch
+):
+    folder, new = tmp_path / "folder", tmp_path / "new"
+    for each in (folder, new):
+        write_atomically(each / "file", each.name)
+    rename, steps = Path.rename, itertools.count(1)
+
+    def renamed(self, target):
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    with pytest.raises(KeyboardInterrupt):
+        replace_folder(folder, new)
+    assert (folder / "file").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [folder]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from destseg.data.paths import shown
 from destseg.errors import DataError, ImageError
+from destseg.interruption import whole
 
 _NAME_KEPT = 40  # of a file's name in that of its temporary one: names have at most 255 bytes
 
@@ -223,15 +224,16 @@ def replace_folder(folder: Path, new: Path) -> None:
         OSError: if it cannot be.
     """
     old = beside(folder)
-    with contextlib.suppress(FileNotFoundError):
-        folder.rename(old)
-    try:
-        new.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with whole():
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

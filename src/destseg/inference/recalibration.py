@@ -34,6 +34,7 @@ from destseg.inference.known_defects import (
     save_known_defects,
 )
 from destseg.inference.predictor import Predictor
+from destseg.interruption import whole
 from destseg.model_folder import CALIBRATION, KEPT
 
 _LOGGER = logging.getLogger(__name__)
@@ -343,8 +344,9 @@ def recalibrate(
 ) -> str:
     """Write new calibrations; each old one stays beside the new one, under a name with the time.
 
-    All old ones are kept before the first is replaced, and every file is written atomically.  What
-    is said of known defects follows: how many of them are missed depends on the threshold.
+    All old ones are kept before the first is replaced, every file is written atomically, and a
+    signal takes effect when all are written.  What is said of known defects follows: how many of
+    them are missed depends on the threshold.
 
     Args:
         bundle: whose calibration is ``fitted[""]``.
@@ -361,15 +363,16 @@ def recalibrate(
     """
     folders = _folders(bundle, forms)
     kept = next(each for each in _kept_names() if not (bundle.folder / each).exists())
-    for name in fitted:
-        if (folders[name] / CALIBRATION).is_file():
-            write_atomically(folders[name] / kept, (folders[name] / CALIBRATION).read_bytes())
-    for name, form in forms.items():
-        if name in fitted:
-            save_export_calibration(form, fitted[name])
-    save_calibration(bundle, fitted[""])
-    if known is not None:
-        save_known_defects(bundle, known, fitted[""])
+    with whole():
+        for name in fitted:
+            if (folders[name] / CALIBRATION).is_file():
+                write_atomically(folders[name] / kept, (folders[name] / CALIBRATION).read_bytes())
+        for name, form in forms.items():
+            if name in fitted:
+                save_export_calibration(form, fitted[name])
+        save_calibration(bundle, fitted[""])
+        if known is not None:
+            save_known_defects(bundle, known, fitted[""])
     return kept
 
 
