@@ -1,6 +1,7 @@
 """``destseg watch`` as people run it: exit codes, what it says, signals, and kill -9."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -190,6 +191,20 @@ def test_a_signal_ends_it_after_the_image(number, brightness_model, tmp_path):
     assert err.startswith("destseg: 1 inspected in")
     assert "Traceback" not in err
     assert len(lines(tmp_path / "results.jsonl")) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_at_once_while_the_model_is_loaded(number, watch, tmp_path, monkeypatch):
+    went_on = []
+
+    def slow(*_: object) -> None:
+        os.kill(os.getpid(), number)
+        went_on.append("loading")
+
+    write(tmp_path / "in/a.png")
+    monkeypatch.setattr("destseg.inference.predictor.open_backend", slow)
+    assert watch() == (128 + number, f"destseg: stopped by {number.name}\n")
+    assert went_on == []
 
 
 def test_a_second_one_on_the_same_results_is_refused(brightness_model, tmp_path):

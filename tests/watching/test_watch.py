@@ -1,6 +1,7 @@
 """One second is one look; a file settles in 2 and is given up after 20."""
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ import destseg
 from destseg.errors import DataError, SettingsError
 from destseg.inference.result import Failure
 from destseg.watching.moving import Mover
-from destseg.watching.watch import Timing
+from destseg.watching.watch import Timing, watch_folder
 from watching.watched import Line, brightness, drop, lines_of, make_predictor, png
 
 KINDS = ["jsonl", "db"]
@@ -74,6 +75,23 @@ def test_a_watch_may_be_asked_and_closed_in_any_thread(tmp_path, kind):
     again = destseg.watch(make_predictor(), tmp_path / "in", output, move=move, settle=0, once=True)
     assert list(again) == []
     assert len(lines_of(output)) == 2
+
+
+def test_a_watch_that_is_stopped_while_its_model_is_loaded_looks_at_nothing(tmp_path):
+    stop = threading.Event()
+
+    def open_predictor():
+        stop.set()
+        return make_predictor()
+
+    drop(tmp_path / "in/a.png", 20)
+    said: list[str] = []
+    words = {"move": None, "timing": Timing(settle=0), "once": True, "say": said.append}
+    output = tmp_path / "results.jsonl"
+    assert list(watch_folder(tmp_path / "in", open_predictor, output, **words, stop=stop)) == []
+    stop = threading.Event()
+    answers = list(watch_folder(tmp_path / "in", make_predictor, output, **words, stop=stop))
+    assert len(answers) == 1
 
 
 def test_images_that_come_later_are_seen_when_they_have_settled(line):

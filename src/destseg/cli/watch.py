@@ -48,7 +48,7 @@ def run(words: list[str]) -> int:
     from destseg.interruption import Interruption
 
     with contextlib.ExitStack() as stack:
-        interruption = stack.enter_context(Interruption().watch())
+        interruption = Interruption()
         report = stack.enter_context(_Report(parsed.verbose, interruption))
         answers = destseg.watch(
             parsed.bundle,
@@ -117,7 +117,8 @@ class _Report:
         from rich.console import Console
 
         self._interruption = interruption
-
+        self._signals = contextlib.ExitStack()
+        self._loaded = False
         self.inspected = self.defective = self.failed = self.complaints = 0
         self._verbose = verbose
         self._began = time.monotonic()
@@ -133,6 +134,7 @@ class _Report:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._signals.close()
         if self._status:
             self._status.stop()
         if self.inspected or self._status:
@@ -159,7 +161,14 @@ class _Report:
             self._console.print(f"{word} {answer.score:.4f} {answer.path}")
 
     def wait(self, seconds: float) -> bool:
-        """Bring the terminal's status up to date, wait, and return whether a signal has come."""
+        """Bring the terminal's status up to date, wait, and return whether a signal has come.
+
+        It is asked first when the model is loaded.  Until then no image is in hand, and a signal
+        ends the command at once.
+        """
+        if not self._loaded:
+            self._loaded = True
+            self._signals.enter_context(self._interruption.watch())
         while self._last_minute and self._last_minute[0] < time.monotonic() - 60:
             self._last_minute.popleft()
         if self._status:

@@ -92,9 +92,12 @@ def watch_folder(
         journal = stack.enter_context(contextlib.closing(open_journal(output)))
         journal.require_folder(folder)
         mover = stack.enter_context(contextlib.closing(Mover(folder, move))) if move else None
+        predictor = open_predictor()
+        if stop.wait(0):  # it may have been set while the model was loaded
+            return
         watch = Watch(
             folder,
-            open_predictor(),
+            predictor,
             journal,
             mover=mover,
             timing=timing,
