@@ -2,11 +2,13 @@
 
 import logging
 import os
+import signal
 import sys
 
 import pytest
 
 from destseg.errors import DestsegError, MissingExtraError, SettingsError
+from destseg.interruption import Interruption
 from destseg.ray_session import Needs, room, session
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -44,6 +46,45 @@ def test_one_of_our_own_is_begun_quietly_and_ended(begun, monkeypatch):
     assert begun[1:] == ["ended"]
     assert "RAY_USAGE_STATS_ENABLED" not in os.environ
     assert "RAY_OTHER" not in os.environ
+
+
+def rays_handler(number, frame):
+    sys.exit(number)
+
+
+@pytest.fixture
+def own_handler():
+    """The program's own for SIGTERM; gives what it was called with."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    yield seen
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_programs_handler_of_sigterm_stays(begun, own_handler, monkeypatch):
+    monkeypatch.setattr(ray, "init", lambda *_, **__: signal.signal(signal.SIGTERM, rays_handler))
+    with session(None, Needs(), **WORDS):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert own_handler == [signal.SIGTERM]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("address", [None, "auto"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_ray_begins_ends_ray_and_does_what_it_does_in_the_program(
+    number, address, begun, monkeypatch
+):
+    def init(*_: object, **__: object) -> None:
+        signal.signal(signal.SIGTERM, rays_handler)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(ray, "init", init)
+    interruption = Interruption()
+    with pytest.raises(KeyboardInterrupt), interruption.end(), session(address, Needs(), **WORDS):
+        pytest.fail("it went on")
+    assert interruption.signal == number
+    assert begun == ["ended"]
 
 
 def test_a_session_that_runs_already_is_used_and_left_running(begun, monkeypatch):

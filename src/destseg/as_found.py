@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -69,3 +70,15 @@ def without_new(*names: str) -> Iterator[None]:
     finally:
         for name in unset:
             os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def sigterm() -> Iterator[None]:
+    """Put the handler of SIGTERM back; in another thread than the main one none can be set."""
+    found = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        # One that was not set by Python could not be set again.
+        if found is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, found)

@@ -6,12 +6,13 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from destseg.as_found import variables
+from destseg.as_found import sigterm, variables
 from destseg.errors import DestsegError, SettingsError, needs_extra
 
 logger = logging.getLogger(__name__)
@@ -71,10 +72,11 @@ def session(
             _require_room(ray, needs, flags, may_grow=True)
             yield ray
             return
-        if address is None:
-            _begin(ray, object_store_memory)
-        else:
-            _connect(ray, address)
+        with _ended_by_signals(ray):
+            if address is None:
+                _begin(ray, object_store_memory)
+            else:
+                _connect(ray, address)
         try:
             _require_room(ray, needs, flags, may_grow=address is not None)
             yield ray
@@ -85,6 +87,25 @@ def session(
 def room(ray: Any, needs: Needs) -> int:
     """Return how many workers the machines hold now, at least 1."""
     return max(1, sum(_fit(needs, has) for has in _machines(ray)))
+
+
+@contextlib.contextmanager
+def _ended_by_signals(ray: Any) -> Iterator[None]:
+    """End a Ray that is interrupted while it begins; put back the handler that Ray replaces.
+
+    Without that this process ends with an exit code of Ray's, and may not say anything.
+    """
+    try:
+        with sigterm():
+            yield
+    except KeyboardInterrupt:
+        ray.shutdown()
+        raise
+    except SystemExit:
+        # Of Ray's handler of SIGTERM, which is there from its first moment on.
+        ray.shutdown()
+        signal.raise_signal(signal.SIGTERM)
+        raise
 
 
 def _connect(ray: Any, address: str) -> None:
