@@ -186,6 +186,14 @@ def test_what_was_done_before_an_end_is_kept_beside_the_old_output(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_signal_without_an_output_is_told_too(predict, tmp_path, monkeypatch):
+    paths = [write(tmp_path / f"{index}.png") for index in range(40)]
+    sees(monkeypatch, lambda number: number == 20 and os.kill(os.getpid(), signal.SIGTERM))
+    code, lines, err = predict(*paths, "--batch-size", 1)
+    assert code == 143
+    assert err == f"destseg: stopped after {len(lines)} of 40 images\n"
+
+
 def test_without_a_line_nothing_is_kept(predict, tmp_path, monkeypatch):
     paths = [write(tmp_path / f"{index}.png") for index in range(3)]
     sees(monkeypatch, forbidden)

@@ -207,6 +207,19 @@ def test_a_signal_ends_it_at_once_while_the_model_is_loaded(number, watch, tmp_p
     assert went_on == []
 
 
+def test_a_signal_before_the_first_image_is_told_too(watch, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+
+    def waiting(*_: object) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    monkeypatch.setattr("destseg.interruption.Interruption.wait", waiting)
+    code, err = watch()
+    assert code == 143
+    assert err.startswith("destseg: 0 inspected in 0:00:0")
+
+
 def test_a_second_one_on_the_same_results_is_refused(brightness_model, tmp_path):
     write(tmp_path / "in/a.png")
     with start(brightness_model, tmp_path) as process:

@@ -74,6 +74,10 @@ def run(words: list[str]) -> int:
             elif overlays is not None:
                 not_drawn += not _draw(answer, overlays / name)
             if interruption.signal is not None and number < len(named):
+                if output is None:
+                    print(
+                        f"destseg: stopped after {number} of {len(named)} images", file=sys.stderr
+                    )
                 raise SystemExit(128 + interruption.signal)
     if failed:
         print(f"destseg: {failed} of {len(named)} images could not be read", file=sys.stderr)

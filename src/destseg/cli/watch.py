@@ -137,7 +137,7 @@ class _Report:
         self._signals.close()
         if self._status:
             self._status.stop()
-        if self.inspected or self._status:
+        if self.inspected or self._status or self._interruption.signal is not None:
             self._console.print(f"destseg: {self._counts()}")
 
     def say(self, text: str) -> None:
