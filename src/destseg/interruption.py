@@ -12,6 +12,14 @@ from types import FrameType
 _SLICE = 0.1
 
 
+class _End(KeyboardInterrupt):
+    """Ends the work as Ctrl-C does.
+
+    It is not KeyboardInterrupt itself: where that passes through ``exec``, as of a dataclass that
+    is being made, ``python -m`` ends the process by SIGINT, whatever the exit code.
+    """
+
+
 class Interruption:
     """Remembers SIGINT and SIGTERM, so that a run can stop between two steps.
 
@@ -41,7 +49,7 @@ class Interruption:
         """
 
         def stop() -> None:
-            raise KeyboardInterrupt
+            raise _End
 
         with self._caught(stop):
             yield self

@@ -1,6 +1,7 @@
 import logging
 import os
 import signal
+import subprocess
 import sys
 import types
 
@@ -139,6 +140,25 @@ def test_a_signal_ends_a_command_that_cleans_up_and_says_so(number, made_of_it, 
     assert steps == ["cleaned up"]
     assert capsys.readouterr() == ("", f"destseg: stopped by {number.name}\n")
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+THROUGH_EXEC = """
+import sys, types
+from destseg.cli import main
+fake = types.ModuleType("destseg.cli.fake")
+fake.run = lambda words: exec("import os; os.kill(os.getpid(), 15)")
+sys.modules["destseg.cli.fake"] = fake
+main.COMMANDS["fake"] = "for tests"
+sys.exit(main.main(["fake"]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_sigterm_while_a_module_makes_its_classes_is_the_exit_code_too(tmp_path):
+    (tmp_path / "through_exec.py").write_text(THROUGH_EXEC, encoding="utf-8")
+    words = [sys.executable, "-m", "through_exec"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (143, "destseg: stopped by SIGTERM\n")
 
 
 def test_a_fault_of_ours_is_not_hidden(command):
