@@ -209,7 +209,7 @@ def _wiener_of_patches(
     noise: NDArray[np.float32],
     relative: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """Return values [h, w, 3] without noise of a variance [h, w, 1], times a number for each axis."""
+    """Return values [h, w, 3] without noise of a variance [h, w, 1], times one for each axis."""
     height, width = values.shape[:2]
     # Half a patch in front, and to a whole number of patches behind.
     sides = [(side + 2 * _PATCH - 1) // _PATCH * _PATCH for side in (height, width)]
