@@ -10,7 +10,8 @@ from scipy.fft import dctn, idctn
 
 from destseg.config import Settings
 from destseg.data.bands import bands
-from destseg.data.noise import Noise, UsualNoise, noise_of, without_noise
+from destseg.data.noise import Noise, UsualNoise, noise_of
+from destseg.data.noise_filter import without_noise
 from destseg.synthesis.whole import with_anomalies
 
 LEVELS = (2, 4, 8)
@@ -174,10 +175,10 @@ def test_bands_of_a_large_image_do_not_show(monkeypatch):
     whole = without_noise(given, noise)
     for rows in (1, 7, 50):
 
-        def in_rows(shape: tuple[int, ...], pixels: int = rows * 1000) -> Iterator[slice]:
-            return bands(shape, pixels)
+        def in_rows(shape: tuple[int, ...], rows: int = rows) -> Iterator[slice]:
+            return bands(shape, rows * 1000)
 
-        monkeypatch.setattr("destseg.data.noise.bands", in_rows)
+        monkeypatch.setattr("destseg.data.noise_filter.bands", in_rows)
         apart = np.abs(without_noise(given, noise).astype(int) - whole)
         # Sums are added in another order.
         assert apart.max() <= 1

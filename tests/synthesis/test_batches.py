@@ -10,7 +10,8 @@ from PIL import Image
 
 from destseg.config import UNCHANGED, DataSettings, SynthesisSettings
 from destseg.data.decoded import GoodImages
-from destseg.data.noise import UsualNoise, noise_of, without_noise
+from destseg.data.noise import UsualNoise, noise_of
+from destseg.data.noise_filter import without_noise
 from destseg.data.roi import Roi
 from destseg.errors import DataError
 from destseg.synthesis.batches import Batches, batch_indices

@@ -14,7 +14,8 @@ from destseg.as_found import without_remarks
 from destseg.config import DataSettings
 from destseg.data.depth import depth_note, is_dim
 from destseg.data.images import resize_for_model
-from destseg.data.noise import UsualNoise, noise_of, without_noise
+from destseg.data.noise import UsualNoise, noise_of
+from destseg.data.noise_filter import without_noise
 from destseg.errors import ImageError
 from destseg.inference.result import Failure
 from destseg.inference.sources import Content, read

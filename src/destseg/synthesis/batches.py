@@ -21,7 +21,8 @@ from destseg.config import UNCHANGED, Settings, SynthesisSettings, VariationSett
 from destseg.data.decoded import GoodImages
 from destseg.data.defects import Defect
 from destseg.data.images import padded, padded_mask
-from destseg.data.noise import UsualNoise, noise_of, without_noise
+from destseg.data.noise import UsualNoise, noise_of
+from destseg.data.noise_filter import without_noise
 from destseg.data.roi import Roi
 from destseg.phases import PHASES, SEGMENT
 from destseg.synthesis.anomalies import add_anomalies, add_lines, cutpaste
