@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import destseg
-from destseg.categories.job import JobOutcome, measured_on_others, run_job
+from destseg.categories.job import JobOutcome, measured_otherwise, run_job
 from destseg.categories.plan import Category, TrainingJob, measure_anew, require_same_runs
 from destseg.categories.ray_jobs import Resources, run_on_ray
 from destseg.categories.summary import mean_and_deviation
@@ -93,7 +93,7 @@ def main(words: Sequence[str] | None = None) -> int:
         for seed in parsed.seeds
     ]
     require_same_runs(jobs)
-    stale = [job for job in jobs if measured_on_others(job)]
+    stale = [job for job in jobs if measured_otherwise(job)]
     measure_anew(stale)
     for job in stale:
         row_file(job).unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 import destseg
+from conftest import write_images
 from destseg.categories import ray_jobs
 from destseg.categories.job import JobOutcome, run_job
 from destseg.categories.summary import rows_of
@@ -107,11 +108,27 @@ def test_rows_of_other_images_or_settings_are_told_of_where_they_are_kept(
     said = capsys.readouterr().err
     assert "the table keeps rows of other settings or files than now" in said
     assert "--lr-head: 0.002 then, 0.5 now" in said
-    assert f"{tmp_path / 'runs/bolt/seed-0'}: other test images than then" in said
+    assert f"{tmp_path / 'runs/bolt/seed-0'}: other test images or threshold than then" in said
     next((tmp_path / "data/bolt/train/good").iterdir()).unlink()
     assert main([*only_nut, "--lr-head", "0.5"]) == 0
     assert "other images than then" in capsys.readouterr().err
     assert [jobs for _, jobs in given][1:] == [[], ["nut, seed 0"], []]
+
+
+def test_a_result_of_another_threshold_is_not_taken(words, given, tmp_path):
+    assert main([*words, "--only", "bolt", "--quiet"]) == 0
+    folder = tmp_path / "runs/bolt/seed-0"
+    weights = (folder / "weights.safetensors").stat().st_mtime_ns
+    good = write_images(tmp_path / "good", 4, seed=99)
+    new = destseg.calibrate(folder, good, max_false_alarm_rate=0.5).calibration
+    assert main([*words, "--only", "bolt", "--quiet"]) == 0
+    result = json.loads((folder / "result.json").read_text("utf-8"))
+    assert result["threshold"] == result["metrics"]["threshold"] == new.threshold
+    assert result["guaranteed_false_alarm_rate"] == new.guaranteed_false_alarm_rate
+    assert (folder / "weights.safetensors").stat().st_mtime_ns == weights
+    assert destseg.load(folder).calibration == new
+    assert main([*words, "--only", "bolt", "--quiet"]) == 0
+    assert [jobs for _, jobs in given] == [["bolt, seed 0"], ["bolt, seed 0"], []]
 
 
 @pytest.mark.parametrize(

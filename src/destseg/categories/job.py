@@ -16,6 +16,7 @@ from destseg.data.samples import Sample, test_folder, test_samples
 from destseg.errors import DestsegError, TrainingInterrupted, needs_extra
 from destseg.evaluation.model_report import report_on
 from destseg.evaluation.page import write_report
+from destseg.inference.bundle import load_bundle
 from destseg.model_folder import METRICS, REPORT, RESULT, TRACE, read_log
 from destseg.redaction import without_secrets
 
@@ -24,6 +25,7 @@ TESTED = "test_sha256"
 
 if TYPE_CHECKING:
     from destseg.evaluation.evaluate import Evaluation
+    from destseg.inference.calibration import Calibration
     from destseg.inference.predictor import Predictor
 
 
@@ -76,17 +78,29 @@ def finished(job: TrainingJob) -> JobOutcome | None:
     return JobOutcome(job, json.loads((job.folder / RESULT).read_text(encoding="utf-8")))
 
 
-def measured_on_others(job: TrainingJob) -> bool:
-    """Whether a finished job's metrics are of other test images than there are now."""
+def measured_otherwise(job: TrainingJob) -> bool:
+    """Whether a finished job's result is of other test images, or another threshold, than now."""
     outcome = finished(job)
-    then = None if outcome is None or outcome.result is None else outcome.result.get(TESTED)
-    if then is None:
-        return False  # nor is it known of those of before
+    if outcome is None or outcome.result is None:
+        return False
+    then = outcome.result.get(TESTED)
     try:
-        samples = _samples(job)
+        now = _at(load_bundle(job.folder).calibration)
+        if any(outcome.result.get(name, value) != value for name, value in now.items()):
+            return True
+        samples = () if then is None else _samples(job)  # of those of before it is not known
     except DestsegError:
         return True  # measuring says what is wrong with them
     return bool(samples) and test_fingerprint(samples) != then
+
+
+def _at(calibration: Calibration | None) -> dict[str, float]:
+    """Return what a result says of the threshold."""
+    assert calibration is not None, "load_bundle and train always give one"
+    return {
+        "threshold": calibration.threshold,
+        "guaranteed_false_alarm_rate": calibration.guaranteed_false_alarm_rate,
+    }
 
 
 def _done(job: TrainingJob) -> dict[str, Any]:
@@ -139,8 +153,7 @@ def _result(
         "model": str(job.folder),
         **{name: training.get(name) for name in names},
         "restarts": restarts(job),
-        "threshold": predictor.calibration.threshold,
-        "guaranteed_false_alarm_rate": predictor.calibration.guaranteed_false_alarm_rate,
+        **_at(predictor.calibration),
         "metrics": None if evaluation is None else evaluation.to_json(),
         "settings": job.settings.to_dict(),
         "versions": training.get("versions"),

@@ -289,7 +289,7 @@ def fact(folder: Path, name: str) -> str | None:
 def measure_anew(jobs: Iterable[TrainingJob]) -> None:
     """Take away the results of finished jobs, but not their models."""
     for job in jobs:
-        _LOGGER.warning("%s: other test images than then: measured anew", job.folder)
+        _LOGGER.warning("%s: other test images or threshold than then: measured anew", job.folder)
         (job.folder / RESULT).unlink()
 
 

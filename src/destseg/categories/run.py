@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from destseg.categories import plan, ray_jobs
-from destseg.categories.job import JobOutcome, finished, measured_on_others
+from destseg.categories.job import JobOutcome, finished, measured_otherwise
 from destseg.categories.plan import TrainingJob
 from destseg.categories.ray_jobs import Resources
 from destseg.categories.summary import CategorySummary, rows_of
@@ -75,7 +75,7 @@ def train_categories(
         plan.forget(chosen)
     else:
         plan.require_same_runs(chosen)
-        plan.measure_anew(filter(measured_on_others, chosen))
+        plan.measure_anew(filter(measured_otherwise, chosen))
     _tell_of_other_rows([job for job in jobs if job not in chosen and job.state == "finished"])
     done = {job: outcome for job in jobs if (outcome := finished(job))}
     missing = [job for job in chosen if job not in done]
@@ -95,7 +95,9 @@ def _tell_of_other_rows(jobs: Sequence[TrainingJob]) -> None:
     """Warn of rows that the table keeps though a call for all would refuse or measure them anew."""
     differing, _ = plan.other_runs(jobs)
     differing += [
-        f"{job.folder}: other test images than then" for job in jobs if measured_on_others(job)
+        f"{job.folder}: other test images or threshold than then"
+        for job in jobs
+        if measured_otherwise(job)
     ]
     if differing:
         _LOGGER.warning(
