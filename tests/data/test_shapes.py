@@ -147,7 +147,7 @@ def test_it_is_said_what_becomes_of_small_defects():
     note = shrinking_note((500, 1250), data)
     assert "500x1250 pixels (height x width) are seen at 160x416: 3.1 times smaller" in note
     assert "a defect of 10 pixels becomes 3" in note
-    assert "--image-size 320x832 (4.0 times the computing" in note
+    assert "--image-size 320x800 (3.8 times the computing" in note
     assert "smaller" not in shrinking_note((160, 416), data)
     assert "tiles of 64x64" in shrinking_note((500, 500), DataSettings(image_size=64, tile=True))
 
@@ -163,6 +163,18 @@ def test_of_padded_images_it_is_said_what_becomes_of_them_and_not_of_the_padding
     assert math.isclose(int(larger[1]) / int(larger[2]), 400 / 3200, rel_tol=0.1)
     assert float(larger[3]) == round(int(larger[1]) * int(larger[2]) / 256**2, 1)
     assert "padded" not in shrinking_note((500, 500), data)
+
+
+@pytest.mark.parametrize("shape", [(40, 2000), (2000, 40)])
+def test_of_squeezed_images_it_is_said_how_much_their_long_side_loses(shape):
+    spot = np.zeros((*shape, 3), np.uint8)
+    along = int(np.argmax(shape))
+    spot[(slice(None),) * along + (slice(1000, 1010),)] = 255
+    seen = resize_for_model(spot, DataSettings(image_size=256))[..., 0].mean(1 - along) / 255
+    note = shrinking_note(shape, DataSettings(image_size=256))
+    assert seen.sum() == pytest.approx(10 / 7.8, rel=0.02)
+    assert "are seen at 256x256: 7.8 times smaller, so a defect of 10 pixels becomes 1." in note
+    assert f"--image-size {'64x1024' if along else '1024x64'} (1.0 times" in note
 
 
 def test_of_very_long_padded_images_it_is_said_how_much_their_length_loses():

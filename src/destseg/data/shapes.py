@@ -82,22 +82,25 @@ def shrinking_note(shape: tuple[int, int], settings: DataSettings) -> str:
     seen = f"images of {_text(shape)} pixels (height x width) are seen at {_text(size)}"
     if size != settings.size:
         seen += f", padded to {_text(settings.size)}"
-    smaller = math.sqrt(math.prod(shape) / math.prod(size))
-    if settings.fit == "pad":  # both sides alike, but where one has reached a pixel
-        smaller = max(shape[0] / size[0], shape[1] / size[1])
+    smaller = _smaller(shape, size)
     if smaller < _NOTED:
         return seen
-    larger = size_of(*shape, area=round(math.prod(shape) / max(1.0, smaller / 2) ** 2))
+    area = round(math.prod(shape) / max(1.0, smaller / 2) ** 2)
+    larger = size_of(*shape, area=max(area, math.prod(size)))
     times = math.prod(larger) / math.prod(settings.size)
     resized = f"--image-size {_text(larger)} ({times:.1f} times the computing at inspection), or "
     # Of very long images none of this area shows more.
-    more = size_within(shape, larger) if settings.fit == "pad" else larger
-    if math.prod(more) <= math.prod(size):
+    if _smaller(shape, size_within(shape, larger) if settings.fit == "pad" else larger) >= smaller:
         resized = ""
     return (
         f"{seen}: {smaller:.1f} times smaller, so a defect of 10 pixels becomes "
         f"{10 / smaller:.0f}. If you look for smaller ones: {resized}--tile"
     )
+
+
+def _smaller(shape: tuple[int, int], size: tuple[int, int]) -> float:
+    """Return how many times smaller the side is seen that is made smaller more than the other."""
+    return max(shape[0] / size[0], shape[1] / size[1])
 
 
 def turning_note(settings: DataSettings) -> str | None:
