@@ -293,6 +293,25 @@ def test_as_many_scores_as_images():
         Calibration.fit([0.1], [0.1], ["a", "b"], Settings(), "a")
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, 1.5, -0.1])
+def test_what_is_no_score_is_refused(wrong):
+    said = {**fitted([0.1, 0.2, 0.3]).to_dict(), "scores": [0.1, 0.2, wrong]}
+    for make in (
+        lambda: fitted([0.1, wrong, 0.2]),
+        lambda: fitted([0.1, 0.2], peaks=[wrong, 0.5]),
+        lambda: Calibration.from_dict(json.loads(json.dumps(said))),
+    ):
+        with pytest.raises(DataError, match=r"in \[0, 1\], got"):
+            make()
+
+
+def test_of_no_number_nothing_is_said():
+    calibration = fitted([0.1, 0.2, 0.3])
+    for ask in (calibration.is_defective, calibration.p_value):
+        with pytest.raises(DataError, match="got NaN"):
+            ask(math.nan)
+
+
 def test_scores_out_of_order_are_refused():
     with pytest.raises(DataError, match="rising"):
         dataclasses.replace(fitted([0.1, 0.2]), scores=(0.2, 0.1))

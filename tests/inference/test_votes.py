@@ -211,7 +211,7 @@ def test_with_a_confidence_that_many_lines_keep_the_rate(sizes, rate):
     groups = np.repeat(np.arange(len(sizes)), sizes)
     level = rng.random((DRAWS, len(sizes)))
     scores = np.where(rng.random((DRAWS, len(groups))) < 0.5, level[:, groups], 0.0)
-    calibration = fitted(np.arange(len(groups)).tolist(), groups, rate, 0.95)
+    calibration = fitted(np.linspace(0, 1, len(groups)).tolist(), groups, rate, 0.95)
     rank = int(calibration._allowed)
     highest = np.stack([scores[:, groups == g].max(axis=1) for g in range(len(sizes))], axis=1)
     threshold = np.sort(highest, axis=1)[:, -1 - rank]
@@ -229,7 +229,7 @@ def test_with_a_confidence_that_many_lines_keep_the_rate(sizes, rate):
 def test_with_a_confidence_images_that_are_all_of_the_day_keep_the_bound_and_no_more():
     """The hardest case: a day's images all score alike, so its highest is as good as any."""
     rng = np.random.default_rng(2)
-    calibration = fitted(list(range(180)), [k // 3 for k in range(180)], 0.05, 0.95)
+    calibration = fitted([k / 180 for k in range(180)], [k // 3 for k in range(180)], 0.05, 0.95)
     level = np.sort(rng.random((DRAWS, 60)), axis=1)
     true_rate = 1 - level[:, -1 - int(calibration._allowed)]
     kept = (true_rate <= calibration.rate_with_confidence(0.95)).mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -127,6 +128,11 @@ class Calibration:
             )
         if wrong := problem(self.room, Room, ROOM):
             raise SettingsError(f"--room: {wrong}")
+        others = [value for value in (*self.scores, *self.peaks) if not 0 <= value <= 1]
+        if others:  # with NaN or a value above 1 no image would ever be defective
+            raise DataError(
+                f"a calibration's scores and peaks are expected in [0, 1], got {others[0]}"
+            )
         if list(self.scores) != sorted(self.scores):
             raise DataError("a calibration's scores are expected in rising order")
         if self.groups is not None:
@@ -409,12 +415,21 @@ class Calibration:
         With groups it is (1 + their votes at or above that) / (number of groups + 1).  It is at
         most ``guaranteed_false_alarm_rate`` exactly where ``is_defective`` is true: in the room
         that the threshold leaves above the calibration images it is that of the one that set it.
+
+        Raises:
+            DataError: if the score is NaN.
         """
         place = bisect.bisect_left(self.scores, score, key=_tie)
         return self._votes.p_value(place if self.is_defective(score) else min(place, self._place))
 
     def is_defective(self, score: float) -> bool:
-        """Return whether an image with this score is called defective."""
+        """Return whether an image with this score is called defective.
+
+        Raises:
+            DataError: if it is NaN, which is above no threshold, so that each part would pass.
+        """
+        if math.isnan(score):
+            raise DataError("expected a score, got NaN: the model that gave it is broken")
         return score > self.threshold
 
     def guarantee_note(self) -> str | None:

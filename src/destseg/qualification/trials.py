@@ -140,8 +140,9 @@ def run_trials(
 
 
 def is_hit(predictor: Predictor, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which scores are above the threshold, in the same shape."""
-    called = [predictor.calibration.is_defective(score) for score in scores.ravel().tolist()]
+    """Return which scores are above the threshold, in the same shape; NaN is not."""
+    calibration = predictor.calibration
+    called = [not math.isnan(each) and calibration.is_defective(each) for each in scores.flat]
     return np.array(called, dtype=bool).reshape(scores.shape)
 
 
