@@ -107,3 +107,13 @@ def test_what_cannot_be_drawn_on_says_what_to_give(predictor, spotted):
     Image.fromarray(np.tile(image, (2, 1, 1))).save(path)
     with pytest.raises(ImageError, match="expected at most 9600 pixels"):
         result.overlay()
+
+
+def test_a_region_of_a_narrow_image_is_not_covered_by_its_outline(make_predictor):
+    image = np.full((40, 20000, 3), 20, np.uint8)
+    image[12:28, 9980:10020] = 255
+    drawn = make_predictor(image_size=64, tile=True).predict(image).overlay(image)
+    rows, columns = np.nonzero((drawn == (255, 0, 0)).all(axis=-1))
+    assert 9975 < columns.min() < columns.max() < 10025
+    assert 9 < rows.min() < rows.max() < 31
+    assert not ((rows == 20) & (columns == 10000)).any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ class Result:
                 f"{pixels.shape[1]} x {pixels.shape[0]}; inspect it again",
             )
         heatmap = self.heatmap
-        thickness = max(1, round(max(pixels.shape) / 400))
+        thickness = max(1, round(math.sqrt(self.height * self.width) / 400))
         return outline(
             overlay(pixels, heatmap), heatmap > self.pixel_threshold, thickness=thickness
         )
