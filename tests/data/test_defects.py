@@ -255,6 +255,29 @@ def test_a_mask_made_smaller_is_marked_where_half_of_it_is():
     np.testing.assert_array_equal(mask_for_model(marked, (10, 15)), whole >= 0.5)
 
 
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((500, 1250), (160, 416)), ((40, 2000), (256, 256)), ((2000, 40), (256, 256))],
+)
+def test_of_several_defects_on_one_image_none_loses_its_mask(shape, size):
+    """What is not marked is learned as good surface, however large the defect beside it is."""
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        marked = np.zeros(shape, bool)
+        boxes = [
+            (*(int(random.integers(n - side + 1)) for n in shape), side) for side in (1, 2, 12)
+        ]
+        for y, x, side in boxes:
+            marked[y : y + side, x : x + side] = True
+        seen = mask_for_model(marked, size)
+        for y, x, side in boxes:
+            first = y * size[0] // shape[0], x * size[1] // shape[1]
+            last = -(-(y + side) * size[0] // shape[0]), -(-(x + side) * size[1] // shape[1])
+            assert seen[first[0] : last[0], first[1] : last[1]].any()
+        scale = size[0] * size[1] / marked.size
+        assert seen.sum() == pytest.approx(marked.sum() * scale, rel=0.5, abs=6)
+
+
 def test_a_defect_that_shrinks_to_less_than_half_a_pixel_stays():
     marked = np.zeros((400, 400), bool)
     marked[201, 203] = True

@@ -258,15 +258,26 @@ def counts_by_type(defects: Iterable[Defect]) -> Counter[str]:
 def mask_for_model(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return a mask at another (height, width): a pixel is marked if half of it is.
 
-    Where that leaves nothing, of a small defect the pixels that are marked most stay.
+    Where that leaves nothing of a piece, as of a small defect beside a large one, its pixels that
+    are marked most stay: what is not marked is learned as good surface.
     """
     if mask.shape == size:
         return mask
-    smaller = size[0] * size[1] < mask.size
-    how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    covered = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=how)
-    most = float(covered.max())
-    return np.asarray(covered >= min(0.5, most) if most > 0 else covered > 0)
+    height, width = mask.shape
+    # One after the other: where one side grows, OpenCV takes no mean along the one that shrinks.
+    least = (min(height, size[0]), min(width, size[1]))
+    covered = cv2.resize(mask.astype(np.float32), least[::-1], interpolation=cv2.INTER_AREA)
+    covered = cv2.resize(covered, size[::-1], interpolation=cv2.INTER_LINEAR)
+    marked = np.asarray(covered >= 0.5)
+    rows, columns = np.nonzero(mask)
+    numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1]
+    pieces = np.asarray(numbers[rows, columns], np.int32)
+    rows, columns = rows * size[0] // height, columns * size[1] // width
+    most = np.zeros(int(pieces.max(initial=0)) + 1, np.float32)
+    np.maximum.at(most, pieces, covered[rows, columns])
+    stays = covered[rows, columns] >= np.minimum(0.5, most[pieces])
+    marked[rows[stays], columns[stays]] = True
+    return marked
 
 
 def _read(sample: Sample, settings: DataSettings, tell: Tell) -> Defect:
