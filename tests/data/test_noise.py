@@ -10,8 +10,9 @@ from scipy.fft import dctn, idctn
 
 from destseg.config import Settings
 from destseg.data.bands import bands
+from destseg.data.images import resize
 from destseg.data.noise import Noise, UsualNoise, noise_of
-from destseg.data.noise_filter import without_noise
+from destseg.data.noise_filter import variances_of_waves, without_noise
 from destseg.synthesis.whole import with_anomalies
 
 LEVELS = (2, 4, 8)
@@ -167,6 +168,31 @@ def test_a_filter_is_that_of_an_image_filtered_pixel_by_pixel_and_patch_by_patch
             expected[patch] += (np.outer(weights, weights) * wave)[..., None] * axis
     found = without_noise(given, noise)[16:52, 16:52]
     assert np.abs(found - expected[16:52, 16:52]).max() <= 0.5 + 0.01
+
+
+@pytest.mark.parametrize("large", [(1024, 1024), (370, 900)])
+def test_noise_that_a_resize_has_smeared_is_told_wave_by_wave(large):
+    given = resize(noisy(np.full((*large, 3), 128, np.uint8), 30), (256, 256))
+    level = noise_of(given).everywhere
+    patches = (given[..., 0] - given[..., 0].mean()).reshape(32, 8, 32, 8).swapaxes(1, 2)
+    found = (dctn(patches, axes=(2, 3), norm="ortho") ** 2).mean((0, 1))
+    told = level**2 * variances_of_waves(large, (256, 256))
+    assert np.abs(np.log(found / told / 1.15)).max() < 0.25
+    assert 1.4 * level < given.std() == pytest.approx(np.sqrt(told.mean()), rel=0.2)
+    # What is not made smaller is not smeared, and an enlarged image is filtered as it is.
+    assert np.array_equal(variances_of_waves((100, 300), (200, 300)), np.ones((8, 8)))
+
+
+@pytest.mark.parametrize("large", [(1024, 1024), (370, 500)])
+@pytest.mark.parametrize("one_colour", [False, True])
+def test_noise_of_an_image_that_was_made_smaller_goes_too(large, one_colour):
+    image = part(*large)
+    small, given = resize(image, (256, 256)), noisy(image, 24, one_colour=one_colour)
+    given = resize(given, (256, 256))
+    noise = noise_of(given)
+    left = distance(without_noise(given, noise, large), small)
+    assert left < 0.65 * distance(given, small)
+    assert left < 0.85 * distance(without_noise(given, noise), small)
 
 
 def test_bands_of_a_large_image_do_not_show(monkeypatch):

@@ -17,6 +17,8 @@ from PIL import Image, ImageSequence
 import destseg
 from destseg.data.depth import depth_note
 from destseg.data.images import resize
+from destseg.data.noise import UsualNoise, noise_of
+from destseg.data.noise_filter import without_noise
 from destseg.errors import BatchError, BundleError, DataError, ImageError, SettingsError
 from destseg.inference.backends import Runtime, open_backend
 from destseg.inference.bundle import save_bundle, save_calibration
@@ -113,6 +115,15 @@ def test_noise_is_filtered_in_padded_images_and_in_tiles(changes, filtering, sho
     filtering(0.5, **changes).predict(noisy)
     own = np.s_[:64, :64]  # of the first tile, or above what pads it
     assert mean_distance(shown[0][own], clean[own]) < 0.5 * mean_distance(noisy[own], clean[own])
+
+
+def test_noise_that_the_resize_has_smeared_is_filtered_as_such(filtering, shown):
+    large = with_noise(smooth(256, 320), 16)
+    filtering(0.5).predict(large)
+    given = resize(large, (64, 64))
+    surplus = noise_of(given).beyond(UsualNoise(0.5, 0.5))
+    assert np.array_equal(shown[0], without_noise(given, surplus, (256, 320)))
+    assert not np.array_equal(shown[0], without_noise(given, surplus))
 
 
 # --- one image, step by step

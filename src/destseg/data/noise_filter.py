@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from destseg.data.bands import bands
 from destseg.data.noise import AXES, Noise, relative_variances
@@ -15,14 +18,16 @@ _PATCH = 8
 _STEP = _PATCH // 2
 _REACH = sum(side // 2 for side in _SIDES) + _SIDES[-1] // 2 + _PATCH
 _MORE = 1.15  # times the variance that the quietest quarter of the blocks tells of
-_WAVES = np.stack([cv2.dct(row).ravel() for row in np.eye(_PATCH, dtype=np.float32)], 1)
-_WAVES = np.kron(_WAVES, _WAVES).astype(np.float32)  # the cosine transform of a patch, [64, 64]
+_COSINES = np.stack([cv2.dct(row).ravel() for row in np.eye(_PATCH, dtype=np.float32)], 1)
+_WAVES = np.kron(_COSINES, _COSINES)  # the cosine transform of a patch, [64, 64]
 # Squares of sines: of patches that overlap by a half the weights of a pixel add up to one.
 _WEIGHTS = np.sin(np.pi * (np.arange(_PATCH) + 0.5) / _PATCH) ** 2
 _WEIGHTS = np.outer(_WEIGHTS, _WEIGHTS).astype(np.float32).ravel()
 
 
-def without_noise(image: NDArray[np.uint8], noise: Noise) -> NDArray[np.uint8]:
+def without_noise(
+    image: NDArray[np.uint8], noise: Noise, before: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
     """Return an image with noise filtered out.
 
     Three local Wiener filters (Lee, 1980), each wider than the one before, make a guess: a pixel
@@ -34,34 +39,77 @@ def without_noise(image: NDArray[np.uint8], noise: Noise) -> NDArray[np.uint8]:
     Args:
         image: uint8 RGB [h, w, 3].
         noise: what is filtered out.
+        before: (height, width) before the image was made smaller, which smears noise over
+            neighbours; ``None`` where it was not.
 
     Returns:
         uint8 [h, w, 3].
     """
     relative = relative_variances(image)
+    of_waves = variances_of_waves(before or image.shape[:2], image.shape[:2])
     filtered = np.empty_like(image)
     for rows in bands(image.shape):
         # As far as the filters reach, and at a multiple of the step, so that no band shows.
         first = max(0, rows.start - _REACH) // _STEP * _STEP
         values = image[first : rows.stop + _REACH].astype(np.float32)
         variance = _variance(values[..., 1], noise)
-        guess, left = values, variance
+        guess, left = values, variance * of_waves.mean()
         for side in _SIDES:
             guess = _wiener(guess, left, side)
             left = left * np.float32(_LEFT**2)
-        found = _wiener_of_patches(values, guess, variance * np.float32(_MORE), relative)
+        along = np.multiply.outer(relative, of_waves.ravel()) * np.float32(_MORE)
+        found = _wiener_of_patches(values, guess, variance, along)
         own = found[rows.start - first :][: rows.stop - rows.start]
         filtered[rows] = np.rint(own).clip(0, 255)
     return filtered
+
+
+def variances_of_waves(before: tuple[int, int], after: tuple[int, int]) -> NDArray[np.float32]:
+    """Return how much noise is in each wave of a patch, where ``noise_of`` finds a level of one.
+
+    Noise of pixels that are independent has as much in each.  An image that is made smaller shows
+    means of pixels that overlap, so its noise has more in long waves and less in short ones, by
+    which it is told.
+
+    Args:
+        before: (height, width) before the image was resized.
+        after: as it is now.
+
+    Returns:
+        The variances, float32 [8, 8], down and across; their mean is that of a pixel.
+    """
+    down, across = (
+        _of_side(round(one / other, 2)) for one, other in zip(before, after, strict=True)
+    )
+    return np.outer(down, across)
+
+
+@functools.lru_cache(maxsize=64)
+def _of_side(smaller: float) -> NDArray[np.float32]:
+    if smaller <= 1:
+        return np.ones(_PATCH, np.float32)
+    # How a pixel of the small image is made of the large one's, away from the borders.
+    pixels = 4 * _PATCH
+    large = np.eye(round(pixels * smaller), dtype=np.float32)
+    made = Image.fromarray(large).resize((len(large), pixels), Image.Resampling.BILINEAR)
+    weights = np.asarray(made)[_PATCH:-_PATCH]
+    together = weights @ weights.T
+    lags = [np.diagonal(together, lag).mean() for lag in range(_PATCH)]
+    near = np.array(lags, np.float32)[np.abs(np.subtract.outer(range(_PATCH), range(_PATCH)))]
+    differed = (6 * lags[0] - 8 * lags[1] + 2 * lags[2]) / 6
+    return np.asarray(np.diag(_COSINES @ near @ _COSINES.T) / differed, np.float32)
 
 
 def _wiener_of_patches(
     values: NDArray[np.float32],
     guess: NDArray[np.float32],
     noise: NDArray[np.float32],
-    relative: NDArray[np.float32],
+    along: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """Return values [h, w, 3] without noise of a variance [h, w, 1], times one for each axis."""
+    """Return values [h, w, 3] without noise.
+
+    Its variance is that of a place [h, w, 1], times that along each of the axes and waves [3, 64].
+    """
     height, width = values.shape[:2]
     # Half a patch in front, and to a whole number of patches behind.
     sides = [(side + 2 * _PATCH - 1) // _PATCH * _PATCH for side in (height, width)]
@@ -77,8 +125,9 @@ def _wiener_of_patches(
         for across in (0, _STEP):
             place = np.s_[:, down : sides[0] - down, across : sides[1] - across]
             powers = (_patches(guessed[place]) @ _WAVES.T) ** 2
-            along = relative[:, None] * _patches(variances[place]).mean(1)
-            kept = powers / np.maximum(powers + along.reshape(-1, 1), np.float32(1e-6))
+            there = _patches(variances[place]).mean(1)[:, None]
+            noisy = (along[:, None] * there).reshape(powers.shape)
+            kept = powers / np.maximum(powers + noisy, np.float32(1e-6))
             waves = (_patches(given[place]) @ _WAVES.T) * kept
             found[place] += _joined(waves @ _WAVES * _WEIGHTS, found[place].shape)
     return found[:, _STEP:, _STEP:][:, :height, :width].transpose(1, 2, 0) @ AXES

@@ -75,13 +75,19 @@ class Reading:
             if _DEPTH not in self._told and is_dim(image, depth) and (note := depth_note([source])):
                 self._tell(_DEPTH, path, note)
             height, width = image.shape[:2]
-            seen = self._filtered(resize_for_model(image, self._settings), path)
+            seen = resize_for_model(image, self._settings)
+            seen = self._filtered(seen, path, (height, width))
             return Pixels(path, seen, height, width)
         except ImageError as error:
             return Failure(path, ImageError(path, error.reason))
 
-    def _filtered(self, image: NDArray[np.uint8], path: str) -> NDArray[np.uint8]:
-        """Return an image without the noise that no good image had in training."""
+    def _filtered(
+        self, image: NDArray[np.uint8], path: str, before: tuple[int, int]
+    ) -> NDArray[np.uint8]:
+        """Return an image without the noise that no good image had in training.
+
+        Its (height, width) before it was resized tell how that has smeared the noise.
+        """
         if self._noise is None or (surplus := noise_of(image).beyond(self._noise)) is None:
             return image
         self._tell(
@@ -91,7 +97,7 @@ class Reading:
             "out before the image is inspected. Fine detail is lost with them: give the camera "
             "more light, or a lower gain.",
         )
-        return without_noise(image, surplus)
+        return without_noise(image, surplus, before)
 
     def _tell(self, kind: str, path: str, note: str) -> None:
         with self._telling:
