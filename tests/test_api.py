@@ -294,9 +294,10 @@ def test_a_watch_ends_by_its_loop_or_by_an_event(home):
     assert next(watch).score == pytest.approx(10 / 255)
     watch.close()
     stop = threading.Event()
-    stop.set()
-    rest = list(destseg.watch("~/model", "~/in", "~/results.jsonl", stop=stop, **timing))
-    assert len(rest) == 1  # the one in hand
+    for _ in destseg.watch("~/model", "~/in", "~/results.jsonl", stop=stop, **timing):
+        stop.set()
+    assert len((home / "results.jsonl").read_text("utf-8").splitlines()) == 2
+    assert not list(destseg.watch("~/model", "~/in", "~/results.jsonl", stop=stop, **timing))
     with pytest.raises(destseg.DataError, match="expected a folder to watch"):
         destseg.watch("~/model", "~/nowhere", "~/results.jsonl")
 

@@ -319,9 +319,18 @@ def test_a_file_that_cannot_be_written_is_an_error_before_the_work(flag, target,
 
 
 @pytest.mark.parametrize(
-    "change", [{"p_value": 0.123}, {"threshold": 0.31}, {"score": 0.15}, {"score": math.nan}]
+    ("change", "what_to_do"),
+    [
+        ({"p_value": 0.123}, "After destseg calibrate begin a new file of results."),
+        ({"threshold": 0.31}, "After destseg calibrate begin a new file of results."),
+        ({"score": 0.15}, "After destseg calibrate begin a new file of results."),
+        ({"score": math.nan}, "expected a score in [0, 1], got nan"),
+        ({"score": 1.5}, "expected a score in [0, 1], got 1.5"),
+    ],
 )
-def test_another_models_results_are_refused(change, drift, tmp_path, brightness_model, capsys):
+def test_another_models_results_are_refused(
+    change, what_to_do, drift, tmp_path, brightness_model, capsys
+):
     main(["predict", str(brightness_model), str(write(tmp_path / "in", [60]) / "0.png")])
     line = json.loads(capsys.readouterr().out)
     results = tmp_path / "results.jsonl"
@@ -329,7 +338,7 @@ def test_another_models_results_are_refused(change, drift, tmp_path, brightness_
     code, said, err = drift(results)
     assert (code, said) == (1, "")
     assert f"{results}, line 1: expected" in err
-    assert "After destseg calibrate begin a new file of results." in err
+    assert what_to_do in err
 
 
 @pytest.mark.parametrize("content", [b"words\n", b"[]\n", b"3\n", b'{"path": "a"}\n', b"\xff\n"])

@@ -83,6 +83,11 @@ def read_results(source: str | Path, bundle: Bundle) -> Iterator[ImageScore]:
                 f"{where}: expected a result of destseg predict, watch or batch, got {error!r}. "
                 "Give the results as they were written, or the images themselves."
             ) from error
+        if not 0 <= score <= 1:
+            raise DataError(
+                f"{where}: expected a score in [0, 1], got {score}: no model gives that. Give the "
+                "results as they were written, or inspect the images again."
+            )
         _require_same_model(where, score, said, values, bundle)
         yield ImageScore(path, score)
 
