@@ -17,6 +17,7 @@ _LEFT = 0.4  # of the noise, behind each of the filters
 _PATCH = 8
 _STEP = _PATCH // 2
 _REACH = sum(side // 2 for side in _SIDES) + _SIDES[-1] // 2 + _PATCH
+_MOST = 8  # times smaller: beyond, noise is smeared in the same way
 _MORE = 1.15  # times the variance that the quietest quarter of the blocks tells of
 _COSINES = np.stack([cv2.dct(row).ravel() for row in np.eye(_PATCH, dtype=np.float32)], 1)
 _WAVES = np.kron(_COSINES, _COSINES)  # the cosine transform of a patch, [64, 64]
@@ -48,7 +49,8 @@ def without_noise(
     relative = relative_variances(image)
     of_waves = variances_of_waves(before or image.shape[:2], image.shape[:2])
     filtered = np.empty_like(image)
-    for rows in bands(image.shape):
+    # Not fewer rows than the filters need around them, however wide the image is.
+    for rows in bands(image.shape, max(2**18, 2 * _REACH * image.shape[1])):
         # As far as the filters reach, and at a multiple of the step, so that no band shows.
         first = max(0, rows.start - _REACH) // _STEP * _STEP
         values = image[first : rows.stop + _REACH].astype(np.float32)
@@ -78,9 +80,8 @@ def variances_of_waves(before: tuple[int, int], after: tuple[int, int]) -> NDArr
     Returns:
         The variances, float32 [8, 8], down and across; their mean is that of a pixel.
     """
-    down, across = (
-        _of_side(round(one / other, 2)) for one, other in zip(before, after, strict=True)
-    )
+    times = (round(min(was / now, _MOST), 2) for was, now in zip(before, after, strict=True))
+    down, across = map(_of_side, times)
     return np.outer(down, across)
 
 
