@@ -97,6 +97,7 @@ def _of_side(smaller: float) -> NDArray[np.float32]:
     together = weights @ weights.T
     lags = [np.diagonal(together, lag).mean() for lag in range(_PATCH)]
     near = np.array(lags, np.float32)[np.abs(np.subtract.outer(range(_PATCH), range(_PATCH)))]
+    # What second differences, by which noise is told, find of it.
     differed = (6 * lags[0] - 8 * lags[1] + 2 * lags[2]) / 6
     return np.asarray(np.diag(_COSINES @ near @ _COSINES.T) / differed, np.float32)
 
