@@ -8,6 +8,7 @@ import contextlib
 import gc
 import importlib.util
 import os
+import signal
 import sqlite3
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -117,6 +118,15 @@ def write_red(path: Path, red: int = 0, size: tuple[int, int] = (20, 30)) -> Pat
     image[..., 0] = red
     Image.fromarray(image).save(path)
     return path
+
+
+@pytest.fixture
+def own_handler() -> Iterator[list[int]]:
+    """A program's own handler of SIGTERM; gives what it was called with."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    yield seen
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

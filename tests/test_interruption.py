@@ -44,15 +44,6 @@ def test_other_threads_leave_the_handlers_alone():
     assert seen == [(before, False)]
 
 
-@pytest.fixture
-def own_handler():
-    """The caller's own for SIGTERM; gives what it was called with."""
-    seen: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
-    yield seen
-    signal.signal(signal.SIGTERM, before)
-
-
 def test_the_first_signal_ends_the_work_and_the_second_is_whose_it_was(own_handler):
     interruption = Interruption()
 

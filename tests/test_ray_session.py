@@ -52,15 +52,6 @@ def rays_handler(number, frame):
     sys.exit(number)
 
 
-@pytest.fixture
-def own_handler():
-    """The program's own for SIGTERM; gives what it was called with."""
-    seen: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
-    yield seen
-    signal.signal(signal.SIGTERM, before)
-
-
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_programs_handler_of_sigterm_stays(begun, own_handler, monkeypatch):
     monkeypatch.setattr(ray, "init", lambda *_, **__: signal.signal(signal.SIGTERM, rays_handler))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -26,6 +27,8 @@ from destseg.data.opening import image_errors, open_image
 from destseg.data.prefetch import in_order
 from destseg.data.tiling import size_for_tiles
 from destseg.errors import ImageError
+
+_Value = TypeVar("_Value", np.uint8, np.float32)
 
 _WRITING: dict[str, dict[str, object]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
 
@@ -121,15 +124,16 @@ def as_image(image: object, *, bit_depth: int = DataSettings.bit_depth) -> NDArr
         return pil_to_rgb(image, name, bit_depth)
 
 
-def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def resize(image: NDArray[_Value], size: tuple[int, int]) -> NDArray[_Value]:
     """Resize an image bilinearly with antialiasing, without keeping its aspect (the paper's).
 
     Args:
-        image: uint8 [H, W, 3], or [H, W] grey.
+        image: uint8 [H, W, 3], or uint8 or float32 [H, W].
         size: (height, width) in pixels.
 
     Returns:
-        uint8 [height, width, 3] or [height, width]; the image itself where it has that size.
+        [height, width, 3] or [height, width] of the same dtype; the image itself where it has that
+        size.
     """
     if image.shape[:2] == tuple(size):
         return image

@@ -7,9 +7,9 @@ import functools
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from destseg.data.bands import bands
+from destseg.data.images import resize
 from destseg.data.noise import AXES, Noise, relative_variances
 
 _SIDES = (3, 5, 7)
@@ -46,8 +46,8 @@ def without_noise(
     Returns:
         uint8 [h, w, 3].
     """
-    relative = relative_variances(image)
     of_waves = variances_of_waves(before or image.shape[:2], image.shape[:2])
+    along = np.multiply.outer(relative_variances(image), of_waves.ravel()) * np.float32(_MORE)
     filtered = np.empty_like(image)
     # Not fewer rows than the filters need around them, however wide the image is.
     for rows in bands(image.shape, max(2**18, 2 * _REACH * image.shape[1])):
@@ -59,7 +59,6 @@ def without_noise(
         for side in _SIDES:
             guess = _wiener(guess, left, side)
             left = left * np.float32(_LEFT**2)
-        along = np.multiply.outer(relative, of_waves.ravel()) * np.float32(_MORE)
         found = _wiener_of_patches(values, guess, variance, along)
         own = found[rows.start - first :][: rows.stop - rows.start]
         filtered[rows] = np.rint(own).clip(0, 255)
@@ -92,8 +91,7 @@ def _of_side(smaller: float) -> NDArray[np.float32]:
     # How a pixel of the small image is made of the large one's, away from the borders.
     pixels = 4 * _PATCH
     large = np.eye(round(pixels * smaller), dtype=np.float32)
-    made = Image.fromarray(large).resize((len(large), pixels), Image.Resampling.BILINEAR)
-    weights = np.asarray(made)[_PATCH:-_PATCH]
+    weights = resize(large, (pixels, len(large)))[_PATCH:-_PATCH]
     together = weights @ weights.T
     lags = [np.diagonal(together, lag).mean() for lag in range(_PATCH)]
     near = np.array(lags, np.float32)[np.abs(np.subtract.outer(range(_PATCH), range(_PATCH)))]
